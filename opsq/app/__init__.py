@@ -1,0 +1,1 @@
+"""App floor room; its modules are imported by name."""

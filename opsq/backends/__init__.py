@@ -1,0 +1,1 @@
+"""Backends floor room; its modules are imported by name."""

@@ -1,0 +1,1 @@
+"""Broker floor room; its modules are imported by name."""

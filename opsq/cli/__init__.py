@@ -1,0 +1,1 @@
+"""Cli floor room; its modules are imported by name."""

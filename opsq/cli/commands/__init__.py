@@ -1,0 +1,1 @@
+"""Commands floor room; its modules are imported by name."""

@@ -1,0 +1,1 @@
+"""Config floor room; its modules are imported by name."""

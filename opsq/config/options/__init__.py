@@ -1,0 +1,1 @@
+"""Options floor room; its modules are imported by name."""

@@ -1,0 +1,1 @@
+"""Datastore floor room; its modules are imported by name."""

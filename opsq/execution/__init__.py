@@ -1,0 +1,1 @@
+"""Execution floor room; its modules are imported by name."""

@@ -1,0 +1,1 @@
+"""Protocol floor room; its modules are imported by name."""

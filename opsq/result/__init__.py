@@ -1,0 +1,1 @@
+"""Result floor room; its modules are imported by name."""

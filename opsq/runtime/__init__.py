@@ -1,0 +1,1 @@
+"""Runtime floor room; its modules are imported by name."""

@@ -1,0 +1,1 @@
+"""Supervisor floor room; its modules are imported by name."""

@@ -1,0 +1,1 @@
+"""Utils floor room; its modules are imported by name."""

@@ -1,0 +1,1 @@
+"""Worker floor room; its modules are imported by name."""
