@@ -1,0 +1,123 @@
+"""Every Redis key that opsq reads or writes, Celery's and its own, with its time to live or its cap, in one table.
+
+A key of ours lives under `opsq:`, after the global key prefix (`global_keyprefix`). The keys of one queue carry its
+name in braces, so that they share a slot of Redis Cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Between a queue's name and its priority step (kombu's `sep` and `priority_steps`, wire section 3.2).
+PRIORITY_SEPARATOR = "\x06\x16"
+PRIORITY_STEPS: tuple[int, ...] = (0, 3, 6, 9)
+
+#: The queues that any publisher or worker has ever used here (set). SCAN is never used to find queues.
+QUEUES = "opsq:queues"
+#: The workers that live: worker id -> end of its lease, server time in ms (sorted set).
+WORKERS = "opsq:workers"
+
+#: Dead letters kept for each queue; the oldest go first.
+DEAD_CAP = 100_000
+#: Seconds a dead letter is kept.
+DEAD_AGE_S = 90 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFact:
+    """One row of the table: which keys, what they hold, and what bounds them."""
+
+    pattern: str
+    holds: str
+    bound: str
+    needs_ttl: bool = False
+
+
+TABLE: tuple[KeyFact, ...] = (
+    KeyFact("<queue>", "waiting messages (Celery's list)", "ends when empty"),
+    KeyFact("<queue>\\x06\\x16<3|6|9>", "waiting messages of lower priority (Celery's lists)", "ends when empty"),
+    KeyFact("_kombu.binding.<exchange>", "Celery's bindings", "one member a queue"),
+    KeyFact("_kombu.binding_permanent.<exchange>", "Celery's bindings without expiry", "one member a queue"),
+    KeyFact("celery-task-meta-<id>", "a result", "result_expires", needs_ttl=True),
+    KeyFact("opsq:queues", "names of the queues ever used", "one member a queue"),
+    KeyFact("opsq:workers", "live workers and the ends of their leases", "removed by the reaper"),
+    KeyFact("opsq:worker:<id>", "what a worker runs", "three leases", needs_ttl=True),
+    KeyFact("opsq:consumers:{<queue>}", "consumers of a queue and the ends of their leases", "removed by the reaper"),
+    KeyFact("opsq:inflight:{<queue>}:<consumer>", "messages that a consumer holds", "ends when empty"),
+    KeyFact("opsq:delayed:{<queue>}", "messages with a due time (score in ms)", "ends when empty"),
+    KeyFact("opsq:dead:{<queue>}", "dead letters by id", f"{DEAD_CAP} letters, {DEAD_AGE_S // 86_400} days"),
+    KeyFact("opsq:dead-index:{<queue>}", "ids of the dead letters by time", "as the dead letters"),
+    KeyFact("opsq:paused:{<queue>}", "exists while the queue is paused", "until resumed"),
+)
+
+
+def priority_list(queue: str, step: int) -> str:
+    """The list that holds the messages of one priority step of a queue."""
+    return f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue
+
+
+def priority_step(priority: int, steps: Sequence[int] = PRIORITY_STEPS) -> int:
+    """The largest step that is not above a priority (0 is served first); clamped to 0..9."""
+    priority = min(max(priority, 0), 9)
+    return max((step for step in steps if step <= priority), default=steps[0])
+
+
+def priority_lists(queue: str) -> list[str]:
+    """The lists of a queue, first served first."""
+    return [priority_list(queue, step) for step in PRIORITY_STEPS]
+
+
+def result(task_id: str) -> str:
+    """A task's result; also the channel on which it is announced."""
+    return f"celery-task-meta-{task_id}"
+
+
+def binding(exchange: str) -> str:
+    """Celery's set of the bindings of an exchange."""
+    return f"_kombu.binding.{exchange}"
+
+
+def binding_permanent(exchange: str) -> str:
+    """Celery's (5.7) set of the bindings that do not expire."""
+    return f"_kombu.binding_permanent.{exchange}"
+
+
+def binding_member(routing_key: str, queue: str) -> str:
+    """A direct binding as kombu writes it: routing key, pattern (none), queue."""
+    return f"{routing_key}{PRIORITY_SEPARATOR}{PRIORITY_SEPARATOR}{queue}"
+
+
+def inflight(queue: str, consumer: str) -> str:
+    """Hash: field (a growing number) -> message, of all messages of a queue that a consumer holds."""
+    return f"opsq:inflight:{{{queue}}}:{consumer}"
+
+
+def consumers(queue: str) -> str:
+    """Sorted set: consumer -> end of its lease (ms of the server's clock)."""
+    return f"opsq:consumers:{{{queue}}}"
+
+
+def delayed(queue: str) -> str:
+    """Sorted set: `<priority suffix>|<message>` -> due time (ms)."""
+    return f"opsq:delayed:{{{queue}}}"
+
+
+def dead(queue: str) -> str:
+    """Hash: id -> dead letter (JSON)."""
+    return f"opsq:dead:{{{queue}}}"
+
+
+def dead_index(queue: str) -> str:
+    """Sorted set: id of a dead letter -> when it died (Unix seconds)."""
+    return f"opsq:dead-index:{{{queue}}}"
+
+
+def paused(queue: str) -> str:
+    """String; while it exists nothing is leased from the queue."""
+    return f"opsq:paused:{{{queue}}}"
+
+
+def worker(worker_id: str) -> str:
+    """String (JSON): what a worker is and what it runs."""
+    return f"opsq:worker:{worker_id}"

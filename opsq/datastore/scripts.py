@@ -1,0 +1,27 @@
+"""A `.lua` file as a callable: sent by its hash, and whole when the server does not know it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import NoScriptError
+
+
+class Script:
+    """One Lua script of a file; `run` evaluates it on a client."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.stem
+        self.text = path.read_bytes()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+    def run(self, client: Redis, keys: Sequence[Any], args: Sequence[Any]) -> Any:
+        """Evaluate it; a server that has forgotten it gets its text."""
+        try:
+            return client.evalsha(self.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return client.eval(self.text, len(keys), *keys, *args)
