@@ -1,0 +1,25 @@
+-- promote: put the delayed messages that are due into their lists.
+--
+-- KEYS  1 delayed set  2.. lists of the queue by priority step
+-- ARGV  1 most messages to move  2.. the priority suffixes of the lists ('' for the first)
+-- Returns {moved, next due time in ms or ''}; the time is read after the moves, so that a client that tracks the set is
+-- told of every earlier one.
+--
+-- Invariant: a message is pushed first and removed from the set after, in the same step; one that cannot be pushed stays.
+
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local list_of = {}
+for i = 2, #ARGV do list_of[ARGV[i]] = KEYS[i] end
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+local moved = 0
+for _, member in ipairs(due) do
+  local bar = string.find(member, '|', 1, true)
+  local list = list_of[string.sub(member, 1, bar - 1)] or KEYS[2]
+  local done = redis.pcall('LPUSH', list, string.sub(member, bar + 1))
+  if type(done) == 'table' and done.err then break end
+  redis.call('ZREM', KEYS[1], member)
+  moved = moved + 1
+end
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+return { moved, first[2] or '' }

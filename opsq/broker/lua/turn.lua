@@ -1,0 +1,162 @@
+-- turn: settle what a consumer has finished, then lease up to N more messages, in one step.
+--
+-- KEYS  for each of Q queues: its in-flight store of this consumer, its registry of consumers, its pause key;
+--       then the source lists: the first priority of all queues, then the second of all, ...
+-- ARGV  1 Q  2 N  3 number of the first leased message  4 consumer
+--       5 database of the results, '' = this one  6 this connection's database  7 which queue is served first (0..Q-1)
+--       8 '' or 'expired': act only if the consumer's lease has run out (a peer takes over)
+--       then for each queue: how many messages are only to be removed, and their numbers;
+--       then for each other finished message: queue (1..Q), number, count of writes, and the writes:
+--         R key ttl bytes           a result: stored for ttl seconds (0 = for ever) and announced
+--         L list bytes              a new message, at the end of its list
+--         H list bytes              a message given back, to the head of its list
+--         Z set score member        a message for later
+--         D hash index id time record  a dead letter; an id that is taken gets a suffix
+-- Returns {failed, leased, held, unregistered}
+--       failed   flat: number, error of each message whose writes did not go through (it stays in flight)
+--       leased   flat: index of its source list (1..), messages; in the order of their numbers
+--       held     messages in this consumer's stores now
+--       unregistered  1 if a queue was passed over because this consumer is not in its registry
+--       or the string 'alive' (nothing done) when ARGV[8] says 'expired' and the lease has not run out
+--
+-- Invariant: a message is in exactly one of its list, one store, the delayed set or the dead letters whenever the script
+-- ends, however it ends. A script is no transaction, so: a message's writes come first, each by pcall, the removals last
+-- and in bulk; a slice of leased messages is recorded before the next is popped. A message that is no longer in the store
+-- was settled or taken over: it is passed by, and nothing is written for it. A store that is not empty has its consumer
+-- in the registry: nothing is leased to a consumer that is not registered.
+
+local Q, want, number, consumer = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local failed, leased, unregistered = {}, {}, 0
+
+if ARGV[8] == 'expired' then
+  local now = redis.call('TIME')
+  now = now[1] * 1000 + math.floor(now[2] / 1000)
+  for q = 1, Q do
+    local deadline = redis.call('ZSCORE', KEYS[3 * q - 1], consumer)
+    if deadline and tonumber(deadline) >= now then return 'alive' end
+  end
+end
+
+-- The first write is a removal: a full Redis then lets the script through, and it can drain.
+for q = 1, Q do redis.call('HDEL', KEYS[3 * q - 2], '-') end
+
+local at, gone = 9, {}
+for q = 1, Q do
+  gone[q] = {}
+  local n = tonumber(ARGV[at])
+  for i = at + 1, at + n do gone[q][i - at] = ARGV[i] end
+  at = at + n + 1
+end
+
+local wants = { R = 3, L = 2, H = 2, Z = 3, D = 5 }
+local holds = { L = 'list', H = 'list', Z = 'zset', D = 'hash' }
+
+-- The error of the first write that cannot succeed because its key holds something else, or nil.
+local function wrong_type(first, count)
+  local i = first
+  for _ = 1, count do
+    local op = ARGV[i]
+    if holds[op] then
+      local found = redis.call('TYPE', ARGV[i + 1]).ok
+      if found ~= 'none' and found ~= holds[op] then return 'WRONGTYPE ' .. ARGV[i + 1] .. ' is a ' .. found end
+    end
+    i = i + wants[op] + 1
+  end
+end
+
+local function store_result(key, ttl, bytes)
+  if ARGV[5] ~= '' then redis.call('SELECT', ARGV[5]) end
+  local done
+  if ttl == '0' then done = redis.pcall('SET', key, bytes) else done = redis.pcall('SETEX', key, ttl, bytes) end
+  if not done.err then redis.pcall('PUBLISH', key, bytes) end
+  if ARGV[5] ~= '' then redis.call('SELECT', ARGV[6]) end
+  return done
+end
+
+local function bury(hash, index, id, time, record)
+  local free, n = id, 1
+  while redis.call('HEXISTS', hash, free) == 1 do n = n + 1; free = id .. '~' .. n end
+  local done = redis.pcall('HSET', hash, free, record)
+  if type(done) == 'table' and done.err then return done end
+  return redis.pcall('ZADD', index, time, free)
+end
+
+local function write(i)
+  local op = ARGV[i]
+  if op == 'R' then return store_result(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end
+  if op == 'L' then return redis.pcall('LPUSH', ARGV[i + 1], ARGV[i + 2]) end
+  if op == 'H' then return redis.pcall('RPUSH', ARGV[i + 1], ARGV[i + 2]) end
+  if op == 'Z' then return redis.pcall('ZADD', ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end
+  return bury(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
+end
+
+while at <= #ARGV do
+  local q, field, count = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
+  local i = at + 3
+  local here = redis.call('HEXISTS', KEYS[3 * q - 2], field) == 1
+  local trouble = here and wrong_type(i, count)
+  for _ = 1, count do
+    if here and not trouble then
+      local done = write(i)
+      if type(done) == 'table' and done.err then trouble = done.err end
+    end
+    i = i + wants[ARGV[i]] + 1
+  end
+  if trouble then
+    failed[#failed + 1] = field
+    failed[#failed + 1] = trouble
+  elseif here then
+    gone[q][#gone[q] + 1] = field
+  end
+  at = i
+end
+
+for q = 1, Q do
+  local fields = gone[q]
+  for k = 1, #fields, 500 do
+    redis.call('HDEL', KEYS[3 * q - 2], unpack(fields, k, math.min(k + 499, #fields)))
+  end
+end
+
+-- Looked at only when there is something to lease: an idle consumer that is told of every key it reads must not be woken
+-- by the renewals of the registry.
+local known = {}
+local function registered(q)
+  if known[q] == nil then
+    known[q] = redis.call('ZSCORE', KEYS[3 * q - 1], consumer) ~= false
+    if not known[q] then unregistered = 1 end
+  end
+  return known[q]
+end
+
+local open = {}
+for q = 1, Q do open[q] = redis.call('EXISTS', KEYS[3 * q]) == 0 end
+
+local steps, turn = (#KEYS - 3 * Q) / Q, tonumber(ARGV[7])
+for step = 0, steps - 1 do
+  for j = 0, Q - 1 do
+    local q = (turn + j) % Q + 1
+    local index = step * Q + q
+    local list = KEYS[3 * Q + index]
+    local have = want > 0 and open[q] and redis.call('LLEN', list) or 0
+    while have > 0 and want > 0 and registered(q) do
+      local part = redis.call('RPOP', list, math.min(have, want, 500))
+      if not part then break end
+      local flat = {}
+      for k = 1, #part do
+        flat[2 * k - 1] = number
+        flat[2 * k] = part[k]
+        number = number + 1
+      end
+      redis.call('HSET', KEYS[3 * q - 2], unpack(flat))
+      leased[#leased + 1] = index
+      leased[#leased + 1] = part
+      want = want - #part
+      have = have - #part
+    end
+  end
+end
+
+local held = 0
+for q = 1, Q do held = held + redis.call('HLEN', KEYS[3 * q - 2]) end
+return { failed, leased, held, unregistered }

@@ -1,0 +1,307 @@
+"""A task message as Celery writes it on Redis: built from a call, and read back (wire specification: Celery's protocol 2).
+
+Reading takes the fields that decide what happens to a message; everything else in it is read when somebody asks
+(`all_headers`). Protocol 1 messages are read as if they were of protocol 2.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from opsq.exceptions import DecodeError
+from opsq.protocol import codec, compression, jsontypes
+
+#: Counts how often a started message was given back (ours; Celery passes it by as a user's header).
+DELIVERIES = "x-opsq-deliveries"
+
+#: What follows a task, when nothing does.
+NO_EMBED: Mapping[str, None] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+REPR_LIMIT = 1024
+_REPLY_TO = str(uuid.uuid4())
+
+
+class Headers(msgspec.Struct, gc=False, rename={"deliveries": DELIVERIES}):
+    """The headers that decide what happens to a message."""
+
+    id: str
+    task: str
+    retries: int | None = 0
+    eta: str | None = None
+    expires: str | None = None
+    timelimit: tuple[float | None, float | None] | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    ignore_result: bool | None = False
+    shadow: str | None = None
+    compression: str | None = None
+    deliveries: int = 0
+
+
+class DeliveryInfo(msgspec.Struct, gc=False):
+    """Where a message was sent to."""
+
+    exchange: str | None
+    routing_key: str | None
+    redelivered: bool | None = None
+
+
+class Properties(msgspec.Struct, gc=False):
+    """The properties that decide what happens to a message."""
+
+    delivery_tag: str
+    delivery_info: DeliveryInfo
+    body_encoding: str | None = None
+    priority: int | None = 0
+    correlation_id: str | None = None
+    reply_to: str | None = None
+
+
+class Envelope(
+    msgspec.Struct, gc=False, rename={"content_type": "content-type", "content_encoding": "content-encoding"}
+):
+    """One task message; `raw` holds its bytes as they were in the list."""
+
+    body: str
+    headers: Headers
+    properties: Properties
+    content_type: str
+    content_encoding: str | None = "utf-8"
+    raw: bytes = b""
+
+    @property
+    def name(self) -> str:
+        """The name to show: the shadow name if there is one."""
+        return self.headers.shadow or self.headers.task
+
+    def everything(self) -> dict[str, Any]:
+        """The whole message, with kombu's markers as values."""
+        found: dict[str, Any] = jsontypes.loads(self.raw)
+        return found
+
+    def payload(self, accept: frozenset[str]) -> Any:
+        """The decoded body. Raises DecodeError, or ContentDisallowed when its type is not accepted."""
+        data = _body_bytes(self.body, self.properties.body_encoding)
+        if self.headers.compression:
+            data = compression.decompress(data, self.headers.compression)
+        return codec.decode(data, self.content_type, self.content_encoding or "utf-8", accept)
+
+    def arguments(self, accept: frozenset[str]) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:
+        """Positional and keyword arguments and what follows. Raises DecodeError, ContentDisallowed."""
+        triple = self.payload(accept)
+        if isinstance(triple, dict) and "task" in triple:
+            return _protocol_1_arguments(triple)
+        if not isinstance(triple, list | tuple) or len(triple) != 3:
+            raise DecodeError("cannot read the message's body", why="it is not [args, kwargs, embed]")
+        args, kwargs, embed = triple
+        if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
+            raise DecodeError("cannot read the message's body", why="args is no list or kwargs no mapping")
+        return list(args), kwargs, embed or NO_EMBED
+
+
+_decode = msgspec.json.Decoder(Envelope).decode
+
+
+def parse(raw: bytes) -> Envelope:
+    """Read a message. Raises DecodeError that says what is wrong with it (its task id, if one is known, as `task_id`)."""
+    try:
+        envelope = _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        envelope = _parse_slowly(raw)
+    envelope.raw = raw
+    return envelope
+
+
+def _parse_slowly(raw: bytes) -> Envelope:
+    """What the fast reader refuses: protocol 1, JSON that only Python reads, or a broken message (says what is broken)."""
+    try:
+        message = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise DecodeError("cannot read the message", why=f"it is not JSON ({error})") from None
+    if not isinstance(message, dict):
+        raise DecodeError("cannot read the message", why="it is no JSON object")
+    headers = message.get("headers")
+    task_id = headers.get("id") if isinstance(headers, dict) else None
+    try:
+        if not isinstance(headers, dict) or "task" not in headers:
+            message = _from_protocol_1(message)
+        return msgspec.convert(message, Envelope)
+    except DecodeError as error:
+        raise _with_id(error, task_id) from None
+    except msgspec.ValidationError as error:
+        raise _with_id(DecodeError("cannot read the message", why=_in_plain_words(error)), task_id) from None
+
+
+def _with_id(error: DecodeError, task_id: Any) -> DecodeError:
+    error.task_id = task_id if isinstance(task_id, str) else None  # type: ignore[attr-defined]
+    return error
+
+
+def _in_plain_words(error: msgspec.ValidationError) -> str:
+    return str(error).replace("Object missing required field", "it has no").replace("`", "'")
+
+
+def _from_protocol_1(message: dict[str, Any]) -> dict[str, Any]:
+    """A protocol 1 message with the headers that protocol 2 would have."""
+    unknown = DecodeError("cannot read the message", why="it has no header 'task', and its body names no task")
+    properties = message.get("properties")
+    if not isinstance(message.get("body"), str) or not isinstance(properties, dict):
+        raise unknown
+    try:
+        data = _body_bytes(message["body"], properties.get("body_encoding"))
+        body = jsontypes.loads(data)
+    except DecodeError:
+        raise unknown from None
+    if not isinstance(body, dict) or not isinstance(body.get("task"), str) or not isinstance(body.get("id"), str):
+        raise unknown
+    headers = {
+        name: body[name]
+        for name in ("task", "id", "retries", "eta", "expires", "timelimit")
+        if body.get(name) is not None
+    }
+    headers.update(
+        group=body.get("taskset") or body.get("group"), group_index=body.get("group_index"), root_id=body["id"]
+    )
+    return {**message, "headers": headers}
+
+
+def _protocol_1_arguments(body: dict[str, Any]) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:
+    embed = {
+        "callbacks": body.get("callbacks"),
+        "errbacks": body.get("errbacks"),
+        "chain": None,
+        "chord": body.get("chord"),
+    }
+    return list(body.get("args") or ()), body.get("kwargs") or {}, embed
+
+
+def _body_bytes(body: str, encoding: str | None) -> bytes:
+    if encoding != "base64":
+        return body.encode()
+    try:
+        return binascii.a2b_base64(body)
+    except (binascii.Error, ValueError) as error:
+        raise DecodeError("cannot read the message's body", why=f"it is not base64 ({error})") from None
+
+
+def new_delivery_tag() -> str:
+    """A UUID of version 7: the form Celery's tags have, with the time of publishing (ms) in it (RFC 9562)."""
+    random = int.from_bytes(os.urandom(10), "big")
+    value = (time.time_ns() // 1_000_000) << 80 | 0x7 << 76 | (random >> 68) << 64 | 0b10 << 62 | random & (1 << 62) - 1
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def published_ms(delivery_tag: str) -> int | None:
+    """When a message was published (Unix ms), if its tag says so."""
+    if len(delivery_tag) == 36 and delivery_tag[14] == "7":
+        return int(delivery_tag[:8] + delivery_tag[9:13], 16)
+    return None
+
+
+def build(
+    *,
+    task: str,
+    id: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    embed: Mapping[str, Any] = NO_EMBED,
+    queue: str,
+    exchange: str = "",
+    routing_key: str | None = None,
+    priority: int = 0,
+    serializer: str = "json",
+    compress: str | None = None,
+    headers: Mapping[str, Any] | None = None,
+    eta: str | None = None,
+    expires: str | None = None,
+    retries: int = 0,
+    timelimit: tuple[float | None, float | None] = (None, None),
+    root_id: str | None = None,
+    parent_id: str | None = None,
+    group: str | None = None,
+    group_index: int | None = None,
+    shadow: str | None = None,
+    origin: str = "",
+    ignore_result: bool | None = False,
+    argsrepr: str | None = None,
+    kwargsrepr: str | None = None,
+    reply_to: str | None = None,
+    expiration: str | None = None,
+    replaced_task_nesting: int = 0,
+    stamped_headers: Sequence[str] | None = None,
+    stamps: Mapping[str, Any] | None = None,
+    properties: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The text that is pushed to a list. `headers` are the user's own; `timelimit` is (hard, soft), seconds."""
+    content_type, content_encoding, body = codec.encode((args, kwargs, embed), serializer)
+    all_headers = {
+        "lang": "py",
+        "task": task,
+        "id": id,
+        "shadow": shadow,
+        "eta": eta,
+        "expires": expires,
+        "group": group,
+        "group_index": group_index,
+        "retries": retries,
+        "timelimit": timelimit,
+        "root_id": root_id or id,
+        "parent_id": parent_id,
+        "argsrepr": _cut(repr(tuple(args)) if argsrepr is None else argsrepr),
+        "kwargsrepr": _cut(repr(kwargs) if kwargsrepr is None else kwargsrepr),
+        "origin": origin,
+        "ignore_result": ignore_result,
+        "replaced_task_nesting": replaced_task_nesting,
+        "stamped_headers": stamped_headers,
+        "stamps": stamps or {},
+    }
+    if compress:
+        all_headers["compression"], body = compression.compress(body, compress)
+    if headers:
+        all_headers.update(headers)
+    all_properties = {
+        "correlation_id": id,
+        "reply_to": reply_to or _REPLY_TO,
+        "delivery_mode": 2,
+        "delivery_info": {"exchange": exchange, "routing_key": queue if routing_key is None else routing_key},
+        "priority": priority,
+        "body_encoding": "base64",
+        "delivery_tag": new_delivery_tag(),
+    }
+    if expiration is not None:
+        all_properties["expiration"] = expiration
+    if properties:
+        all_properties.update(properties)
+    return jsontypes.dumps(
+        {
+            "body": base64.b64encode(body).decode(),
+            "content-encoding": content_encoding,
+            "content-type": content_type,
+            "headers": all_headers,
+            "properties": all_properties,
+        }
+    )
+
+
+def changed(raw: bytes, headers: Mapping[str, Any], properties: Mapping[str, Any] | None = None) -> bytes:
+    """The same message with some headers and properties replaced; everything else stays as it is."""
+    message = json.loads(raw)
+    message["headers"] = {**message["headers"], **headers}
+    if properties:
+        message["properties"] = {**message["properties"], **properties}
+    return json.dumps(message).encode()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= REPR_LIMIT else text[: REPR_LIMIT - 3] + "..."
