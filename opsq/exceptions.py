@@ -5,6 +5,7 @@ An `OpsqError` that reaches a user is one line, "what: why", and a hint that say
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -82,7 +83,12 @@ class TaskPredicate(OpsqError):
 
 
 class Retry(TaskPredicate):
-    """The task is to be run again later."""
+    """The task is to be run again later.
+
+    `call` says how, when it differs from this run: `args`, `kwargs` and options of `apply_async`.
+    """
+
+    call: Mapping[str, Any] = {}
 
     def __init__(
         self,

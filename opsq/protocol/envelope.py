@@ -303,5 +303,13 @@ def changed(raw: bytes, headers: Mapping[str, Any], properties: Mapping[str, Any
     return json.dumps(message).encode()
 
 
+def with_body(raw: bytes, body: bytes) -> bytes:
+    """The same message with another body (bytes of the serializer; not compressed)."""
+    message = json.loads(raw)
+    message["body"] = base64.b64encode(body).decode()
+    message["properties"]["body_encoding"] = "base64"
+    return json.dumps(message).encode()
+
+
 def _cut(text: str) -> str:
     return text if len(text) <= REPR_LIMIT else text[: REPR_LIMIT - 3] + "..."

@@ -1,0 +1,270 @@
+"""One consumer's line to the broker: turns (settle and lease), the wait for a notice, what it holds.
+
+A consumer is used by one thread at a time. It raises redis-py's errors; who calls reconnects (`connect`) and settles
+again what has not been confirmed: a settlement is written at most once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from opsq.broker.broker import LUA
+from opsq.datastore import keys
+from opsq.datastore.connection import connection
+from opsq.datastore.scripts import Script
+
+TURN = Script(LUA / "turn.lua")
+
+#: The most messages of one turn.
+MOST = 500
+#: Between the numbers of two turns' first messages: a late turn never meets another's numbers.
+STRIDE = 1000
+
+
+@dataclass(slots=True)
+class Settlement:
+    """A finished message: its queue (index), its number, and what is to be written (arguments of turn.lua).
+
+    `tries` counts how often its writes have failed.
+    """
+
+    queue: int
+    number: int
+    writes: tuple[Any, ...] = ()
+    count: int = 0
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """Messages leased from one list, in order; the first has the number `number`."""
+
+    queue: int
+    list: str
+    number: int
+    messages: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The answer to a turn: what could not be settled (number -> error), what was leased, how many are held now."""
+
+    failed: dict[int, str]
+    leased: list[Leased]
+    held: int
+    unregistered: bool
+
+
+class Alive(Exception):
+    """The consumer whose messages were to be taken over is alive."""
+
+
+class Consumer:
+    """The messages of some queues in the name of one consumer (`<node>:<8 hex>:<slot>`)."""
+
+    def __init__(
+        self, url: str, queues: Sequence[str], name: str, *, results_db: int | None = None, key_prefix: str = ""
+    ) -> None:
+        """`results_db`: the database of the results on this same server, None when turns store none."""
+        self.url, self.queues, self.name = url, list(queues), name
+        self._connection = connection(url)
+        self._db = str(self._connection.db or 0)
+        self._results_db = "" if results_db is None or str(results_db) == self._db else str(results_db)
+        self.stores = [key_prefix + keys.inflight(queue, name) for queue in self.queues]
+        self.lists = [
+            key_prefix + keys.priority_list(queue, step) for step in keys.PRIORITY_STEPS for queue in self.queues
+        ]
+        self._keys = [
+            key
+            for queue, store in zip(self.queues, self.stores, strict=True)
+            for key in (store, key_prefix + keys.consumers(queue), key_prefix + keys.paused(queue))
+        ] + self.lists
+        self._count = len(self._keys)
+        self._number = 1
+        self._served = 0
+        self._sent: list[tuple[Any, ...]] = []
+        self._armed = False
+        self.noticed = False
+        self.tracks = False
+        self.id: int | None = None
+
+    # -- the connection ---------------------------------------------------------------------------------------------
+
+    def connect(self, track: bool = False) -> None:
+        """Connect anew; with `track` the server is asked for notices (`tracks` says whether it gives them).
+
+        The connection before it is closed at the server too, if it allows that: what it still had on the way there is
+        then never carried out.
+        """
+        before, link = self.id, self._connection
+        link.disconnect()
+        self._sent.clear()
+        link.connect()
+        self.id = self._ask("CLIENT", "ID")
+        if before is not None:
+            self._try("CLIENT", "KILL", "ID", before)
+        self.noticed = self._armed = False
+        self.tracks = track and self._try("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
+        if self.tracks:
+            link._parser.set_invalidation_push_handler(self._notice)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.disconnect()
+
+    def _notice(self, _push: Any) -> None:
+        self.noticed = True
+
+    def _ask(self, *command: Any) -> Any:
+        self._connection.send_command(*command, check_health=False)
+        return self._connection.read_response()
+
+    def _try(self, *command: Any) -> bool:
+        try:
+            self._ask(*command)
+        except ResponseError:
+            return False
+        return True
+
+    # -- turns ------------------------------------------------------------------------------------------------------
+
+    def send(self, settlements: Iterable[Settlement], want: int, armed: bool = False) -> None:
+        """Send a turn; its answer is read by `receive`. `armed`: ask for a notice when the lists it saw empty change."""
+        arguments = self._arguments(settlements, want, "")
+        self._sent.append((arguments, self._number, armed))
+        self._number += STRIDE
+        self._write(arguments, armed)
+
+    def receive(self) -> Turn:
+        """The answer to the oldest turn that was sent."""
+        arguments, number, armed = self._sent[0]
+        try:
+            if armed:
+                self._connection.read_response()
+            answer = self._connection.read_response()
+        except NoScriptError:
+            # The script's hash, and with it CLIENT CACHING YES, is used up: say both again.
+            self._write(("EVAL", TURN.text, *arguments[2:]), armed)
+            if armed:
+                self._connection.read_response()
+            answer = self._connection.read_response()
+        self._sent.pop(0)
+        return self._read(answer, number)
+
+    def turn(self, settlements: Iterable[Settlement], want: int, armed: bool = False) -> Turn:
+        """A turn and its answer."""
+        if armed:
+            self.noticed = False
+        self.send(settlements, want, armed)
+        return self.receive()
+
+    def take_over(self, settlements: Iterable[Settlement]) -> Turn:
+        """Settle in the name of this consumer if its lease has run out. Raises Alive when it has not."""
+        self._write(self._arguments(settlements, 0, "expired"), armed=False)
+        try:
+            answer = self._connection.read_response()
+        except NoScriptError:
+            self._write(("EVAL", TURN.text, *self._arguments(settlements, 0, "expired")[2:]), armed=False)
+            answer = self._connection.read_response()
+        if answer == b"alive":
+            raise Alive(self.name)
+        return self._read(answer, 0)
+
+    @property
+    def outstanding(self) -> int:
+        """Turns that were sent and not yet answered."""
+        return len(self._sent)
+
+    def _write(self, arguments: tuple[Any, ...], armed: bool) -> None:
+        link = self._connection
+        if armed:
+            link.send_packed_command(link.pack_commands((("CLIENT", "CACHING", "YES"), arguments)), check_health=False)
+        else:
+            link.send_packed_command(link.pack_command(*arguments), check_health=False)
+
+    def _arguments(self, settlements: Iterable[Settlement], want: int, guard: str) -> tuple[Any, ...]:
+        plain: list[list[Any]] = [[] for _ in self.queues]
+        rest: list[Any] = []
+        for settlement in settlements:
+            if settlement.count:
+                rest += (settlement.queue + 1, settlement.number, settlement.count, *settlement.writes)
+            else:
+                plain[settlement.queue].append(settlement.number)
+        counted: list[Any] = []
+        for numbers in plain:
+            counted.append(len(numbers))
+            counted += numbers
+        self._served = (self._served + 1) % len(self.queues)
+        return (
+            *("EVALSHA", TURN.sha, self._count, *self._keys, len(self.queues), want, self._number, self.name),
+            *(self._results_db, self._db, self._served, guard, *counted, *rest),
+        )
+
+    def _read(self, answer: Any, number: int) -> Turn:
+        failed, leased, held, unregistered = answer
+        batches = []
+        for index, messages in zip(leased[::2], leased[1::2], strict=True):
+            place = index - 1
+            batches.append(Leased(place % len(self.queues), self.lists[place], number, messages))
+            number += len(messages)
+        errors = {int(n): text.decode() for n, text in zip(failed[::2], failed[1::2], strict=True)} if failed else {}
+        return Turn(errors, batches, held, bool(unregistered))
+
+    # -- waiting ----------------------------------------------------------------------------------------------------
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until a notice comes (True) or the time is over (False)."""
+        deadline = time.monotonic() + timeout_s
+        while not self.noticed:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            if not self._connection.can_read(left):
+                return False
+            self._connection._parser.read_from_socket() if False else self._drain()
+        return True
+
+    def _drain(self) -> None:
+        """Read the pushes that have arrived; nothing else is on the way while we wait."""
+        self._connection.read_response(push_request=True)
+
+    # -- what is held -----------------------------------------------------------------------------------------------
+
+    def holdings(self) -> list[dict[int, bytes]]:
+        """For each queue what this consumer holds: number -> message."""
+        link = self._connection
+        link.send_packed_command(link.pack_commands([("HGETALL", store) for store in self.stores]), check_health=False)
+        answers = [link.read_response() for _ in self.stores]
+        return [{int(number): raw for number, raw in sorted(_pairs(answer), key=_by_number)} for answer in answers]
+
+    def numbers(self) -> list[set[int]]:
+        """For each queue the numbers of the messages that this consumer holds."""
+        link = self._connection
+        link.send_packed_command(link.pack_commands([("HKEYS", store) for store in self.stores]), check_health=False)
+        return [{int(number) for number in link.read_response()} for _ in self.stores]
+
+    def skip_numbers(self) -> None:
+        """Begin numbering beyond what any turn may have used that was sent before (after a reconnect or a takeover)."""
+        self._number += STRIDE
+
+
+def _pairs(answer: Any) -> Iterable[tuple[bytes, bytes]]:
+    return answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=True)
+
+
+def _by_number(pair: tuple[bytes, bytes]) -> int:
+    return int(pair[0])
+
+
+def given_back(list_key: str, raw: bytes) -> tuple[Any, ...]:
+    """The write that puts a message back at the head of its list."""
+    return ("H", list_key, raw)
+
+
+__all__ = ["MOST", "Alive", "Consumer", "Leased", "RedisError", "Settlement", "Turn", "given_back", "redis"]

@@ -1,0 +1,127 @@
+"""What a running task is told about itself: `self.request`.
+
+Celery's attributes by name; every header of the message is one too, and `properties` are those of the message.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opsq.protocol.envelope import Envelope
+
+#: What a request says when no task runs, or a message does not.
+DEFAULTS: dict[str, Any] = {
+    "args": None,
+    "callbacks": None,
+    "called_directly": True,
+    "chain": None,
+    "children": None,
+    "chord": None,
+    "correlation_id": None,
+    "delivery_info": None,
+    "errbacks": None,
+    "eta": None,
+    "expires": None,
+    "group": None,
+    "group_index": None,
+    "headers": None,
+    "hostname": None,
+    "id": None,
+    "ignore_result": False,
+    "is_eager": False,
+    "kwargs": None,
+    "lang": "py",
+    "logfile": None,
+    "loglevel": None,
+    "origin": None,
+    "parent_id": None,
+    "properties": None,
+    "replaced_task_nesting": 0,
+    "reply_to": None,
+    "retries": 0,
+    "root_id": None,
+    "shadow": None,
+    "stamped_headers": None,
+    "stamps": None,
+    "task": None,
+    "timelimit": None,
+    "utc": True,
+}
+
+
+class Context:
+    """One run of a task. Attributes that need the whole message read it when they are first asked for."""
+
+    task: Any
+    envelope: Envelope | None = None
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+    @classmethod
+    def of(cls, envelope: Envelope, task: Any, hostname: str) -> Context:
+        """The request of a message that is about to run."""
+        headers = envelope.headers
+        self = cls.__new__(cls)
+        known = self.__dict__
+        known["envelope"] = envelope
+        known["task"] = task
+        known["hostname"] = hostname
+        known["called_directly"] = False
+        known["id"] = headers.id
+        known["retries"] = headers.retries or 0
+        known["root_id"] = headers.root_id
+        known["parent_id"] = headers.parent_id
+        known["group"] = headers.group
+        known["ignore_result"] = headers.ignore_result
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever is not there yet: from the message (all of it, once), else the default."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        known = self.__dict__
+        envelope = known.get("envelope")
+        if envelope is not None and "properties" not in known:
+            self._read_all(envelope)
+            if name in known:
+                return known[name]
+        if name in DEFAULTS:
+            return DEFAULTS[name]
+        raise AttributeError(f"the request has no {name!r}")
+
+    def _read_all(self, envelope: Envelope) -> None:
+        message = envelope.everything()
+        headers, properties = dict(message.get("headers") or {}), dict(message.get("properties") or {})
+        info = dict(properties.get("delivery_info") or {})
+        info.update(
+            priority=properties.get("priority"), redelivered=bool(info.get("redelivered") or headers.get("redelivered"))
+        )
+        if envelope.headers.deliveries:
+            info["redelivered"] = True
+        found = {
+            **headers,
+            "headers": {name: value for name, value in headers.items() if name not in DEFAULTS or name == "headers"},
+            "correlation_id": properties.get("correlation_id"),
+            "reply_to": properties.get("reply_to"),
+            "delivery_info": info,
+            "properties": properties,
+        }
+        found.pop("task", None)
+        for name, value in found.items():
+            self.__dict__.setdefault(name, value)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """An attribute by name, or the default."""
+        return getattr(self, key, default)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set attributes."""
+        self.__dict__.update(*args, **kwargs)
+
+    def clear(self) -> None:
+        """Forget all attributes."""
+        self.__dict__.clear()
+
+    def __repr__(self) -> str:
+        return f"<Context: {self.__dict__.get('id')}>"

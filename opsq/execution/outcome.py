@@ -1,0 +1,56 @@
+"""What came of one run of a task, as data: its state, its value or error, its stored record, and what follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from opsq import states
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """A message that follows from a run, not yet sent; `due_ms` (Unix ms) when it is for later."""
+
+    queue: str
+    raw: bytes
+    priority: int = 0
+    due_ms: int | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The end of one run.
+
+    `record` is the result as it is stored, None when none is to be. `dead` is the reason for the dead letters, if it goes
+    there; `requeue` puts the message back. `runtime_s` is the time the task's function took.
+    """
+
+    state: str
+    value: Any = None
+    traceback: str | None = None
+    record: bytes | None = None
+    follows: list[FollowUp] = field(default_factory=list)
+    dead: str | None = None
+    requeue: bool = False
+    runtime_s: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        """True for an error that was not a retry."""
+        return self.state == states.FAILURE
+
+
+class ExceptionInfo:
+    """An error with its traceback as text, as handlers and signals get it (`einfo`)."""
+
+    def __init__(self, error: BaseException, traceback: str) -> None:
+        self.type, self.exception, self.traceback = type(error), error, traceback
+        self.tb = error.__traceback__
+        self.internal = False
+
+    def __str__(self) -> str:
+        return self.traceback
+
+    def __repr__(self) -> str:
+        return f"<ExceptionInfo: {self.exception!r}>"

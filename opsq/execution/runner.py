@@ -1,0 +1,216 @@
+"""One message becomes one Outcome: resolve, decode, guard, call, judge. Touches neither Redis nor the process around it.
+
+Built for the hot path: what is known of a task is looked up once (`Plan`), what a message does not need is not read.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any
+
+from opsq import _state, signals, states
+from opsq.exceptions import (
+    ContentDisallowed,
+    DecodeError,
+    EncodeError,
+    Ignore,
+    NotRegistered,
+    OpsqError,
+    Reject,
+    Retry,
+)
+from opsq.execution.context import Context
+from opsq.execution.followups import next_try
+from opsq.execution.outcome import ExceptionInfo, Outcome
+from opsq.protocol.envelope import Envelope
+
+#: (request, state, value or error, traceback) -> the record to store. Raises EncodeError.
+Record = Callable[[Context, str, Any, "str | None"], bytes]
+
+#: A handler of this module does nothing and is not called.
+_DEFAULT_HANDLERS = "opsq.app.task"
+
+
+class Plan:
+    """What the runner needs to know of a task, looked up once."""
+
+    __slots__ = ("acks_late", "call", "handlers", "ignore_result", "name", "quiet", "store_errors", "task", "throws")
+
+    def __init__(self, task: Any) -> None:
+        self.task, self.name = task, task.name
+        custom = type(task).__call__.__module__ != _DEFAULT_HANDLERS
+        self.call: Callable[..., Any] = task if custom else task.run
+        self.ignore_result = bool(task.ignore_result)
+        self.store_errors = bool(task.store_errors_even_if_ignored)
+        self.acks_late = bool(task.acks_late)
+        self.throws = tuple(task.throws or ())
+        names = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
+        self.handlers = {name for name in names if getattr(type(task), name).__module__ != _DEFAULT_HANDLERS}
+        #: True when nothing is to be done around a run that goes well.
+        self.quiet = not self.handlers
+
+
+class Runner:
+    """Runs messages of the tasks of one app, in this process."""
+
+    def __init__(self, tasks: Mapping[str, Any], accept: frozenset[str], hostname: str, record: Record | None) -> None:
+        """`accept`: content types that may be read; `record` is None when no results are kept."""
+        self.tasks, self.accept, self.hostname, self.record = tasks, accept, hostname, record
+        self.plans: dict[str, Plan] = {}
+        #: True while a task's own code runs: only then may a time limit interrupt this thread.
+        self.inside = False
+
+    def plan(self, name: str) -> Plan | None:
+        """What is known of a task; None when there is no such task."""
+        plan = self.plans.get(name)
+        if plan is None and name in self.tasks:
+            plan = self.plans[name] = Plan(self.tasks[name])
+        return plan
+
+    def run(self, message: Envelope) -> Outcome:
+        """Run one message. Never raises for what a task or a message does wrong."""
+        plan = self.plans.get(message.headers.task) or self.plan(message.headers.task)
+        if plan is None:
+            return self.refuse(message, NotRegistered(message.headers.task), f"unknown task {message.headers.task!r}")
+        try:
+            args, kwargs, embed = message.arguments(self.accept)
+        except (DecodeError, ContentDisallowed) as error:
+            return self.refuse(message, error, str(error))
+        if embed.get("callbacks") or embed.get("chain") or embed.get("chord"):
+            reason = "its callbacks, chain or chord cannot be run by this version"
+            return self.refuse(message, OpsqError("cannot run the task", why=reason), reason)
+        request = Context.of(message, plan.task, self.hostname)
+        request.__dict__["args"], request.__dict__["kwargs"] = args, kwargs
+        token = _state.push_request(request)
+        try:
+            return self._call(plan, request, args, kwargs, embed)
+        finally:
+            _state.pop_request(token)
+
+    def _call(self, plan: Plan, request: Context, args: Any, kwargs: Any, embed: Mapping[str, Any]) -> Outcome:
+        if signals.task_prerun.receivers:
+            signals.task_prerun.send(plan.task, task_id=request.id, task=plan.task, args=args, kwargs=kwargs)
+        begin = perf_counter()
+        try:
+            if "before_start" in plan.handlers:
+                plan.task.before_start(request.id, args, kwargs)
+            self.inside = True
+            try:
+                value = plan.call(*args, **kwargs)
+            finally:
+                self.inside = False
+            outcome = self._success(plan, request, value)
+        except BaseException as error:  # whatever a task raises is its outcome
+            outcome = self._judge(plan, request, error, embed)
+        outcome.runtime_s = perf_counter() - begin
+        self._after(plan, request, outcome, args, kwargs)
+        return outcome
+
+    def _success(self, plan: Plan, request: Context, value: Any) -> Outcome:
+        record = None
+        if self.record is not None and not (plan.ignore_result or request.ignore_result):
+            record = self.record(request, states.SUCCESS, value, None)
+        return Outcome(states.SUCCESS, value, None, record)
+
+    # -- what was raised --------------------------------------------------------------------------------------------
+
+    def _judge(self, plan: Plan, request: Context, error: BaseException, embed: Mapping[str, Any]) -> Outcome:
+        if isinstance(error, Retry):
+            try:
+                return self._retry(plan, request, error, embed)
+            except Exception as trouble:
+                error = trouble
+        if isinstance(error, Ignore):
+            return Outcome(states.IGNORED, error)
+        if isinstance(error, Reject):
+            return self._reject(plan, request, error)
+        return self.failure(plan, request, error, traceback_text(error))
+
+    def _retry(self, plan: Plan, request: Context, retry: Retry, embed: Mapping[str, Any]) -> Outcome:
+        assert request.envelope is not None
+        follow = next_try(request, request.envelope, retry, embed)
+        text = traceback_text(retry)
+        record = None
+        if self.record is not None and not (plan.ignore_result or request.ignore_result):
+            record = self.record(request, states.RETRY, retry.exc or retry, text)
+        return Outcome(states.RETRY, retry, text, record, [follow])
+
+    def _reject(self, plan: Plan, request: Context, reject: Reject) -> Outcome:
+        if reject.requeue:
+            return Outcome(states.REJECTED, reject, requeue=True)
+        outcome = self.failure(plan, request, reject, None)
+        outcome.dead = f"rejected: {reject.reason}"
+        return outcome
+
+    def failure(self, plan: Plan | None, request: Context, error: BaseException, text: str | None) -> Outcome:
+        """The outcome of an error: its record is kept unless nobody wants it."""
+        ignored = bool(request.ignore_result or (plan is not None and plan.ignore_result))
+        record = None
+        if self.record is not None and (not ignored or (plan is not None and plan.store_errors)):
+            record = self._error_record(request, error, text)
+        return Outcome(states.FAILURE, error, text, record)
+
+    def _error_record(self, request: Context, error: BaseException, text: str | None) -> bytes:
+        assert self.record is not None
+        try:
+            return self.record(request, states.FAILURE, error, text)
+        except EncodeError as trouble:
+            return self.record(request, states.FAILURE, trouble, text)
+
+    def refuse(self, message: Envelope, error: BaseException, reason: str) -> Outcome:
+        """A message that cannot be run: its record says why, and it goes to the dead letters."""
+        if isinstance(error, NotRegistered) and signals.task_unknown.receivers:
+            headers = message.headers
+            signals.task_unknown.send(None, message=message, exc=error, name=headers.task, id=headers.id)
+        request = Context.of(message, None, self.hostname)
+        outcome = self.failure(None, request, error, None)
+        outcome.dead = reason
+        return outcome
+
+    # -- who is told ------------------------------------------------------------------------------------------------
+
+    def _after(self, plan: Plan, request: Context, outcome: Outcome, args: Any, kwargs: Any) -> None:
+        task, state, value = plan.task, outcome.state, outcome.value
+        info = None if state == states.SUCCESS or value is None else _info(value, outcome.traceback)
+        if not plan.quiet:
+            _tell_handlers(plan, request, outcome, args, kwargs, info)
+        if state == states.SUCCESS and signals.task_success.receivers:
+            signals.task_success.send(task, result=value)
+        elif state == states.FAILURE and signals.task_failure.receivers:
+            told = {"args": args, "kwargs": kwargs, "traceback": info.tb if info else None, "einfo": info}
+            signals.task_failure.send(task, task_id=request.id, exception=value, **told)
+        elif state == states.RETRY and signals.task_retry.receivers:
+            signals.task_retry.send(task, request=request, reason=value, einfo=info)
+        if signals.task_postrun.receivers:
+            told = {"task": task, "args": args, "kwargs": kwargs, "retval": value, "state": state}
+            signals.task_postrun.send(task, task_id=request.id, **told)
+
+
+def _info(value: Any, text: str | None) -> ExceptionInfo | None:
+    return ExceptionInfo(value, text or "") if isinstance(value, BaseException) else None
+
+
+def _tell_handlers(plan: Plan, request: Context, outcome: Outcome, args: Any, kwargs: Any, info: Any) -> None:
+    """The task's own handlers; what they raise is logged by `signals`' rule: it does not change the outcome."""
+    task, state, value = plan.task, outcome.state, outcome.value
+    try:
+        if state == states.SUCCESS and "on_success" in plan.handlers:
+            task.on_success(value, request.id, args, kwargs)
+        elif state == states.FAILURE and "on_failure" in plan.handlers:
+            task.on_failure(value, request.id, args, kwargs, info)
+        elif state == states.RETRY and "on_retry" in plan.handlers:
+            task.on_retry(value.exc, request.id, args, kwargs, info)
+        if "after_return" in plan.handlers and state not in (states.IGNORED, states.REJECTED):
+            task.after_return(state, value, request.id, args, kwargs, info)
+    except Exception:
+        signals.logger.exception("a handler of the task %s failed", plan.name)
+
+
+def traceback_text(error: BaseException) -> str:
+    """The traceback from the task's own first line on."""
+    found = error.__traceback__
+    while found is not None and found.tb_frame.f_globals.get("__name__") == __name__:
+        found = found.tb_next
+    return "".join(traceback.format_exception(type(error), error, found))
