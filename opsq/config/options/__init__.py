@@ -1,1 +1,1 @@
-"""Options floor room; its modules are imported by name."""
+"""The tables of settings; one module a table."""

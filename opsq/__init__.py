@@ -1,0 +1,41 @@
+"""opsq: a task queue that speaks Celery's protocol over Redis, with its supervisor. Names are loaded on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from opsq._version import __version__
+
+if TYPE_CHECKING:
+    from opsq._state import current_app as current_app
+    from opsq._state import current_task as current_task
+    from opsq.app.base import App as App
+    from opsq.app.registry import shared_task as shared_task
+    from opsq.app.task import Task as Task
+    from opsq.result.single import AsyncResult as AsyncResult
+
+    Celery = App
+
+_HOMES = {
+    "App": "opsq.app.base",
+    "Celery": "opsq.app.base",
+    "shared_task": "opsq.app.registry",
+    "Task": "opsq.app.task",
+    "AsyncResult": "opsq.result.single",
+    "current_app": "opsq._state",
+    "current_task": "opsq._state",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'opsq' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

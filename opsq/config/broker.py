@@ -1,0 +1,157 @@
+"""Where the broker is and where results go: what the settings say, checked, and in which order places are asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from opsq.config.names import BY_NAME
+from opsq.config.settings import DEFAULT, Settings
+from opsq.exceptions import BrokerError, ImproperlyConfigured
+
+logger = logging.getLogger("opsq.config")
+
+SCHEMES = ("redis", "rediss", "redis+socket", "unix")
+PRIVATE = "the private Redis of `opsq up`"
+BROKER_URLS = ("broker_url", "broker_write_url", "broker_read_url")
+BROKER_SETTINGS = (*BROKER_URLS, "broker_host", "result_backend")
+_NO_RESULTS = ("", "disabled")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A place and who named it; no URL: there is none."""
+
+    url: str | None
+    source: str
+
+
+def configured_broker(settings: Settings) -> Found:
+    """The broker that flags, environment, code or `opsq.toml` name. Raises ImproperlyConfigured for other kinds."""
+    for name in BROKER_URLS:
+        if url := _first_of_several(settings[name], name):
+            return Found(_with_tls(check_broker_url(url), settings["broker_use_ssl"]), settings.source_of(name))
+    if settings["broker_host"]:
+        return Found(check_broker_url(_from_parts(settings)), settings.source_of("broker_host"))
+    return Found(None, DEFAULT)
+
+
+def resolve_broker(settings: Settings, private_redis: Callable[[], str | None]) -> Found:
+    """The broker: what is configured, else the private Redis if one answers. Raises BrokerError if there is none."""
+    found = configured_broker(settings)
+    if found.url is None:
+        found = Found(private_redis(), PRIVATE)
+    if found.url is None:
+        raise BrokerError(
+            "no broker configured and none running here", hint="run `opsq up`, or set broker_url (or OPSQ_BROKER_URL)"
+        )
+    return found
+
+
+def resolve_results(settings: Settings, broker: Callable[[], Found]) -> Found:
+    """Where results go: what is configured; the broker, if the program names neither; else nowhere."""
+    url = settings["result_backend"]
+    if url is None and not any(settings.set_by_program(name) for name in BROKER_SETTINGS):
+        found = broker()
+        return Found(found.url, f"as the broker: {found.source}")
+    source = settings.source_of("result_backend")
+    if url is None or url in _NO_RESULTS:
+        return Found(None, source)
+    if url == "redis":
+        url = _results_from_parts(settings)
+    return Found(_with_tls(check_results_url(url), settings["redis_backend_use_ssl"]), source)
+
+
+def check_broker_url(url: Any) -> str:
+    """The URL, if it is one of Redis. Raises ImproperlyConfigured otherwise."""
+    if isinstance(url, str) and _scheme(url) in SCHEMES:
+        return url
+    raise ImproperlyConfigured(
+        f"cannot use {_shown(url)} as broker",
+        why="opsq's broker is Redis",
+        hint="set broker_url to redis://HOST:6379/0, or leave it out and run `opsq up`",
+    )
+
+
+def check_results_url(url: Any) -> str:
+    """The URL, if results can be kept there. Raises ImproperlyConfigured otherwise."""
+    if isinstance(url, str) and _scheme(url) in SCHEMES:
+        return url
+    raise ImproperlyConfigured(
+        f"cannot use {_shown(url)} as result backend",
+        why="opsq keeps results in Redis, in Django's database, or not at all",
+        hint="set result_backend to redis://HOST:6379/0, to django-db, or to None",
+    )
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0].lower() if "://" in url else ""
+
+
+def _shown(url: Any) -> str:
+    """A URL fit for an error: no user, no password."""
+    if not isinstance(url, str):
+        return f"a {type(url).__name__}"
+    head, mark, tail = url.partition("://")
+    return repr(f"{head}{mark}{tail.rpartition('@')[2]}")
+
+
+def _first_of_several(value: Any, name: str) -> Any:
+    """The first URL of a list for failover; opsq has one broker."""
+    several = value.split(";") if isinstance(value, str) else value
+    if not isinstance(several, list | tuple) or not several:
+        return value
+    if len(several) > 1:
+        logger.warning("%s names %d servers: opsq uses the first one only", name, len(several))
+    return several[0]
+
+
+def _from_parts(settings: Settings) -> str:
+    """Celery's oldest form: host, port, user, password and database apart."""
+    host = str(settings["broker_host"])
+    if "://" in host:
+        return host
+    scheme = settings["broker_transport"] or "amqp"
+    return f"{scheme}://{_login(settings['broker_user'], settings['broker_password'])}{host}" + (
+        f":{settings['broker_port'] or 6379}/{str(settings['broker_vhost'] or 0).strip('/') or 0}"
+    )
+
+
+def _results_from_parts(settings: Settings) -> str:
+    """`result_backend = "redis"`: the server is named by the `redis_*` settings."""
+    login = _login(settings["redis_username"], settings["redis_password"])
+    host, port, db = (settings[f"redis_{part}"] for part in ("host", "port", "db"))
+    return f"redis://{login}{host or 'localhost'}:{port or 6379}/{db or 0}"
+
+
+def _login(user: str | None, password: str | None) -> str:
+    if not user and not password:
+        return ""
+    return f"{quote(user or '', safe='')}:{quote(password or '', safe='')}@"
+
+
+def _with_tls(url: str, wanted: Any) -> str:
+    """The URL with what `broker_use_ssl` or `redis_backend_use_ssl` says in it."""
+    if not wanted or _scheme(url) in ("redis+socket", "unix"):
+        return url
+    parts = urlsplit(url)._replace(scheme="rediss")
+    if isinstance(wanted, Mapping):
+        words = {
+            name: _tls_word(value) for name, value in wanted.items() if name.startswith("ssl_") and value is not None
+        }
+        parts = parts._replace(query="&".join(part for part in (parts.query, urlencode(words)) if part))
+    return parts.geturl()
+
+
+def _tls_word(value: Any) -> str:
+    """`ssl.CERT_NONE` as redis-py writes it in a URL; paths and words stay."""
+    name = getattr(value, "name", None)
+    return str(name).removeprefix("CERT_").lower() if name else str(value)
+
+
+def is_secret(name: str, value: Any) -> bool:
+    """Whether a setting's value must not be shown as it is."""
+    return name in BY_NAME and any(word in name for word in ("password", "secret", "_key")) and bool(value)

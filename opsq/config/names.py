@@ -1,0 +1,68 @@
+"""The names of settings: new, old, with a namespace; and what a name that is no setting was probably meant to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from opsq.config.option import Option
+from opsq.config.options.celery import OPTIONS
+from opsq.config.options.foreign import FOREIGN_OPTIONS
+from opsq.config.options.own import OWN_OPTIONS
+
+BY_NAME: Mapping[str, Option] = {option.name: option for option in (*OPTIONS, *FOREIGN_OPTIONS, *OWN_OPTIONS)}
+#: Old name -> new name. Django's `TIME_ZONE` counts as one, as it does in Celery.
+BY_OLD_NAME: Mapping[str, str] = {option.old: option.name for option in BY_NAME.values() if option.old} | {
+    "TIME_ZONE": "timezone"
+}
+
+
+def canonical(name: str, namespace: str | None = None) -> str | None:
+    """The new name of the setting that is called `name`, or None when there is none."""
+    if name in BY_NAME:
+        return name
+    if namespace:
+        prefix = namespace.rstrip("_") + "_"
+        if name.startswith(prefix) and name[len(prefix) :].lower() in BY_NAME:
+            return name[len(prefix) :].lower()
+    return BY_OLD_NAME.get(name)
+
+
+def preference(name: str, namespace: str | None) -> int:
+    """Which of several names of one setting wins in the same place: namespace, new, old, then `TIME_ZONE`."""
+    if namespace and name.startswith(namespace):
+        return 0
+    if name in BY_NAME:
+        return 1
+    return 3 if name == "TIME_ZONE" else 2
+
+
+def sort_out(given: Mapping[str, Any], namespace: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is given as (settings by their new names, all other names as they are)."""
+    settings: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for name in sorted(given, key=lambda name: preference(name, namespace)):
+        setting = canonical(name, namespace)
+        if setting is None:
+            others[name] = given[name]
+        else:
+            settings.setdefault(setting, given[name])
+    return settings, others
+
+
+def meant(name: str) -> str | None:
+    """The setting's name that is at most two typing errors away from a name that is none."""
+    for known in (*BY_NAME, *BY_OLD_NAME):
+        if abs(len(known) - len(name)) <= 2 and _edits(name, known) <= 2:
+            return known
+    return None
+
+
+def _edits(one: str, other: str) -> int:
+    """How many letters must be put in, taken out or replaced to make one word the other."""
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        corner, row[0] = row[0], i
+        for j, wanted in enumerate(other, 1):
+            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (letter != wanted))
+    return row[-1]
