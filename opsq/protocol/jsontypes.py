@@ -24,8 +24,8 @@ from opsq.exceptions import DecodeError, EncodeError
 _ATOMS = frozenset((int, str, bool, NoneType))
 _CONTAINERS = frozenset((list, tuple, dict))
 
-#: What a marked value looks like in bytes: `__type__`, whose letters may be \u escapes (no usual writer does that). Each
-#: search begins with one for a single byte, which costs next to nothing.
+#: What a marked value looks like in bytes; letters of `__type__` may be \u escapes, though no usual writer does that.
+#: Each search begins with one for a single byte, which costs next to nothing.
 _MARK = b"__type__"
 _ESCAPED_MARK = re.compile(rb"\\u00(?:5[fF]|7[049]|65)")
 
