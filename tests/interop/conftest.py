@@ -1,0 +1,23 @@
+"""What the tests with the real Celery share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from support.kombu_peer import Kombu
+
+
+@pytest.fixture(scope="session")
+def kombu(celery_python: Path) -> Iterator[Kombu]:
+    """The real kombu, in a process of its own."""
+    peer = Kombu(celery_python)
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def foreign_keys() -> Sequence[str]:
+    """What a Celery client or worker leaves in the broker's database."""
+    return (r"_kombu\.binding.*", "unacked.*", r".*\.reply\.celery\.pidbox")
