@@ -1,0 +1,36 @@
+"""What a `[programs.NAME]` table may say: supervisord's words where it has them."""
+
+from __future__ import annotations
+
+from opsq.config.option import WORKS, Option
+
+# fmt: off
+PROGRAM_OPTIONS: tuple[Option, ...] = (
+    Option("command", list, None, "", WORKS,
+           "The program and its arguments, as a list or as one line that is split as a shell would"),
+    Option("directory", str, None, "", WORKS, "Where it is started; default: the folder of opsq.toml"),
+    Option("environment", dict, {}, "", WORKS, "Variables added to the environment"),
+    Option("user", str, None, "", WORKS, "The user it runs as (only root can choose)"),
+    Option("umask", str, None, "", WORKS, "Octal mode mask, as text: \"022\""),
+    Option("group", str, None, "", WORKS, "A name that start, stop, restart and signal take for several programs"),
+    Option("autostart", bool, True, "", WORKS, "Start it with `opsq up`"),
+    Option("autorestart", object, "unexpected", "", WORKS,
+           "true: after every exit; \"unexpected\": after exit codes not in `exitcodes`; false: never"),
+    Option("exitcodes", list, [0], "", WORKS, "Exit codes that are expected"),
+    Option("startsecs", float, 1.0, "", WORKS, "How long it has to run to count as started, s"),
+    Option("startretries", int, 3, "", WORKS, "How often a failed start is tried again before FATAL"),
+    Option("stopsignal", str, "TERM", "", WORKS, "The signal that asks it to stop"),
+    Option("stopwaitsecs", float, 10.0, "", WORKS, "How long it may take to stop before all of it is killed, s"),
+    Option("priority", int, 999, "", WORKS, "Lower ones are started first and stopped last"),
+    Option("depends_on", dict, {}, "", WORKS,
+           "Programs that must be \"started\" or \"ready\" first: { redis = \"ready\" }"),
+    Option("ready", str, "running", "", WORKS,
+           "\"running\": ready once started; \"notify\": ready when it says so (sd_notify)"),
+    Option("log_max_bytes", int, 50_000_000, "", WORKS, "Size at which its log is rotated; 0 = never"),
+    Option("log_backups", int, 10, "", WORKS, "How many rotated logs are kept"),
+)
+REDIS_OPTIONS: tuple[Option, ...] = (
+    Option("appendfsync", str, "always", "", WORKS,
+           "When the private Redis syncs its file: \"always\" loses nothing, \"everysec\" and \"no\" are faster"),
+)
+# fmt: on
