@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "App": "opsq.app.base",
     "Celery": "opsq.app.base",
-    "shared_task": "opsq.app.registry",
+    "shared_task": "opsq.app.base",
     "Task": "opsq.app.task",
     "AsyncResult": "opsq.result.single",
-    "current_app": "opsq._state",
-    "current_task": "opsq._state",
+    "current_app": "opsq.app.base",
+    "current_task": "opsq.app.base",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -1,0 +1,415 @@
+"""App (Celery): names, wires and finalizes its parts. What the parts do is in the modules beside it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, tzinfo
+from functools import cached_property
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from zoneinfo import ZoneInfo
+
+from opsq import _state
+from opsq._state import current_app as current_app
+from opsq._state import current_task as current_task
+from opsq.app import autodiscover, home
+from opsq.app.annotations import annotate
+from opsq.app.autoretry import add_autoretry
+from opsq.app.publisher import Publisher, running_request
+from opsq.app.registry import TaskRegistry
+from opsq.app.registry import shared_task as shared_task
+from opsq.app.routes import Routes
+from opsq.app.task import Task
+from opsq.backends.disabled import DisabledBackend
+from opsq.backends.redis import RedisBackend
+from opsq.broker.broker import Broker
+from opsq.config import sources
+from opsq.config.broker import Found, resolve_broker, resolve_results
+from opsq.config.settings import Settings
+from opsq.exceptions import AlwaysEagerIgnored, CeleryWarning, ImproperlyConfigured
+from opsq.result.single import AsyncResult
+from opsq.signals import Signal, import_modules
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class App:
+    """A program's tasks, its settings, and the way to its broker and results. `Celery` is another name for it.
+
+    `main` is the name of the module that is run as a script: its tasks are called after it. Further keywords are
+    settings by their new names. Nothing is imported, read or connected before it is needed.
+    """
+
+    task_cls: type[Task[..., Any]] | str = Task
+
+    def __init__(
+        self,
+        main: str | None = None,
+        *,
+        broker: str | None = None,
+        backend: str | None = None,
+        include: Iterable[str] | None = None,
+        config_source: Any = None,
+        namespace: str | None = None,
+        set_as_current: bool = True,
+        changes: Mapping[str, Any] | None = None,
+        task_cls: type[Task[..., Any]] | str | None = None,
+        autofinalize: bool = True,
+        strict_typing: bool = True,
+        tasks: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.main = main
+        self.autofinalize, self.strict_typing = autofinalize, strict_typing
+        self.task_cls = task_cls or self.task_cls
+        self.home = home.home_of(home.caller_outside())
+        self.finalized = False
+        self._registry = TaskRegistry(tasks or {})
+        self._borrowed: set[str] = set()
+        self._shared_seen: set[Callable[[Any], Any]] = set()
+        self._packages: list[tuple[Any, str | None]] = []
+        self._lock = threading.RLock()
+        self.on_configure, self.on_after_configure = (
+            Signal("app.on_configure"),
+            Signal("app.on_after_configure", ("source",)),
+        )
+        self.on_after_finalize, self.on_after_fork = Signal("app.on_after_finalize"), Signal("app.on_after_fork")
+        self._config_source, self._config_silent = config_source, False
+        self.conf = Settings(self._load_settings, namespace)
+        named = {"broker_url": broker, "result_backend": backend, "include": include}
+        for name, value in {**(changes or {}), **named, **settings}.items():
+            if value is not None and name not in _NOT_SETTINGS:
+                self.conf.put(name, value, f"{type(self).__name__}(...)")
+        self.publisher = Publisher(self)
+        if set_as_current:
+            self.set_current()
+        self.on_init()
+
+    def on_init(self) -> None:
+        """Called at the end of `__init__`; to be overridden."""
+
+    def set_current(self) -> None:
+        """Make this the current app of this thread."""
+        _state.set_current_app(self)
+
+    def set_default(self) -> None:
+        """Make this the app of all threads that have none of their own."""
+        _state.set_default_app(self)
+
+    def __enter__(self) -> App:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing has to be given back; for Celery's `with App() as app`."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.main or '__main__'} at {id(self):#x}>"
+
+    # -- settings ---------------------------------------------------------------------------------------------------
+
+    def config_from_object(
+        self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
+    ) -> None:
+        """Read settings from a module, an object, a mapping, or the name of one, when they are first needed.
+
+        `namespace`: only names that begin with it (`CELERY_...`). `silent`: it need not exist.
+        """
+        self._config_source, self._config_silent = obj, silent
+        self.conf.reload(self._load_settings, namespace or self.conf.namespace)
+        if force:
+            self.conf.load()
+
+    def config_from_envvar(self, variable_name: str, silent: bool = False, force: bool = False) -> bool:
+        """Read settings from the module that a variable of the environment names."""
+        name = os.environ.get(variable_name)
+        if name:
+            self.config_from_object(name, silent=silent, force=force)
+        elif not silent:
+            raise ImproperlyConfigured(f"cannot configure the app from {variable_name}", why="the variable is not set")
+        return bool(name)
+
+    def add_defaults(self, defaults: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
+        """Add defaults of the program's own: they count less than everything that is configured."""
+        self.conf.add_layer(sources.from_object(defaults() if callable(defaults) else defaults))
+
+    def _load_settings(self) -> list[sources.Layer]:
+        self.on_configure.send(self)
+        layers = []
+        source = self._config_source or os.environ.get("CELERY_CONFIG_MODULE")
+        if source is not None:
+            try:
+                layers.append(sources.from_object(source, self.conf.namespace))
+            except ImproperlyConfigured:
+                if not self._config_silent:
+                    raise
+        layers += home.project_settings(self.home)
+        self.on_after_configure.send(self, source=self.conf)
+        return layers
+
+    def now(self) -> datetime:
+        """Now, in the app's time zone."""
+        return datetime.now(self.timezone)
+
+    @property
+    def timezone(self) -> tzinfo:
+        """The zone of naive times: `timezone`, else UTC, or the machine's zone with `enable_utc = False`."""
+        zone = self.conf.timezone
+        if zone:
+            return ZoneInfo(zone) if isinstance(zone, str) else zone  # type: ignore[no-any-return]
+        return UTC if self.conf.enable_utc else datetime.now().astimezone().tzinfo or UTC
+
+    # -- where things are -------------------------------------------------------------------------------------------
+
+    def find_broker(self) -> Found:
+        """The broker's URL and who named it. Raises BrokerError when there is none."""
+        return resolve_broker(self.conf, lambda: home.private_redis(self.home))
+
+    def find_results(self) -> Found:
+        """Where results go (no URL: nowhere), and who said so."""
+        return resolve_results(self.conf, self.find_broker)
+
+    @cached_property
+    def broker(self) -> Broker:
+        """The producers' side of the broker."""
+        url = self.find_broker().url
+        assert url is not None
+        return Broker(url, str((self.conf.broker_transport_options or {}).get("global_keyprefix") or ""))
+
+    @cached_property
+    def backend(self) -> Any:
+        """Where results are kept."""
+        url = self.find_results().url
+        return DisabledBackend(self) if url is None else RedisBackend.of(url, self.conf)
+
+    def queues(self) -> list[str]:
+        """The queues that a worker consumes unless it is told others."""
+        return Routes(self.conf).consumed()
+
+    # -- tasks ------------------------------------------------------------------------------------------------------
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self, *, bind: Literal[True], **options: Any
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+    @overload
+    def task(self, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(self, *args: Any, **options: Any) -> Any:
+        """Make a task of a function: `@app.task`, or `@app.task(bind=True, name=..., ...)`."""
+        if args and not callable(args[0]):
+            raise TypeError("argument 1 to @task() must be a callable")
+        if len(args) > 1:
+            raise TypeError(f"@task() takes exactly 1 argument ({len(args)} given)")
+        return self._decorate(args[0], **options) if args else lambda function: self._decorate(function, **options)
+
+    def _decorate(self, function: Callable[..., Any], shared: bool = True, filter: Any = None, **options: Any) -> Any:
+        options.pop("lazy", None)  # Celery's word: tasks of opsq follow the settings at any time
+        if shared:
+            _state.on_app_finalizers.add(
+                lambda app: app is self or app.task_from_function(function, borrowed=True, **options)
+            )
+        task = self.task_from_function(function, **options)
+        return filter(task) if filter else task
+
+    def task_from_function(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        base: type[Task[..., Any]] | None = None,
+        bind: bool = False,
+        borrowed: bool = False,
+        **options: Any,
+    ) -> Task[..., Any]:
+        """The task of a function, under its name; made anew only if there is none yet, or only a borrowed one."""
+        name = name or self.gen_task_name(function.__name__, function.__module__)
+        known = dict.get(self._registry, name)
+        if known is not None and (borrowed or name not in self._borrowed):
+            if not borrowed:
+                _warn_if_another(known, function)
+            return known
+        members = {
+            "app": self,
+            "name": name,
+            "run": function if bind else staticmethod(function),
+            "bind": bind,
+            "__doc__": function.__doc__,
+            "__module__": function.__module__,
+            "__wrapped__": function if bind else staticmethod(function),
+            "__qualname__": function.__qualname__,
+            **options,
+        }
+        task: Task[..., Any] = type(function.__name__, (base or self.Task,), members)()
+        (self._borrowed.add if borrowed else self._borrowed.discard)(name)
+        self._registry[name] = task
+        self._prepare(task)
+        return task
+
+    def register_task(self, task: Any, **options: Any) -> Task[..., Any]:
+        """Add a task that is a class of the program's own."""
+        made: Task[..., Any] = task() if isinstance(task, type) else task
+        if not made.name:
+            made.name = self.gen_task_name(type(made).__name__, type(made).__module__)
+        type(made).app = self
+        for name, value in options.items():
+            setattr(made, name, value)
+        self._registry[made.name] = made
+        self._prepare(made)
+        return made
+
+    def _prepare(self, task: Task[..., Any]) -> None:
+        add_autoretry(task)
+        if self.finalized:
+            annotate(task, self.conf.task_annotations)
+        type(task).on_bound(self)
+
+    def gen_task_name(self, name: str, module: str | None) -> str:
+        """The name of a task that has none of its own: its module's and its function's."""
+        if module in (None, "__main__"):
+            return f"{self.main or '__main__'}.{name}"
+        return f"{module}.{name}"
+
+    @cached_property
+    def Task(self) -> type[Task[..., Any]]:
+        """The base class of this app's tasks."""
+        base = self.task_cls
+        if isinstance(base, str):
+            module, _, name = base.replace(":", ".").rpartition(".")
+            base = getattr(importlib.import_module(module), name)
+        return type("Task", (base,), {"app": self, "__module__": base.__module__})
+
+    @property
+    def tasks(self) -> TaskRegistry:
+        """All tasks by name. Looking at them finalizes the app."""
+        if not self.finalized:
+            self.finalize(auto=True)
+        elif len(self._shared_seen) != len(_state.on_app_finalizers):
+            self._take_shared_tasks()
+        return self._registry
+
+    def finalize(self, auto: bool = False) -> None:
+        """Read the settings and take in the shared tasks."""
+        with self._lock:
+            if self.finalized:
+                return
+            if auto and not self.autofinalize:
+                raise RuntimeError("Contract breach: app not finalized")
+            self.finalized = True
+            self._take_shared_tasks()
+            for task in list(self._registry.values()):
+                annotate(task, self.conf.task_annotations)
+            self.on_after_finalize.send(self)
+
+    def _take_shared_tasks(self) -> None:
+        for register in list(_state.on_app_finalizers - self._shared_seen):
+            self._shared_seen.add(register)
+            register(self)
+
+    def autodiscover_tasks(
+        self,
+        packages: Iterable[str] | Callable[[], Iterable[str]] | None = None,
+        related_name: str | None = "tasks",
+        force: bool = False,
+    ) -> None:
+        """Import `<package>.tasks` of these packages when the app's tasks are imported, or at once with `force`."""
+        self._packages.append((packages, related_name))
+        if force:
+            self._import_related(packages, related_name)
+
+    def import_tasks(self) -> None:
+        """Import every module that defines tasks, as a worker does when it starts."""
+        import_modules.send(self)
+        for packages, related in list(self._packages):
+            self._import_related(packages, related)
+        for names in (self.conf.imports, self.conf.include):
+            autodiscover.import_by_name(names)
+
+    def _import_related(self, packages: Any, related: str | None) -> None:
+        found = packages() if callable(packages) else packages
+        autodiscover.import_related([found] if isinstance(found, str) else found or (), related)
+
+    # -- calls ------------------------------------------------------------------------------------------------------
+
+    def send_task(
+        self,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        countdown: float | None = None,
+        eta: Any = None,
+        task_id: str | None = None,
+        task_type: Any = None,
+        add_to_parent: bool = True,
+        **options: Any,
+    ) -> AsyncResult:
+        """Send a call of a task that need not be known here; options as `apply_async` has them."""
+        if task_type is None:
+            if self.conf.task_always_eager:
+                warnings.warn(AlwaysEagerIgnored("task_always_eager has no effect on send_task"), stacklevel=2)
+            task_type = dict.get(self._registry, name)
+            if task_type is not None:
+                options = {**task_type.call_options, **options}
+        if countdown is not None:
+            options["countdown"] = countdown
+        if eta is not None:
+            options["eta"] = eta
+        task_id = self.publisher.send(name, args, kwargs, task_id, task_type, options)
+        result = self.AsyncResult(task_id, task_name=name)
+        result.ignored = bool(options.get("ignore_result"))
+        if add_to_parent and (parent := running_request()) is not None:
+            parent.task.add_trail(result)
+        return result
+
+    def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult:
+        """The result of a call by its id."""
+        return AsyncResult(task_id, app=self, **kwargs)
+
+    @property
+    def current_task(self) -> Any:
+        """The task that runs here, or None."""
+        return _state.get_current_task()
+
+    # -- command line -----------------------------------------------------------------------------------------------
+
+    def start(self, argv: list[str] | None = None) -> None:
+        """Run the command line for this app."""
+        self.set_current()
+        importlib.import_module("opsq.cli.main").run_for_app(self, argv)  # an arrow upwards that Celery's programs need
+
+    def worker_main(self, argv: list[str] | None = None) -> None:
+        """Run `opsq worker` with these arguments for this app."""
+        self.start(argv)
+
+
+Celery = App
+
+#: Celery's other parameters name classes of its own parts, which are not made to be exchanged here.
+_NOT_SETTINGS = frozenset(("loader", "amqp", "events", "log", "control", "fixups", "config_source_silent"))
+
+
+def _warn_if_another(known: Task[..., Any], function: Callable[..., Any]) -> None:
+    """Two functions under one name: the first one stays. The same function imported twice is no mistake."""
+    first = getattr(known, "__wrapped__", None)
+    first = getattr(first, "__func__", first)
+    one, other = getattr(first, "__code__", None), getattr(function, "__code__", None)
+    if (
+        one is None
+        or other is None
+        or (one.co_filename, one.co_firstlineno) == (other.co_filename, other.co_firstlineno)
+    ):
+        return
+    text = (
+        f"two functions are tasks of the name {known.name!r}: the one in {one.co_filename} stays, give the other a name"
+    )
+    warnings.warn(CeleryWarning(text), stacklevel=4)
+
+
+_state.default_app_factory = lambda: App("default", set_as_current=False)

@@ -1,0 +1,92 @@
+"""Tasks that run in the caller's own process: `apply`, and every call under `task_always_eager`."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opsq import _state, states
+from opsq.exceptions import Retry
+from opsq.execution.context import Context
+from opsq.execution.outcome import Outcome
+from opsq.execution.runner import Plan, Runner, traceback_text
+from opsq.protocol import codec
+from opsq.result.single import EagerResult
+
+
+class EagerRunner(Runner):
+    """Runs a task of this process's own: there is no message, and a retry runs at once."""
+
+    def call(self, request: Context, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
+        """One run of `request.task`."""
+        token = _state.push_request(request)
+        try:
+            return self._call(Plan(request.task), request, args, kwargs, {})
+        finally:
+            _state.pop_request(token)
+
+    def _retry(self, _plan: Plan, _request: Context, retry: Retry, _embed: Mapping[str, Any]) -> Outcome:
+        return Outcome(states.RETRY, retry, traceback_text(retry))
+
+
+def apply(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> EagerResult:
+    """Run a task here until it has ended; each retry is a run at once. With `throw` an error is raised here."""
+    app = task.app
+    task = app.tasks[task.name]
+    request = _request(task, args, kwargs, options)
+    outcome = EagerRunner(app.tasks, frozenset(), request.hostname, None).call(request, args, kwargs)
+    value = outcome.value
+    if outcome.state == states.RETRY:
+        call = value.call
+        again = {**options, "retries": request.retries + 1, "task_id": request.id}
+        return apply(task, call.get("args") or args, call.get("kwargs") or kwargs, again)
+    throw = options.get("throw")
+    if outcome.failed and (app.conf.task_eager_propagates if throw is None else throw):
+        raise value
+    if app.conf.task_store_eager_result and not request.ignore_result:
+        app.backend.store(request.id, outcome.state, value, outcome.traceback, request=request)
+    return EagerResult(request.id, value, outcome.state, traceback=outcome.traceback, name=task.name)
+
+
+def apply_as_sent(task: Any, args: Any, kwargs: Any, task_id: str | None, options: Mapping[str, Any]) -> EagerResult:
+    """What a call does under `task_always_eager`: the arguments go through the serializer as if they were sent."""
+    serializer = options.get("serializer") or task.serializer
+    content_type, encoding, data = codec.encode((list(args or ()), dict(kwargs or {})), serializer)
+    args, kwargs = codec.decode(data, content_type, encoding, frozenset({content_type}))
+    result: EagerResult = task.apply(args, kwargs, **{**options, "task_id": task_id})
+    return result
+
+
+def _request(task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Context:
+    """What the task is told about this run."""
+    parent = _state.current_request()
+    task_id = options.get("task_id") or str(uuid.uuid4())
+    inside = parent is not None and parent.id is not None
+    ignored = options.get("ignore_result")
+    return Context(
+        task=task,
+        id=task_id,
+        args=args,
+        kwargs=kwargs,
+        called_directly=False,
+        is_eager=True,
+        retries=options.get("retries") or 0,
+        root_id=(parent.root_id or parent.id) if inside else task_id,
+        parent_id=parent.id if inside else None,
+        hostname=socket.gethostname(),
+        headers=options.get("headers"),
+        ignore_result=bool(task.ignore_result if ignored is None else ignored),
+        callbacks=_as_list(options.get("link")),
+        errbacks=_as_list(options.get("link_error")),
+        timelimit=[task.time_limit, task.soft_time_limit],
+        delivery_info={
+            "is_eager": True,
+            **{name: options.get(name) for name in ("exchange", "routing_key", "priority")},
+        },
+    )
+
+
+def _as_list(value: Any) -> list[Any] | None:
+    return value if value is None or isinstance(value, list) else [value]

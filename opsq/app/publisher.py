@@ -1,0 +1,242 @@
+"""A call becomes an envelope on a queue. What does not change from call to call is looked up once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from opsq import _state, signals
+from opsq.app.routes import Destination, Routes
+from opsq.broker.broker import Outgoing
+from opsq.execution.followups import next_try
+from opsq.protocol import envelope
+from opsq.protocol.envelope import NO_EMBED
+
+if TYPE_CHECKING:
+    from opsq.app.base import App
+
+#: Options of Celery that concern connections and exchanges: without meaning here.
+_IGNORED = frozenset(
+    (
+        *("producer", "publisher", "connection", "router", "result_cls", "add_to_parent", "route_name", "declare"),
+        *("immediate", "mandatory", "exchange_type", "delivery_mode", "timeout", "confirm_timeout", "event_dispatcher"),
+        *("queue", "exchange", "routing_key"),
+    )
+)
+#: Options that become arguments of `envelope.build` under the same name.
+_SAME_NAME = (
+    *("expires", "retries", "root_id", "parent_id", "group_index", "shadow", "ignore_result", "argsrepr", "kwargsrepr"),
+    *("reply_to", "replaced_task_nesting", "stamped_headers", "headers", "origin"),
+)
+_EMBEDDED = {"callbacks": "link", "errbacks": "link_error", "chain": "chain", "chord": "chord"}
+_ELSEWHERE = frozenset(
+    (
+        *(*_SAME_NAME, *_EMBEDDED.values(), "countdown", "eta", "time_limit", "soft_time_limit", "group_id"),
+        *("serializer", "compression", "priority", "retry", "retry_policy"),
+    )
+)
+_EARLIEST_S = -2147483648
+
+
+class Publisher:
+    """Sends the calls of one app."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self._version = -1
+        self._process = 0
+
+    def send(self, name: str, args: Any, kwargs: Any, task_id: str | None, task: Any, options: dict[str, Any]) -> str:
+        """Send a call of a task; returns its id. Raises OperationalError when the broker does not take it."""
+        if self._version != self.app.conf.version:
+            self._read_settings()
+        args, kwargs = self._arguments(args, kwargs)
+        place = self._place(name, args, kwargs, task, options)
+        if place.options:
+            options = {**place.options, **{key: value for key, value in options.items() if value is not None}}
+        task_id = task_id or str(uuid.uuid4())
+        call, due_ms = self._call(options)
+        embed = self._embed(options)
+        call["properties"] = self._properties(options)
+        if signals.before_task_publish.receivers:
+            self._tell_before(name, task_id, (args, kwargs, embed), place, call)
+        raw = envelope.build(
+            task=name,
+            id=task_id,
+            args=args,
+            kwargs=kwargs,
+            embed=embed,
+            queue=place.queue,
+            exchange=place.exchange,
+            routing_key=place.routing_key,
+            **call,
+        )
+        outgoing = Outgoing(place.queue, raw, call["priority"], due_ms, place.exchange, place.routing_key)
+        self.app.broker.publish(outgoing, self._retry_policy(options))
+        if signals.after_task_publish.receivers:
+            told = {
+                "exchange": place.exchange,
+                "routing_key": place.routing_key,
+                "headers": _headers(name, task_id, call),
+            }
+            signals.after_task_publish.send(name, body=(args, kwargs, embed), **told)
+        return task_id
+
+    def send_again(self, request: Any, retry: Any) -> None:
+        """Send the next try of a run at once (`retry(throw=False)`); the run itself goes on."""
+        embed = {key: getattr(request, key, None) for key in NO_EMBED}
+        follow = next_try(request, request.envelope, retry, embed)
+        self.app.broker.publish(Outgoing(follow.queue, follow.raw, follow.priority, follow.due_ms))
+
+    # -- looked up once ---------------------------------------------------------------------------------------------
+
+    def _read_settings(self) -> None:
+        conf = self.app.conf
+        conf.load()
+        self._version = conf.version
+        self.routes = Routes(conf)
+        self._places: dict[str, Destination] = {}
+        self._serializer, self._compression = conf.task_serializer, conf.task_compression
+        self._priority = int(conf.task_default_priority or 0)
+        self._inherit_priority = bool(conf.task_inherit_parent_priority)
+        self._policy: Mapping[str, Any] | None = conf.task_publish_retry_policy if conf.task_publish_retry else None
+
+    def _origin(self) -> str:
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._origin_text = f"gen{self._process}@{socket.gethostname()}"
+        return self._origin_text
+
+    # -- parts of a call --------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _arguments(args: Any, kwargs: Any) -> tuple[Any, Any]:
+        args, kwargs = args or (), kwargs or {}
+        if not isinstance(args, list | tuple):
+            raise TypeError("task args must be a list or tuple")
+        if not isinstance(kwargs, Mapping):
+            raise TypeError("task keyword arguments must be a mapping")
+        return args, kwargs
+
+    def _place(self, name: str, args: Any, kwargs: Any, task: Any, options: Mapping[str, Any]) -> Destination:
+        if not self.routes.fixed or "queue" in options or "exchange" in options or "routing_key" in options:
+            return self.routes.route(name, options, args, kwargs, task)
+        place = self._places.get(name)
+        if place is None:
+            place = self._places[name] = self.routes.route(name, {})
+        return place
+
+    def _call(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
+        """Arguments for `envelope.build`, and when the message is due."""
+        call = {key: options[key] for key in _SAME_NAME if key in options}
+        call["origin"] = call.get("origin") or self._origin()
+        call["serializer"] = options.get("serializer") or self._serializer
+        call["compress"] = options.get("compression") or self._compression
+        call["timelimit"] = (options.get("time_limit"), options.get("soft_time_limit"))
+        call["group"] = options.get("group_id")
+        priority = options.get("priority")
+        parent = running_request()
+        if parent is not None:
+            call["root_id"] = call.get("root_id") or parent.root_id or parent.id
+            call["parent_id"] = call.get("parent_id") or parent.id
+            if priority is None and self._inherit_priority:
+                priority = (parent.delivery_info or {}).get("priority")
+        call["priority"] = self._priority if priority is None else int(priority)
+        stamped = call.get("stamped_headers")
+        if stamped:
+            call["stamps"] = {key: options[key] for key in stamped if key in options}
+        due_ms = None
+        if options.get("countdown") or options.get("eta"):
+            call["eta"], due_ms = self._eta(options)
+        if call.get("expires") is not None:
+            call["expires"], call["expiration"] = self._expires(call["expires"])
+        return call, due_ms
+
+    def _eta(self, options: Mapping[str, Any]) -> tuple[str, int]:
+        """When a call is due, as the message says it and in Unix ms."""
+        due = options.get("eta")
+        if options.get("countdown"):
+            due = self._after(options["countdown"], "countdown")
+        moment = datetime.fromisoformat(due) if isinstance(due, str) else due
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=self.app.timezone)
+        return due if isinstance(due, str) else due.isoformat(), int(aware.timestamp() * 1000)
+
+    def _expires(self, expires: Any) -> tuple[str, str]:
+        """When a call expires, as the message says it, and in how many ms (a text, as kombu writes it)."""
+        moment = self._after(expires, "expires") if isinstance(expires, int | float) else expires
+        text = moment if isinstance(moment, str) else moment.isoformat()
+        aware = datetime.fromisoformat(text)
+        aware = aware if aware.tzinfo else aware.replace(tzinfo=self.app.timezone)
+        left = (aware - self.app.now()).total_seconds()
+        return text, str(int(max(left, 0) * 1000))
+
+    def _after(self, seconds: float, what: str) -> datetime:
+        if seconds < _EARLIEST_S:
+            raise ValueError(f"{what} is out of range: {seconds!r}")
+        return self.app.now() + timedelta(seconds=seconds)
+
+    @staticmethod
+    def _embed(options: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not any(options.get(option) for option in _EMBEDDED.values()):
+            return NO_EMBED
+        embed = {key: options.get(option) for key, option in _EMBEDDED.items()}
+        for key in ("callbacks", "errbacks"):
+            if embed[key] is not None and not isinstance(embed[key], list | tuple):
+                embed[key] = [embed[key]]
+        return embed
+
+    @staticmethod
+    def _properties(options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options that nobody knows are kept as properties of the message, as Celery does."""
+        stamps = options.get("stamped_headers") or ()
+        known = (_ELSEWHERE, _IGNORED, stamps)
+        return {key: value for key, value in options.items() if not any(key in names for names in known)}
+
+    def _retry_policy(self, options: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        retry, policy = options.get("retry"), options.get("retry_policy")
+        if retry is None and policy is None:
+            return self._policy
+        if retry is False or (retry is None and self._policy is None):
+            return None
+        return {**self.app.conf.task_publish_retry_policy, **(policy or {})}
+
+    def _tell_before(self, name: str, task_id: str, body: Any, place: Destination, call: dict[str, Any]) -> None:
+        """Receivers may change headers and properties."""
+        headers = _headers(name, task_id, call)
+        properties = {"correlation_id": task_id, "priority": call["priority"], **call["properties"]}
+        told = {
+            "exchange": place.exchange,
+            "routing_key": place.routing_key,
+            "declare": [],
+            "retry_policy": self._policy,
+        }
+        signals.before_task_publish.send(name, body=body, headers=headers, properties=properties, **told)
+        call["headers"], call["properties"] = headers, properties
+
+
+def running_request() -> Any:
+    """The request of the task that a worker (or `apply`) runs here; not of one that was called as a function."""
+    request = _state.current_request()
+    return None if request is None or request.called_directly else request
+
+
+def _headers(name: str, task_id: str, call: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers that a message is about to get, as signals tell them."""
+    same = {
+        key: call.get(key) for key in ("shadow", "eta", "expires", "group", "group_index", "parent_id", "ignore_result")
+    }
+    return {
+        "lang": "py",
+        "task": name,
+        "id": task_id,
+        **same,
+        "retries": call.get("retries", 0),
+        "timelimit": call["timelimit"],
+        "root_id": call.get("root_id") or task_id,
+        "origin": call["origin"],
+        **(call.get("headers") or {}),
+    }
