@@ -1,4 +1,4 @@
-"""A task message as Celery writes it on Redis: built from a call, and read back (wire specification: Celery's protocol 2).
+"""A task message as Celery writes it on Redis (protocol 2): built from a call, and read back.
 
 Reading takes the fields that decide what happens to a message; everything else in it is read when somebody asks
 (`all_headers`). Protocol 1 messages are read as if they were of protocol 2.
@@ -113,7 +113,7 @@ _decode = msgspec.json.Decoder(Envelope).decode
 
 
 def parse(raw: bytes) -> Envelope:
-    """Read a message. Raises DecodeError that says what is wrong with it (its task id, if one is known, as `task_id`)."""
+    """Read a message. Raises DecodeError that says what is wrong, with the task id, if one is known, as `task_id`."""
     try:
         envelope = _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -123,7 +123,7 @@ def parse(raw: bytes) -> Envelope:
 
 
 def _parse_slowly(raw: bytes) -> Envelope:
-    """What the fast reader refuses: protocol 1, JSON that only Python reads, or a broken message (says what is broken)."""
+    """What the fast reader refuses: protocol 1, JSON that only Python reads, or a broken message (says how)."""
     try:
         message = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -135,15 +135,17 @@ def _parse_slowly(raw: bytes) -> Envelope:
     try:
         if not isinstance(headers, dict) or "task" not in headers:
             message = _from_protocol_1(message)
-        return msgspec.convert(message, Envelope)
+        return msgspec.convert(message, Envelope, strict=False)
     except DecodeError as error:
         raise _with_id(error, task_id) from None
     except msgspec.ValidationError as error:
         raise _with_id(DecodeError("cannot read the message", why=_in_plain_words(error)), task_id) from None
+    except UnicodeEncodeError:
+        raise _with_id(DecodeError("cannot read the message", why="it holds half a character"), task_id) from None
 
 
 def _with_id(error: DecodeError, task_id: Any) -> DecodeError:
-    error.task_id = task_id if isinstance(task_id, str) else None  # type: ignore[attr-defined]
+    error.task_id = task_id if isinstance(task_id, str) and task_id.isprintable() else None  # type: ignore[attr-defined]
     return error
 
 
