@@ -9,6 +9,13 @@ import pytest
 from support.kombu_peer import Kombu
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first of these tests may have to install Celery."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(300))
+
+
 @pytest.fixture(scope="session")
 def kombu(celery_python: Path) -> Iterator[Kombu]:
     """The real kombu, in a process of its own."""
