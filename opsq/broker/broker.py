@@ -105,7 +105,7 @@ class Broker:
         if again or message.due_ms is not None:
             PUBLISH.run(self.client, self._publish_keys(message), self._publish_args(message, again))
         else:
-            self.client.execute_command("LPUSH", self._list(message), message.raw)
+            self.client.lpush(self._list(message), message.raw)
 
     def _list(self, message: Outgoing) -> str:
         return self.key(keys.priority_list(message.queue, keys.priority_step(message.priority)))

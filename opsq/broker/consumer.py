@@ -6,13 +6,11 @@ again what has not been confirmed: a settlement is written at most once.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from opsq.broker.broker import LUA
 from opsq.datastore import keys
@@ -21,6 +19,8 @@ from opsq.datastore.scripts import Script
 
 TURN = Script(LUA / "turn.lua")
 
+#: A turn is answered within this time (seconds), or its connection is given up.
+REPLY_S = 5.0
 #: The most messages of one turn.
 MOST = 500
 #: Between the numbers of two turns' first messages: a late turn never meets another's numbers.
@@ -46,7 +46,7 @@ class Leased:
     """Messages leased from one list, in order; the first has the number `number`."""
 
     queue: int
-    list: str
+    source: str
     number: int
     messages: list[bytes]
 
@@ -73,7 +73,7 @@ class Consumer:
     ) -> None:
         """`results_db`: the database of the results on this same server, None when turns store none."""
         self.url, self.queues, self.name = url, list(queues), name
-        self._connection = connection(url)
+        self._connection = connection(url, socket_timeout=REPLY_S)
         self._db = str(self._connection.db or 0)
         self._results_db = "" if results_db is None or str(results_db) == self._db else str(results_db)
         self.stores = [key_prefix + keys.inflight(queue, name) for queue in self.queues]
@@ -176,6 +176,15 @@ class Consumer:
             raise Alive(self.name)
         return self._read(answer, 0)
 
+    def turn_only(self, settlements: Iterable[Settlement]) -> Turn:
+        """Settle and lease nothing."""
+        return self.turn(settlements, 0)
+
+    def script(self, script: Script, script_keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Another script, over this connection; nothing else may be on the way."""
+        command = ("EVAL", script.text, len(script_keys), *script_keys, *arguments)
+        return self._ask(*command)
+
     @property
     def outstanding(self) -> int:
         """Turns that were sent and not yet answered."""
@@ -218,20 +227,12 @@ class Consumer:
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 
-    def wait(self, timeout_s: float) -> bool:
-        """Sleep until a notice comes (True) or the time is over (False)."""
-        deadline = time.monotonic() + timeout_s
-        while not self.noticed:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            if not self._connection.can_read(left):
-                return False
-            self._connection._parser.read_from_socket() if False else self._drain()
-        return True
+    def readable(self, timeout_s: float) -> bool:
+        """Whether something can be read within the time (seconds); reads nothing."""
+        return bool(self._connection.can_read(timeout_s))
 
-    def _drain(self) -> None:
-        """Read the pushes that have arrived; nothing else is on the way while we wait."""
+    def read_notices(self) -> None:
+        """Read the pushes that have arrived; nothing else is on the way while one waits. Sets `noticed`."""
         self._connection.read_response(push_request=True)
 
     # -- what is held -----------------------------------------------------------------------------------------------
@@ -249,6 +250,11 @@ class Consumer:
         link.send_packed_command(link.pack_commands([("HKEYS", store) for store in self.stores]), check_health=False)
         return [{int(number) for number in link.read_response()} for _ in self.stores]
 
+    def list_of(self, queue: int, priority: int) -> str:
+        """The list of a queue in which messages of a priority wait."""
+        step = keys.PRIORITY_STEPS.index(keys.priority_step(priority))
+        return self.lists[step * len(self.queues) + queue]
+
     def skip_numbers(self) -> None:
         """Begin numbering beyond what any turn may have used that was sent before (after a reconnect or a takeover)."""
         self._number += STRIDE
@@ -260,11 +266,3 @@ def _pairs(answer: Any) -> Iterable[tuple[bytes, bytes]]:
 
 def _by_number(pair: tuple[bytes, bytes]) -> int:
     return int(pair[0])
-
-
-def given_back(list_key: str, raw: bytes) -> tuple[Any, ...]:
-    """The write that puts a message back at the head of its list."""
-    return ("H", list_key, raw)
-
-
-__all__ = ["MOST", "Alive", "Consumer", "Leased", "RedisError", "Settlement", "Turn", "given_back", "redis"]

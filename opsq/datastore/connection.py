@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import redis
@@ -67,7 +67,7 @@ def parse_url(url: str) -> RedisURL:
     try:
         if scheme == "redis+socket":
             return _socket_url(url)
-        arguments: dict[str, Any] = dict(parse_redis_url(_with_plain_ssl_words(url)))
+        arguments: dict[str, Any] = dict(parse_redis_url(_with_plain_ssl_words(url)))  # type: ignore[no-untyped-call]
     except (ValueError, TypeError) as error:
         raise ImproperlyConfigured(f"cannot read the Redis URL {masked(url)!r}", why=str(error)) from None
     connection_class = arguments.pop("connection_class", redis.Connection)
@@ -139,11 +139,28 @@ def connection_arguments(where: RedisURL, **options: Any) -> dict[str, Any]:
     return arguments
 
 
-def connection(url: str, **options: Any) -> redis.Connection:
+class Link(Protocol):
+    """What we use of redis-py's connection: commands are sent and answers read when we say so."""
+
+    db: Any
+    _parser: Any
+    _sock: Any
+
+    def connect(self) -> None: ...
+    def disconnect(self) -> None: ...
+    def send_command(self, *command: Any, check_health: bool) -> None: ...
+    def send_packed_command(self, command: Any, check_health: bool) -> None: ...
+    def pack_command(self, *command: Any) -> Any: ...
+    def pack_commands(self, commands: Any) -> Any: ...
+    def can_read(self, timeout: float) -> bool: ...
+    def read_response(self, push_request: bool = False) -> Any: ...
+
+
+def connection(url: str, **options: Any) -> Link:
     """One connection of its own (RESP3 unless said otherwise), not yet connected."""
     where = parse_url(url)
     arguments = connection_arguments(where, **{"protocol": 3, **options})
-    return where.connection_class(**arguments)  # type: ignore[return-value]
+    return where.connection_class(**arguments)
 
 
 _clients: dict[tuple[int, str], redis.Redis] = {}

@@ -16,8 +16,8 @@ class Script:
 
     def __init__(self, path: Path) -> None:
         self.name = path.stem
-        self.text = path.read_bytes()
-        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+        self.text = path.read_text()
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def run(self, client: Redis, keys: Sequence[Any], args: Sequence[Any]) -> Any:
         """Evaluate it; a server that has forgotten it gets its text."""

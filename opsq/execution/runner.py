@@ -36,7 +36,10 @@ _DEFAULT_HANDLERS = "opsq.app.task"
 class Plan:
     """What the runner needs to know of a task, looked up once."""
 
-    __slots__ = ("acks_late", "call", "handlers", "ignore_result", "name", "quiet", "store_errors", "task", "throws")
+    __slots__ = (
+        *("acks_late", "call", "handlers", "ignore_result", "name", "quiet", "soft_time_limit", "store_errors", "task"),
+        *("throws", "time_limit", "track_started"),
+    )
 
     def __init__(self, task: Any) -> None:
         self.task, self.name = task, task.name
@@ -46,6 +49,9 @@ class Plan:
         self.store_errors = bool(task.store_errors_even_if_ignored)
         self.acks_late = bool(task.acks_late)
         self.throws = tuple(task.throws or ())
+        self.track_started = bool(task.track_started)
+        self.time_limit: float | None = task.time_limit
+        self.soft_time_limit: float | None = task.soft_time_limit
         names = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
         self.handlers = {name for name in names if getattr(type(task), name).__module__ != _DEFAULT_HANDLERS}
         #: True when nothing is to be done around a run that goes well.

@@ -94,10 +94,13 @@ register(
 
 
 def encode(value: Any, serializer: str) -> tuple[str, str, bytes]:
-    """Content type, content encoding and bytes. Raises EncodeError, ImproperlyConfigured for an unknown name."""
+    """Content type, content encoding and bytes; `serializer` is a name or a content type.
+
+    Raises EncodeError, ImproperlyConfigured for an unknown name.
+    """
     if serializer == "raw":
         return _encode_raw(value)
-    found = _BY_NAME.get(serializer)
+    found = _BY_NAME.get(serializer) or _BY_TYPE.get(serializer)
     if found is None:
         raise _unknown(serializer)
     try:

@@ -1,0 +1,187 @@
+"""Log set-up of a process: Celery's line formats, JSON only when asked for, prints of tasks as log lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, TextIO
+
+#: Celery's own formats (settings `worker_log_format`, `worker_task_log_format`).
+FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
+TASK_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s"
+
+#: Tells (name, id) of the task that runs in this thread, or None.
+RunningTask = Callable[[], "tuple[str, str] | None"]
+
+
+class Buffered:
+    """A text stream that is written in one piece: when `write_out` is called, when it is large, or at once if not held."""
+
+    LARGE = 65_536
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._parts, self._size = stream, list[str](), 0
+        self._lock = threading.RLock()
+        self.held = False
+
+    def write(self, text: str) -> int:
+        """Take a piece of text."""
+        with self._lock:
+            self._parts.append(text)
+            self._size += len(text)
+            if not self.held or self._size > self.LARGE:
+                self.write_out()
+        return len(text)
+
+    def flush(self) -> None:
+        """What logging calls after each record: nothing is written out while held."""
+        if not self.held:
+            self.write_out()
+
+    def write_out(self) -> None:
+        """Write all that was taken."""
+        with self._lock:
+            if self._parts:
+                text = "".join(self._parts)
+                self._parts.clear()
+                self._size = 0
+                self._stream.write(text)
+                self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether a person looks at it."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """The descriptor below."""
+        return self._stream.fileno()
+
+
+class TaskFormatter(logging.Formatter):
+    """Celery's task format: the name and the id of the running task in each line."""
+
+    def __init__(self, format: str, running: RunningTask) -> None:
+        super().__init__(format)
+        self._running = running
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with `???` where no task runs."""
+        name, task_id = self._running() or ("???", "???")
+        record.__dict__.setdefault("task_name", name)
+        record.__dict__.setdefault("task_id", task_id)
+        return super().format(record)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (Unix seconds), level, process, message, and the task that runs."""
+
+    def __init__(self, running: RunningTask) -> None:
+        super().__init__()
+        self._running = running
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON."""
+        line: dict[str, Any] = {
+            "time": record.created,
+            "level": record.levelname,
+            "process": record.processName,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        running = self._running()
+        if running:
+            line["task_name"], line["task_id"] = running
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class StreamToLog:
+    """Standard output and error of tasks: each line a log record (setting `worker_redirect_stdouts`)."""
+
+    encoding = "utf-8"
+    errors = "replace"
+    mode = "w"
+    closed = False
+
+    def __init__(self, logger: logging.Logger, level: int) -> None:
+        self._logger, self._level = logger, level
+        self._busy = threading.local()
+
+    def write(self, text: str) -> int:
+        """Log what is printed; what logging itself prints while it logs is dropped instead of turning in circles."""
+        if getattr(self._busy, "now", False) or not text:
+            return 0
+        self._busy.now = True
+        try:
+            for line in text.rstrip().splitlines():
+                if line.strip():
+                    self._logger.log(self._level, line)
+        finally:
+            self._busy.now = False
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        """Each of them."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+    def isatty(self) -> bool:
+        """Nobody looks at it directly."""
+        return False
+
+
+def set_up(
+    level: int,
+    *,
+    running: RunningTask,
+    format: str = FORMAT,
+    task_format: str = TASK_FORMAT,
+    as_json: bool = False,
+    logfile: str | None = None,
+    hijack_root: bool = True,
+) -> Buffered:
+    """Handlers for the root logger and for task loggers on one buffered stream; returns the stream."""
+    stream: TextIO = open(logfile, "a", buffering=1, encoding="utf-8") if logfile else sys.__stderr__  # type: ignore[assignment]  # noqa: SIM115
+    buffer = Buffered(stream)
+    plain = logging.StreamHandler(buffer)
+    plain.setFormatter(JsonFormatter(running) if as_json else logging.Formatter(format))
+    task = logging.StreamHandler(buffer)
+    task.setFormatter(JsonFormatter(running) if as_json else TaskFormatter(task_format, running))
+    root, task_logger = logging.getLogger(), logging.getLogger("celery.task")
+    if hijack_root:
+        root.handlers.clear()
+    root.addHandler(plain)
+    root.setLevel(level)
+    task_logger.handlers[:] = [task]
+    task_logger.propagate = False
+    task_logger.setLevel(level)
+    logging.captureWarnings(True)
+    return buffer
+
+
+def redirect_standard_streams(level: int) -> None:
+    """Prints become lines of the logger `celery.redirected`, in the task format."""
+    logger = logging.getLogger("celery.redirected")
+    logger.handlers[:] = logging.getLogger("celery.task").handlers
+    logger.propagate = False
+    logger.setLevel(level)
+    sys.stdout = sys.stderr = StreamToLog(logger, level)  # type: ignore[assignment]
+
+
+def level_number(name: str | int) -> int:
+    """A level by name in any case, or by number. Raises ValueError."""
+    if isinstance(name, int):
+        return name
+    if name.isdigit():
+        return int(name)
+    number = logging.getLevelNamesMapping().get(name.upper())
+    if number is None:
+        raise ValueError(f"{name!r} is no log level: use debug, info, warning, error or critical")
+    return number

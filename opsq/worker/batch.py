@@ -1,0 +1,85 @@
+"""The leased batch as a deque: the runner takes from one end, the stall thread gives back from the other.
+
+Nothing waits behind a long task: while a batch is on, a thread looks every few milliseconds whether the same message
+still runs, and if so has the rest given back. Both ends of a deque are atomic, so neither needs a lock for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from opsq.broker.consumer import MOST
+
+#: How long a batch may take, and how often the stall thread looks, in seconds.
+SPAN_S = 0.005
+
+
+@dataclass(slots=True)
+class Held:
+    """One message in hand, not started."""
+
+    number: int
+    queue: int
+    source: str
+    raw: bytes
+
+
+class Batch:
+    """The messages in hand, and how many the next turn should ask for."""
+
+    def __init__(self, cap: int = 0) -> None:
+        """`cap`: the most messages in hand, 0 = as many as take `SPAN_S` of work."""
+        self.waiting: deque[Held] = deque()
+        self.cap = min(cap, MOST) if cap > 0 else MOST
+        self.want = 1
+        self._average_s = SPAN_S
+
+    def ran(self, count: int, seconds: float, stalled: bool) -> None:
+        """A batch of `count` took so long: ask for as many as fit into the span; one, when it had stalled."""
+        if not count:
+            return
+        self._average_s += (seconds / count - self._average_s) * 0.5
+        fit = 1 if stalled else int(SPAN_S / max(self._average_s, 1e-7))
+        self.want = max(1, min(fit, self.want * 4, self.cap))
+
+
+class Stall:
+    """The thread that looks. `current` tells the number of the message that runs (0 = none)."""
+
+    def __init__(self, current: Callable[[], int], give_back: Callable[[], None]) -> None:
+        self._current, self._give_back = current, give_back
+        self._on = threading.Event()
+        self._ended = False
+        self._thread: threading.Thread | None = None
+        self.stalled = False
+
+    def watch(self) -> None:
+        """A batch begins."""
+        self.stalled = False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="opsq-stall", daemon=True)
+            self._thread.start()
+        self._on.set()
+
+    def rest(self) -> None:
+        """The batch is over."""
+        self._on.clear()
+
+    def end(self) -> None:
+        """The child ends."""
+        self._ended = True
+        self._on.set()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        last = 0
+        while self._on.wait() and not self._ended:
+            pause.wait(SPAN_S)
+            now = self._current()
+            if now and now == last and self._on.is_set() and not self.stalled:
+                self.stalled = True
+                self._give_back()
+            last = now

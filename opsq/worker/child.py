@@ -1,0 +1,188 @@
+"""What a child process is: its signals, its end with its parent, its connections and its line of work."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from opsq import signals
+from opsq.broker.consumer import Consumer, Settlement
+from opsq.exceptions import SoftTimeLimitExceeded
+from opsq.execution.context import Context
+from opsq.execution.runner import Runner
+from opsq.protocol.envelope import Envelope
+from opsq.runtime.logs import Buffered
+from opsq.runtime.parent import die_with_parent
+from opsq.runtime.process import start_ticks
+from opsq.states import STARTED
+from opsq.worker import slots
+from opsq.worker.idle import Waiting
+from opsq.worker.lines import Lines
+from opsq.worker.loop import Line, Ports
+from opsq.worker.settle import Settler
+from opsq.worker.slots import Slots
+
+logger = logging.getLogger("opsq.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What all children of a worker have in common. `worker_id` is `<node>:<8 hex>`; times are in seconds."""
+
+    url: str
+    queues: list[str]
+    worker_id: str
+    node: str
+    key_prefix: str
+    lease_s: float
+    prefetch: int
+    most_tasks: int
+    most_memory_kib: int
+    waiting_lock: Path
+    results_db: int | None
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a child makes its own from: made before the fork, used after it."""
+
+    setup: Setup
+    table: Slots
+    tasks: Any
+    backend: Any
+    settler: Settler
+    accept: frozenset[str]
+    buffer: Buffered | None
+    call_parent: Callable[[], None]
+
+
+def consumer_name(worker_id: str, index: int) -> str:
+    """The name under which a child's messages are held: `<node>:<8 hex>:<slot>`."""
+    return f"{worker_id}:{index}"
+
+
+def run(means: Means, index: int) -> None:
+    """Be the child of a slot until it ends; the process exits after that."""
+    parent = os.getppid()
+    die_with_parent(parent)
+    _quiet_signals()
+    _name_process(means.setup, index)
+    means.table.let_go()
+    slot = means.table.slot(index)
+    slot.words[slots.PID], slot.words[slots.TICKS] = os.getpid(), start_ticks(os.getpid()) or 0
+    line = _line(means, index)
+    signals.worker_process_init.send(None)
+    try:
+        line.run()
+    finally:
+        signals.worker_process_shutdown.send(None, pid=os.getpid(), exitcode=0)
+        if means.buffer is not None:
+            means.buffer.write_out()
+
+
+def _quiet_signals() -> None:
+    """A signal to the whole group (Ctrl-C, `stopasgroup`) kills no task: the parent tells its children what to do."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+
+
+def _name_process(setup: Setup, index: int) -> None:
+    from multiprocessing import process  # only its name is wanted: log lines carry it
+
+    process.current_process().name = f"ForkPoolWorker-{index + 1}"
+    try:
+        from setproctitle import setproctitle
+    except ImportError:
+        return
+    setproctitle(f"opsq worker {setup.node}: child {index}")
+
+
+def _line(means: Means, index: int) -> Line:
+    setup = means.setup
+    runner = Runner(means.tasks, means.accept, setup.node, _record(means.backend))
+    waiting = Waiting(setup.waiting_lock, setup.lease_s)
+    line = Line(
+        table=means.table,
+        slot=means.table.slot(index),
+        consumer=Consumer(
+            setup.url,
+            setup.queues,
+            consumer_name(setup.worker_id, index),
+            results_db=setup.results_db,
+            key_prefix=setup.key_prefix,
+        ),
+        runner=runner,
+        settler=means.settler,
+        waiting=waiting,
+        lines=Lines(means.buffer),
+        ports=Ports(_store_first(means), lambda message: _store_started(means, message), means.call_parent),
+        prefetch=setup.prefetch,
+        most_tasks=setup.most_tasks,
+        most_memory_kib=setup.most_memory_kib,
+    )
+    if means.buffer is not None:
+        means.buffer.held = True
+    waiting.install()
+    signal.signal(signal.SIGUSR1, _on_usr1(line, waiting))
+    return line
+
+
+def _on_usr1(line: Line, waiting: Waiting) -> Callable[[int, FrameType | None], None]:
+    """SIGUSR1: the page has changed, or the soft time limit of the message that runs has passed."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if line.soft_limit_reached():
+            line.slot.words[slots.SOFT_NUMBER] = 0
+            raise SoftTimeLimitExceeded
+        waiting.on_signal(number, frame)
+
+    return handle
+
+
+def _record(backend: Any) -> Callable[[Context, str, Any, str | None], bytes] | None:
+    return backend.record if backend is not None and backend.keeps_results else None
+
+
+def _store_first(means: Means) -> Callable[[list[Settlement]], None] | None:
+    """Results of another server are stored before the turn; the turn then only removes."""
+    if means.setup.results_db is not None or _record(means.backend) is None:
+        return None
+
+    def store(settlements: list[Settlement]) -> None:
+        results = []
+        for settlement in settlements:
+            if settlement.count and settlement.writes[0] == "R":
+                results.append(settlement.writes[1:4])
+                settlement.writes, settlement.count = settlement.writes[4:], settlement.count - 1
+        if results:
+            means.backend.store_records(results)
+
+    return store
+
+
+def _store_started(means: Means, message: Envelope) -> None:
+    """`track_started`: say that the task runs, by whom."""
+    record = _record(means.backend)
+    if record is None or message.headers.ignore_result:
+        return
+    request = Context.of(message, None, means.setup.node)
+    data = record(request, STARTED, {"pid": os.getpid(), "hostname": means.setup.node}, None)
+    means.backend.store_records([(means.settler.result_key(message.headers.id), means.settler.ttl_s, data)])
+
+
+def leave(status: int) -> None:
+    """End this process without the clean-up of the process it was forked from."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            stream.flush()
+    os._exit(status)

@@ -1,0 +1,222 @@
+"""Keep the children of a worker: the templates that fork them, who lives, who has ended and how.
+
+There is one template; two while children are being replaced after SIGHUP (the old one then only waits for its own).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from opsq.runtime import process
+from opsq.runtime.process import ProcessId
+from opsq.worker import slots, template
+from opsq.worker.slots import Slot, Slots
+
+logger = logging.getLogger("opsq.worker")
+
+#: Tells a process that is started by exec that it is a template: descriptor of the link, pid of the parent.
+TEMPLATE_LINK = "OPSQ_TEMPLATE_LINK"
+#: The parent's descriptors that such a template needs, and the mapped file.
+TEMPLATE_FACTS = "OPSQ_TEMPLATE_FACTS"
+
+
+@dataclass(slots=True)
+class Template:
+    """One template process and the link to it."""
+
+    link: socket.socket
+    pid: int
+    fresh: bool = True
+
+
+@dataclass(slots=True)
+class Child:
+    """One child: its slot, its template, who it is, and why it was killed, if the parent did it."""
+
+    slot: Slot
+    template: Template
+    process: ProcessId | None = None
+    born_at: float = field(default_factory=time.monotonic)
+    killed: str = ""
+    limit: tuple[int, float] | None = None
+
+
+class Children:
+    """The parent's side of the templates and of the children they fork."""
+
+    def __init__(
+        self, table: Slots, become_child: Callable[[int], None], on_death: Callable[[Child, int | None], None]
+    ):
+        """`on_death(child, wait status or None)` is called once for each child that has ended."""
+        self.table = table
+        self._become_child, self._on_death = become_child, on_death
+        self.alive: dict[int, Child] = {}
+        self.templates: list[Template] = []
+
+    # -- the templates ----------------------------------------------------------------------------------------------
+
+    def fork_template(self) -> None:
+        """At the start, while this process is single-threaded and holds no connection: fork it from here."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                ours.close()
+                self.table.let_go()
+                template.serve(theirs, self._become_child, parent)
+            finally:
+                os._exit(1)
+        theirs.close()
+        self.templates.append(Template(ours, pid))
+
+    def exec_template(self, facts: str, descriptors: list[int]) -> None:
+        """Later on: start one by exec, with today's code. `facts` and `descriptors` are what it needs from us."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        environment = {
+            **os.environ,
+            TEMPLATE_LINK: f"{theirs.fileno()}:{os.getpid()}",
+            TEMPLATE_FACTS: facts,
+        }
+        started = subprocess.Popen(
+            [sys.executable, *sys.orig_argv[1:]], env=environment, pass_fds=[theirs.fileno(), *descriptors]
+        )
+        started.returncode = 0  # it is waited for by its pid, like a forked one
+        theirs.close()
+        for old in self.templates:
+            old.fresh = False
+        self.templates.append(Template(ours, started.pid))
+
+    def reap_templates(self) -> bool:
+        """Whether a template has ended by itself. The kernel ends its children with it: those have died too."""
+        lost = False
+        for found in list(self.templates):
+            if not _has_ended(found.pid):
+                continue
+            lost = lost or found.fresh
+            self.read(found)
+            self._drop(found)
+        return lost
+
+    def _drop(self, found: Template) -> None:
+        self.templates.remove(found)
+        found.link.close()
+        for child in [child for child in self.alive.values() if child.template is found]:
+            if child.process is not None:
+                process.wait_end(child.process, 10.0)
+            self._died(child, None)
+
+    def end_idle_templates(self, all_of_them: bool = False) -> None:
+        """End the old templates that have no children left; all of them when nobody is to be forked any more."""
+        for found in list(self.templates):
+            if not all_of_them and (found.fresh or any(child.template is found for child in self.alive.values())):
+                continue
+            _say(found, {"end": True})
+            os.waitpid(found.pid, 0)
+            self.templates.remove(found)
+            found.link.close()
+
+    # -- children ---------------------------------------------------------------------------------------------------
+
+    def fork(self, slot: Slot) -> None:
+        """Have the newest template fork a child for a slot (whose consumer is registered already)."""
+        newest = self.templates[-1]
+        self.alive[slot.index] = Child(slot, newest)
+        _say(newest, {"fork": slot.index})
+
+    def read(self, found: Template) -> None:
+        """What a template has reported: births and deaths. That it has ended is found by `reap_templates`."""
+        while True:
+            try:
+                data = found.link.recv(65_536, socket.MSG_DONTWAIT)
+            except OSError:
+                return
+            if not data:
+                return
+            self._reported(json.loads(data))
+
+    def _reported(self, message: dict[str, int]) -> None:
+        if "born" in message:
+            child = self.alive.get(message["born"])
+            if child is not None:
+                child.process = ProcessId(message["pid"], message["ticks"], process.boot_id())
+        elif message["died"] in self.alive:
+            self._died(self.alive[message["died"]], message["status"])
+
+    def _died(self, child: Child, status: int | None) -> None:
+        self.alive.pop(child.slot.index, None)
+        self._on_death(child, status)
+
+    # -- telling them something -------------------------------------------------------------------------------------
+
+    def announce(self) -> None:
+        """The page, or a slot's order, has changed."""
+        self.table.words[slots.GENERATION] += 1
+        self.poke()
+
+    def poke(self) -> bool:
+        """SIGUSR1 to every child that has not yet seen the newest page; true when there is such a one."""
+        generation = self.table.words[slots.GENERATION]
+        unseen = [child for child in self.alive.values() if child.slot.words[slots.SEEN] != generation]
+        for child in unseen:
+            self.signal(child, signal.SIGUSR1)
+        return bool(unseen)
+
+    @staticmethod
+    def signal(child: Child, number: int) -> None:
+        """Signal exactly this child; SIGUSR1 only once it is ready to take it."""
+        if child.process is None or (number == signal.SIGUSR1 and child.slot.words[slots.STATE] < slots.IDLE):
+            return
+        process.send_signal(child.process, number)
+
+    def kill_running(self, child: Child, number: int, limit_s: float) -> bool:
+        """SIGKILL a child if it still runs this very message: stop it, look, then kill it or let it go on."""
+        self.signal(child, signal.SIGSTOP)
+        deadline = time.monotonic() + 0.5
+        while not _is_stopped(child.process) and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        still = bool(child.slot.words[slots.CURRENT] == number)
+        if still:
+            child.killed, child.limit = "hard time limit", (number, limit_s)
+        self.signal(child, signal.SIGKILL if still else signal.SIGCONT)
+        return still
+
+    def kill_all(self) -> None:
+        """SIGKILL every child."""
+        for child in self.alive.values():
+            child.killed = child.killed or "the worker was stopped at once"
+            self.signal(child, signal.SIGKILL)
+
+
+def _say(found: Template, order: dict[str, int | bool]) -> None:
+    try:
+        found.link.send(json.dumps(order).encode())
+    except OSError:
+        logger.debug("a template has gone")
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
+
+
+def _is_stopped(who: ProcessId | None) -> bool:
+    """Whether a process is stopped, or has ended."""
+    if who is None:
+        return True
+    try:
+        with open(f"/proc/{who.pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t", b"Z", b"X")
+    except OSError:
+        return True

@@ -1,0 +1,117 @@
+"""How a child without work waits: for its turn at the worker's waiting lock, then on its socket for a notice.
+
+One child of a worker waits at the broker, the others wait for it: a push then wakes one waiter a worker, not one a child.
+The lock is a flock, which the kernel frees when its holder dies. SIGUSR1 ends either wait (`Woken`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from opsq.broker.consumer import Consumer, Turn
+
+#: A waiter that was woken in vain waits up to this long before it arms again (seconds).
+VAIN_MOST_S = 0.05
+#: How often a server that gives no notices is asked (seconds): from, to.
+POLL_S = (0.05, 1.0)
+
+
+class Woken(BaseException):
+    """The parent wants something; raised only while a child waits, so that it cannot hit anything else."""
+
+
+class Waiting:
+    """The waiting of one child."""
+
+    def __init__(self, lock: Path, lease_s: float) -> None:
+        self._path, self._lease_s = lock, lease_s
+        self._descriptor: int | None = None
+        self._held = False
+        self._may_wake = False
+        self._vain_s = 0.0
+        self._poll_s = POLL_S[0]
+
+    def install(self) -> None:
+        """In the child: open the lock's file anew (a lock belongs to an open file) and take SIGUSR1."""
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        signal.signal(signal.SIGUSR1, self.on_signal)
+
+    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """SIGUSR1: wake the child if it waits."""
+        if self._may_wake:
+            self._may_wake = False
+            raise Woken
+
+    def for_work(self, consumer: Consumer, want: int, wanted: Any) -> Turn | None:
+        """Wait until a turn brings messages, or says something else that must be looked at; None when woken.
+
+        `wanted(turn)` is true for a turn that the caller must see.
+        """
+        try:
+            self._take_lock()
+            while True:
+                turn = consumer.turn((), want, armed=consumer.tracks)
+                if turn.leased or turn.unregistered or wanted(turn):
+                    self._vain_s, self._poll_s = 0.0, POLL_S[0]
+                    return turn
+                self._sleep(consumer)
+        except Woken:
+            return None
+        finally:
+            self._may_wake = False
+            self._let_go()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, unless woken."""
+        try:
+            self._may_wake = True
+            time.sleep(seconds)
+        except Woken:
+            pass
+        finally:
+            self._may_wake = False
+
+    def _take_lock(self) -> None:
+        assert self._descriptor is not None
+        self._may_wake = True
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        self._held = True
+        self._may_wake = False
+
+    def _let_go(self) -> None:
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._held = False
+
+    def _sleep(self, consumer: Consumer) -> None:
+        """Until the next turn is due: a notice, a lease without one, or the next look at a server without notices."""
+        if not consumer.tracks:
+            self._doze(self._poll_s)
+            self._poll_s = min(self._poll_s * 2, POLL_S[1])
+            return
+        deadline = time.monotonic() + self._lease_s
+        while not consumer.noticed and (left := deadline - time.monotonic()) > 0:
+            self._may_wake = True
+            ready = consumer.readable(left)
+            self._may_wake = False
+            if ready:
+                consumer.read_notices()
+        if not consumer.noticed:
+            self._vain_s = 0.0
+            return
+        # Whoever was woken in vain before lets others go first: many waiters run for few messages.
+        if self._vain_s:
+            self._doze(random.uniform(0, self._vain_s))
+        self._vain_s = min(max(self._vain_s * 2, 0.001), VAIN_MOST_S)
+
+    def _doze(self, seconds: float) -> None:
+        self._may_wake = True
+        time.sleep(seconds)
+        self._may_wake = False

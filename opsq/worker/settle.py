@@ -1,0 +1,134 @@
+"""How a message is settled: the writes of turn.lua for an outcome, a dead letter, a message given back.
+
+The same rules serve the child that ran it, its parent, its successor on this host and a peer elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import time
+from typing import Any
+
+from opsq.broker.broker import delayed_member
+from opsq.broker.consumer import Settlement
+from opsq.datastore import keys
+from opsq.exceptions import DecodeError
+from opsq.execution.outcome import Outcome
+from opsq.protocol import envelope
+from opsq.protocol.envelope import Envelope
+
+#: A message that was started and lost this often goes to the dead letters.
+MAX_DELIVERIES = 5
+
+HOST = socket.gethostname()
+
+
+class Settler:
+    """Makes settlements for the queues of one consumer. `ttl_s`: how long results are kept (0 = for ever).
+
+    `results_db`: their database on the broker's server, None when they are elsewhere or not kept.
+    """
+
+    def __init__(
+        self,
+        queues: list[str],
+        *,
+        key_prefix: str = "",
+        result_prefix: str = "",
+        ttl_s: int = 86_400,
+        results_db: int | None = None,
+    ) -> None:
+        self.queues, self.key_prefix, self.results_db = queues, key_prefix, results_db
+        self.result_prefix, self.ttl_s = result_prefix, ttl_s
+
+    def outcome(self, queue: int, number: int, list_key: str, message: Envelope, outcome: Outcome) -> Settlement:
+        """The end of a run: its result, what follows, and the dead letter if it is one."""
+        writes: list[Any] = []
+        count = 0
+        if outcome.record is not None:
+            writes += ("R", self.result_key(message.headers.id), self.ttl_s, outcome.record)
+            count = 1
+        for follow in outcome.follows:
+            writes += self._follow(follow.queue, follow.raw, follow.priority, follow.due_ms)
+            count += 1
+        if outcome.requeue:
+            writes += ("L", list_key, message.raw)
+            count += 1
+        if outcome.dead is not None:
+            writes += self.dead_letter(queue, list_key, message.raw, outcome.dead, message, outcome.traceback)
+            count += 1
+        return Settlement(queue, number, tuple(writes), count)
+
+    def later(self, queue: int, number: int, message: Envelope, due_ms: int) -> Settlement:
+        """A message whose time has not come: into the delayed set of its queue."""
+        member = delayed_member(message.raw, message.properties.priority or 0)
+        key = self.key_prefix + keys.delayed(self.queues[queue])
+        return Settlement(queue, number, ("Z", key, due_ms, member), 1)
+
+    def back(self, queue: int, number: int, list_key: str, raw: bytes) -> Settlement:
+        """A message that was not started: to the head of its list, as it is."""
+        return Settlement(queue, number, ("H", list_key, raw), 1)
+
+    def broken(self, queue: int, number: int, list_key: str, raw: bytes, error: DecodeError) -> Settlement:
+        """A message that cannot be read: to the dead letters."""
+        return Settlement(queue, number, self.dead_letter(queue, list_key, raw, str(error), None), 1)
+
+    def dead_letter(
+        self, queue: int, list_key: str, raw: bytes, reason: str, message: Envelope | None, error: str | None = None
+    ) -> tuple[Any, ...]:
+        """The write that buries a message with its reason."""
+        name, now = self.queues[queue], time.time()
+        record = {
+            "id": message.headers.id if message else _some_id(raw),
+            "task": message.headers.task if message else _some_task(raw),
+            "queue": name,
+            "reason": reason,
+            "time": now,
+            "host": HOST,
+            "deliveries": message.headers.deliveries if message else 0,
+            "error": error,
+            "list": list_key,
+            **_as_text(raw),
+        }
+        hash_key, index_key = self.key_prefix + keys.dead(name), self.key_prefix + keys.dead_index(name)
+        return ("D", hash_key, index_key, record["id"], repr(now), json.dumps(record))
+
+    def result_key(self, task_id: str) -> str:
+        """Where a task's result is kept."""
+        return self.result_prefix + keys.result(task_id)
+
+    def _follow(self, queue: str, raw: bytes, priority: int, due_ms: int | None) -> tuple[Any, ...]:
+        if due_ms is not None:
+            return ("Z", self.key_prefix + keys.delayed(queue), due_ms, delayed_member(raw, priority))
+        return ("L", self.key_prefix + keys.priority_list(queue, keys.priority_step(priority)), raw)
+
+
+def counted(message: Envelope) -> bytes:
+    """A message that had been started, with one delivery more on its account."""
+    return envelope.changed(message.raw, {envelope.DELIVERIES: message.headers.deliveries + 1, "redelivered": True})
+
+
+def _as_text(raw: bytes) -> dict[str, str]:
+    try:
+        return {"message": raw.decode()}
+    except UnicodeDecodeError:
+        return {"message": base64.b64encode(raw).decode(), "encoding": "base64"}
+
+
+def _some_header(raw: bytes, name: str) -> str | None:
+    try:
+        headers = json.loads(raw)["headers"]
+        return headers[name] if isinstance(headers[name], str) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _some_id(raw: bytes) -> str:
+    """The task id of a message that cannot be read as a whole, else an id of the tag's form."""
+    return _some_header(raw, "id") or f"unreadable-{envelope.new_delivery_tag()}"
+
+
+def _some_task(raw: bytes) -> str | None:
+    return _some_header(raw, "task")

@@ -1,0 +1,181 @@
+"""The mapped file of a worker: what each child runs and since when, and the page of facts that the parent tells them.
+
+Its pages outlive kill -9 of everybody (they are the kernel's), so whoever comes next knows what had been started. After a
+power cut the file does not count: it carries the boot id. The parent alone locks it, through a second open of the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opsq.runtime.process import boot_id
+
+MAGIC = 0x31_54_4F_4C_53_51_50_4F  # "OPSQLOT1", little-endian
+PAGE = 4096
+SLOT = 256
+#: Slots of a worker; a slot is used again only after what its last child held was settled.
+COUNT = 1024
+
+# The parent's page: words of 8 bytes.
+_MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING = range(6)
+_BOOT = slice(128, 192)
+_FACTS = slice(512, PAGE)
+
+# A slot: words of 8 bytes.
+PID, TICKS, FIRST, CURRENT, STARTED_NS, SOFT_NS, HARD_NS, SEEN, STATE, DONE, SOFT_NUMBER, SOFT_TOLD, HIGHEST, LEAVE = (
+    range(14)
+)
+FREE, STARTING, IDLE, BUSY, SETTLING = range(5)
+
+_begin = struct.Struct("=QQQQ").pack_into
+_number = struct.Struct("=Q").pack_into
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Whose file it is: the worker's id, the queues it consumes, and which broker (a digest, never the URL)."""
+
+    worker: str
+    queues: list[str]
+    broker: str
+    parent: list[int]
+
+
+class Slots:
+    """The file, mapped. `words` is the parent's page, `slot(i)` one child's part; both as unsigned 64-bit numbers."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._map = mmap.mmap(descriptor, PAGE + COUNT * SLOT)
+        os.close(descriptor)
+        self.words = memoryview(self._map)[:512].cast("Q")
+        self._lock: int | None = None
+
+    @classmethod
+    def create(cls, path: Path, facts: Facts) -> Slots:
+        """Make and lock the file of a worker that starts."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        os.ftruncate(descriptor, PAGE + COUNT * SLOT)
+        slots = cls(path, descriptor)
+        slots._hold()
+        slots._map[_BOOT] = boot_id().encode().ljust(64, b"\0")
+        text = json.dumps([facts.worker, facts.queues, facts.broker, facts.parent]).encode()
+        slots._map[_FACTS] = text.ljust(PAGE - 512, b"\0")
+        slots.words[_MAGIC] = MAGIC
+        return slots
+
+    @classmethod
+    def claim(cls, path: Path) -> Slots | None:
+        """The file of a worker that has gone, now locked by us; None while its parent lives, or when it is no such file."""
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock).st_size != PAGE + COUNT * SLOT or os.fstat(lock).st_nlink == 0:
+                raise OSError("not a whole file of ours, or already taken away")
+            slots = cls(path, os.open(path, os.O_RDWR))
+        except OSError:
+            os.close(lock)
+            return None
+        slots._lock = lock
+        return slots
+
+    @classmethod
+    def attach(cls, path: Path) -> Slots:
+        """The file of the worker one belongs to, without its lock."""
+        return cls(path, os.open(path, os.O_RDWR))
+
+    @property
+    def counts(self) -> bool:
+        """True when the file is whole and of this boot: what it says was so when its writer died."""
+        return self.words[_MAGIC] == MAGIC and bytes(self._map[_BOOT]).rstrip(b"\0").decode() == boot_id()
+
+    @property
+    def facts(self) -> Facts:
+        """Whose file it is."""
+        worker, queues, broker, parent = json.loads(bytes(self._map[_FACTS]).rstrip(b"\0"))
+        return Facts(worker, queues, broker, parent)
+
+    def _hold(self) -> None:
+        """Lock the file through a descriptor of its own, which every child closes (`let_go`)."""
+        self._lock = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def let_go(self) -> None:
+        """Close the lock's descriptor; a child does so after the fork."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def remove(self) -> None:
+        """The worker has ended and everything is settled: the file goes."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+        self.let_go()
+
+    def slot(self, index: int) -> Slot:
+        """One child's part."""
+        start = PAGE + index * SLOT
+        return Slot(index, memoryview(self._map)[start : start + SLOT])
+
+    def used(self) -> Iterator[Slot]:
+        """The slots that a child has, or had and nobody has settled."""
+        for index in range(COUNT):
+            slot = self.slot(index)
+            if slot.words[STATE] != FREE:
+                yield slot
+
+    def free(self) -> Slot | None:
+        """A slot that nobody uses."""
+        for index in range(COUNT):
+            slot = self.slot(index)
+            if slot.words[STATE] == FREE:
+                return slot
+        return None
+
+
+class Slot:
+    """One child's part of the file."""
+
+    __slots__ = ("_bytes", "index", "words")
+
+    def __init__(self, index: int, view: memoryview) -> None:
+        self.index = index
+        self._bytes = view
+        self.words = view.cast("Q")
+
+    def clear(self) -> None:
+        """Nobody uses it any more."""
+        self._bytes[:] = bytes(SLOT)
+
+    def begin(self, number: int, now_ns: int, soft_ns: int, hard_ns: int) -> None:
+        """A message begins to run; limits are points of the monotonic clock, 0 = none.
+
+        The highest number comes first: whoever reads in between takes the message for started, never the other way.
+        """
+        _number(self._bytes, HIGHEST * 8, number)
+        _begin(self._bytes, CURRENT * 8, number, now_ns, soft_ns, hard_ns)
+
+    def end(self) -> None:
+        """The message that ran has ended."""
+        _number(self._bytes, CURRENT * 8, 0)
+
+    def had_started(self, number: int) -> bool:
+        """Whether a message that is still held had been started, by all that the child wrote down."""
+        return self.words[FIRST] <= number <= self.words[HIGHEST]
+
+    def snapshot(self) -> dict[str, Any]:
+        """What the child runs now, for those who look."""
+        words = self.words
+        return {"slot": self.index, "pid": words[PID], "number": words[CURRENT], "started_ns": words[STARTED_NS]}

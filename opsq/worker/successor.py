@@ -1,0 +1,176 @@
+"""Settle what somebody else held: a child that died, a worker of this host that died, a consumer whose lease ran out.
+
+What had been started is known exactly on the same host (slots), and then only that is at risk: it goes back if the task
+acknowledges late, else to the dead letters. Of a consumer elsewhere nothing is known: at-most-once wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from opsq import states
+from opsq.broker.broker import LUA
+from opsq.broker.consumer import MOST, Consumer, Settlement
+from opsq.datastore import keys
+from opsq.datastore.scripts import Script
+from opsq.exceptions import DecodeError, TimeLimitExceeded, WorkerLostError
+from opsq.execution.context import Context
+from opsq.execution.outcome import Outcome
+from opsq.execution.runner import Runner
+from opsq.protocol.envelope import Envelope, parse
+from opsq.runtime import process
+from opsq.runtime.process import ProcessId
+from opsq.worker import slots
+from opsq.worker.settle import MAX_DELIVERIES, Settler, counted
+from opsq.worker.slots import Slot, Slots
+
+logger = logging.getLogger("opsq.worker")
+
+RETIRE = Script(LUA / "retire.lua")
+
+
+def digest(url: str) -> str:
+    """Names a broker without telling its URL."""
+    return hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+class Judge:
+    """Decides what becomes of messages that somebody held, by what is known of their tasks here."""
+
+    def __init__(self, runner: Runner, make_settler: Callable[[list[str]], Settler]) -> None:
+        self.runner, self.make_settler = runner, make_settler
+
+    def lost(self, settler: Settler, queue: int, number: int, list_key: str, message: Envelope, why: str) -> Settlement:
+        """A message that had been started, or may have been: back with one delivery more, or dead."""
+        plan = self.runner.plan(message.headers.task)
+        late = plan is not None and plan.acks_late and plan.task.reject_on_worker_lost is not False
+        if not late:
+            return self._dead(settler, queue, number, list_key, message, why)
+        if message.headers.deliveries + 1 >= MAX_DELIVERIES:
+            reason = f"{why}; it was started {message.headers.deliveries + 1} times"
+            return self._dead(settler, queue, number, list_key, message, reason)
+        return settler.back(queue, number, list_key, counted(message))
+
+    def killed(
+        self, settler: Settler, queue: int, number: int, list_key: str, message: Envelope, limit_s: float
+    ) -> Settlement:
+        """A task that ran into its hard time limit: a failure like any other."""
+        error = TimeLimitExceeded(limit_s)
+        request = Context.of(message, None, self.runner.hostname)
+        outcome = self.runner.failure(self.runner.plan(message.headers.task), request, error, None)
+        return settler.outcome(queue, number, list_key, message, outcome)
+
+    def _dead(
+        self, settler: Settler, queue: int, number: int, list_key: str, message: Envelope, why: str
+    ) -> Settlement:
+        request = Context.of(message, None, self.runner.hostname)
+        plan = self.runner.plan(message.headers.task)
+        outcome: Outcome = self.runner.failure(plan, request, WorkerLostError(why), None)
+        outcome.state, outcome.dead = states.FAILURE, why
+        return settler.outcome(queue, number, list_key, message, outcome)
+
+
+def settle_slot(judge: Judge, consumer: Consumer, slot: Slot, why: str, limit: tuple[int, float] | None = None) -> int:
+    """Settle what the child of a slot held; it has ended. Returns how many messages it held.
+
+    `limit`: number and hard limit (seconds) of the message for which it was killed.
+    """
+
+    def decide(settler: Settler, queue: int, number: int, list_key: str, message: Envelope) -> Settlement | None:
+        if limit is not None and number == limit[0]:
+            return judge.killed(settler, queue, number, list_key, message, limit[1])
+        if slot.had_started(number):
+            return judge.lost(settler, queue, number, list_key, message, why)
+        return None
+
+    return _settle(judge, consumer, decide, consumer.turn_only)
+
+
+def take_over(judge: Judge, consumer: Consumer, why: str) -> int:
+    """Settle what a consumer elsewhere held, whose lease has run out. Raises `Alive` when it has not."""
+
+    def decide(settler: Settler, queue: int, number: int, list_key: str, message: Envelope) -> Settlement:
+        return judge.lost(settler, queue, number, list_key, message, why)
+
+    return _settle(judge, consumer, decide, consumer.take_over)
+
+
+Decide = Callable[[Settler, int, int, str, Envelope], Settlement | None]
+
+
+def _settle(judge: Judge, consumer: Consumer, decide: Decide, act: Callable[[list[Settlement]], object]) -> int:
+    settler = judge.make_settler(consumer.queues)
+    settlements = []
+    for queue, holding in enumerate(consumer.holdings()):
+        # The newest first: each goes to the head of its list, so the oldest ends up as the next one out.
+        for number, raw in sorted(holding.items(), reverse=True):
+            settlements.append(_one(settler, consumer, decide, queue, number, raw))
+    for start in range(0, len(settlements), MOST):
+        act(settlements[start : start + MOST])
+    return len(settlements)
+
+
+def _one(settler: Settler, consumer: Consumer, decide: Decide, queue: int, number: int, raw: bytes) -> Settlement:
+    try:
+        message = parse(raw)
+    except DecodeError as error:
+        return settler.broken(queue, number, consumer.list_of(queue, 0), raw, error)
+    list_key = consumer.list_of(queue, message.properties.priority or 0)
+    return decide(settler, queue, number, list_key, message) or settler.back(queue, number, list_key, raw)
+
+
+def retire(consumer: Consumer, key_prefix: str) -> bool:
+    """Take a consumer that holds nothing out of the registries; false when it still holds something."""
+    done = True
+    for queue, store in zip(consumer.queues, consumer.stores, strict=True):
+        registry = key_prefix + keys.consumers(queue)
+        done = bool(consumer.script(RETIRE, [registry, store], [consumer.name])) and done
+    return done
+
+
+def settle_leftovers(
+    folder: Path, url: str, judge: Judge, make_consumer: Callable[[list[str], str], Consumer], key_prefix: str
+) -> int:
+    """Settle what workers of this host left behind that have gone (on this broker); returns how many messages.
+
+    Their children are ended first: nothing that still runs is given to anybody else.
+    """
+    settled = 0
+    for path in sorted(folder.glob("*.slots")):
+        table = Slots.claim(path)
+        if table is None:
+            continue
+        if not table.counts:
+            table.remove()
+            continue
+        facts = table.facts
+        if facts.broker != digest(url):
+            table.let_go()
+            continue
+        _end_children(table.used())
+        for slot in table.used():
+            consumer = make_consumer(facts.queues, f"{facts.worker}:{slot.index}")
+            consumer.connect()
+            settled += settle_slot(judge, consumer, slot, "its worker was killed while it ran")
+            retire(consumer, key_prefix)
+            consumer.close()
+        table.remove()
+        logger.warning("settled what the worker %s had left behind: %d messages", facts.worker, settled)
+    return settled
+
+
+def _end_children(used: Iterable[Slot]) -> None:
+    """SIGKILL the children that the file lists, all of them, then wait for each to end."""
+    found = [
+        ProcessId(slot.words[slots.PID], slot.words[slots.TICKS], process.boot_id())
+        for slot in used
+        if slot.words[slots.PID]
+    ]
+    for child in found:
+        process.send_signal(child, 9)
+    for child in found:
+        if not process.wait_end(child, 30.0):
+            raise RuntimeError(f"process {child.pid} of a worker that has gone cannot be ended")

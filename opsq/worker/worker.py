@@ -1,0 +1,376 @@
+"""The parent of a worker: builds its parts from settings, keeps the children alive and within limits, stops in order.
+
+It never waits for Redis itself (the lease thread does) and runs no task.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import select
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opsq import signals
+from opsq.runtime import notify
+from opsq.runtime.logs import Buffered
+from opsq.worker import child, children, slots, successor, watchdog
+from opsq.worker.child import Means, Setup
+from opsq.worker.children import Child, Children
+from opsq.worker.leases import Leases, Post
+from opsq.worker.settle import Settler
+from opsq.worker.slots import Facts, Slot, Slots
+from opsq.worker.successor import Judge
+
+logger = logging.getLogger("opsq.worker")
+
+#: A second INT or TERM counts as one only after this time: Ctrl-C often comes twice (seconds).
+SECOND_SIGNAL_S = 0.5
+#: How often children that have not seen the newest page are told again (seconds).
+POKE_S = 0.05
+#: A child that lived shorter is replaced only after as long (seconds).
+SHORT_LIFE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a worker is to be: all that its parent needs besides the app. `state` is the folder for its mapped file."""
+
+    setup: Setup
+    concurrency: int
+    folder: Path
+    version: str
+    host: str
+
+
+class Worker:
+    """One worker: `run` returns its exit code when it has ended."""
+
+    def __init__(
+        self, plan: Plan, app: Any, judge: Judge, settler: Settler, accept: frozenset[str], buffer: Buffered | None
+    ) -> None:
+        self.plan, self.app, self.judge = plan, app, judge
+        self._settler, self._accept, self._buffer = settler, accept, buffer
+        self._stopping = ""
+        self._asked_at = 0.0
+        self._since = time.time()
+        self._processed = 0
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._timers: list[tuple[float, Callable[[], None]]] = []
+        self._replacing: list[int] = []
+
+    # -- start ------------------------------------------------------------------------------------------------------
+
+    def run(self, on_ready: Callable[[], None]) -> int:
+        """Start, work until stopped, stop; `on_ready` is called when the children are at work."""
+        self._on_ready = on_ready
+        setup = self.plan.setup
+        self._table = self._make_table()
+        self._children = Children(self._table, self._become_child, self._on_death)
+        self._watchdog = watchdog.Watchdog(self._children)
+        self._children.fork_template()
+        self._take_signals()
+        signals.worker_init.send(self)
+        post = Post(setup.url, setup.worker_id, setup.queues, setup.lease_s, setup.key_prefix, self.plan.folder)
+        self._leases = Leases(post, self._table, self.judge, self._describe, self._on_strays)
+        self._leases.submit(self._leases._settle_leftovers)
+        self._leases.start()
+        for _ in range(self.plan.concurrency):
+            self._start_child()
+        self._leases.submit(lambda: self._post(self._announce_ready))
+        self._loop()
+        return self._stop()
+
+    def _make_table(self) -> Slots:
+        setup = self.plan.setup
+        who = setup.worker_id.rpartition(":")[2]
+        facts = Facts(setup.worker_id, setup.queues, successor.digest(setup.url), [os.getpid()])
+        return Slots.create(self.plan.folder / f"{who}.slots", facts)
+
+    def _means(self, table: Slots) -> Means:
+        return Means(
+            setup=self.plan.setup,
+            table=table,
+            tasks=self.app.tasks,
+            backend=self.app.backend,
+            settler=self._settler,
+            accept=self._accept,
+            buffer=self._buffer,
+            call_parent=self._call,
+        )
+
+    def _become_child(self, index: int) -> None:
+        child.run(self._means(self._table), index)
+
+    def serve_as_template(self, link: str, facts: str) -> None:
+        """Be a template that an older worker has started by exec (after SIGHUP); never returns."""
+        import socket
+
+        from opsq.worker import template
+
+        descriptor, parent = (int(part) for part in link.split(":"))
+        told = json.loads(facts)
+        self._writer = told["writer"]
+        self._table = Slots.attach(Path(told["slots"]))
+        template.serve(socket.socket(fileno=descriptor), self._become_child, parent)
+
+    def _announce_ready(self) -> None:
+        notify.ready()
+        signals.worker_ready.send(self)
+        self._on_ready()
+
+    # -- children ---------------------------------------------------------------------------------------------------
+
+    def _start_child(self) -> None:
+        slot = self._table.free()
+        if slot is None or self._stopping:
+            return
+        slot.clear()
+        slot.words[slots.STATE] = slots.STARTING
+        self._leases.register(slot.index, lambda: self._post(lambda: self._fork(slot)))
+
+    def _fork(self, slot: Slot) -> None:
+        if self._stopping or not self._children.templates:
+            slot.clear()
+            return
+        self._children.fork(slot)
+
+    def _on_death(self, dead: Child, status: int | None) -> None:
+        """Settle what it held, then its slot is free; meanwhile another one starts in another slot."""
+        slot = dead.slot
+        self._processed += slot.words[slots.DONE]
+        slot.words[slots.STATE] = slots.SETTLING
+        how = _how_it_ended(dead, status)
+        if how:
+            logger.error("child %d %s", slot.index, how)
+        self._leases.submit(lambda: self._settle(dead, how))
+        if not self._stopping:
+            lived = time.monotonic() - dead.born_at
+            self._after(0.0 if lived > SHORT_LIFE_S or not how else SHORT_LIFE_S, self._start_child)
+            self._replace_next()
+
+    def _settle(self, dead: Child, how: str) -> None:
+        """In the lease thread."""
+        slot, setup = dead.slot, self.plan.setup
+        consumer = self._leases.make_consumer(setup.queues, child.consumer_name(setup.worker_id, slot.index))
+        try:
+            consumer.connect()
+            successor.settle_slot(self.judge, consumer, slot, f"its process {how or 'ended'}", dead.limit)
+            successor.retire(consumer, setup.key_prefix)
+        finally:
+            consumer.close()
+        self._leases.registered.discard(slot.index)
+        slot.clear()
+        self._post(lambda: None)
+
+    def _on_strays(self, indexes: set[int]) -> None:
+        """In the lease thread: idle children hold messages that they do not know; a turn shows them."""
+
+        def tell() -> None:
+            for index in indexes & self._children.alive.keys():
+                self._children.signal(self._children.alive[index], signal.SIGUSR1)
+
+        self._post(tell)
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            self._pass(self._wait_s())
+
+    def _wait_s(self) -> float | None:
+        waits = [self._watchdog.look()]
+        if self._children.poke():
+            waits.append(POKE_S)
+        if self._timers:
+            waits.append(max(min(self._timers)[0] - time.monotonic(), 0.0))
+        limited = [wait for wait in waits if wait is not None]
+        return min(limited, default=None)
+
+    def _pass(self, seconds: float | None) -> None:
+        """Wait for something to happen, or so long; then do all that is to be done."""
+        poller = select.poll()
+        poller.register(self._reader, select.POLLIN)
+        by_descriptor = {found.link.fileno(): found for found in self._children.templates}
+        for descriptor in by_descriptor:
+            poller.register(descriptor, select.POLLIN)
+        for descriptor, event in poller.poll(None if seconds is None else seconds * 1000 + 1):
+            if descriptor == self._reader:
+                self._read_calls()
+            else:
+                self._children.read(by_descriptor[descriptor])
+                if event & (select.POLLHUP | select.POLLERR):
+                    self._look_for_lost_templates()
+        self._do_events()
+
+    def _read_calls(self) -> None:
+        """Bytes of signals (their numbers), of other threads and of children."""
+        for number in os.read(self._reader, 4096):
+            if number in (signal.SIGINT, signal.SIGTERM):
+                self._asked_to_stop("warm")
+            elif number == signal.SIGQUIT:
+                self._asked_to_stop("cold")
+            elif number == signal.SIGHUP:
+                self._replace_children()
+            elif number == signal.SIGCHLD:
+                self._look_for_lost_templates()
+
+    def _do_events(self) -> None:
+        while True:
+            try:
+                event = self._events.get_nowait()
+            except queue.Empty:
+                break
+            event()
+        now = time.monotonic()
+        due = [timer for timer in self._timers if timer[0] <= now]
+        self._timers = [timer for timer in self._timers if timer[0] > now]
+        for _when, action in due:
+            action()
+
+    def _post(self, event: Callable[[], None]) -> None:
+        self._events.put(event)
+        self._call()
+
+    def _call(self) -> None:
+        """Wake the parent, from a thread of its own or from a child."""
+        try:
+            os.write(self._writer, b"\0")
+        except BlockingIOError:
+            pass
+
+    def _after(self, seconds: float, action: Callable[[], None]) -> None:
+        self._timers.append((time.monotonic() + seconds, action))
+
+    def _take_signals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+
+    # -- templates --------------------------------------------------------------------------------------------------
+
+    def _look_for_lost_templates(self) -> None:
+        if self._children.reap_templates() and not self._stopping:
+            logger.error("the template of the children was killed, a new one starts")
+            self._new_template()
+
+    def _new_template(self) -> None:
+        facts = json.dumps({"writer": self._writer, "slots": str(self._table.path), "id": self.plan.setup.worker_id})
+        self._children.exec_template(facts, [self._writer])
+
+    def _replace_children(self) -> None:
+        """SIGHUP: a fresh template with today's code; the children are replaced one by one."""
+        logger.warning("reloading: the children are replaced one by one")
+        self._replacing = list(self._children.alive)
+        self._new_template()
+        self._replace_next()
+
+    def _replace_next(self) -> None:
+        self._children.end_idle_templates()
+        while self._replacing:
+            found = self._children.alive.get(self._replacing.pop(0))
+            if found is not None:
+                found.slot.words[slots.LEAVE] = 1
+                self._children.announce()
+                return
+
+    # -- stop -------------------------------------------------------------------------------------------------------
+
+    def _asked_to_stop(self, how: str) -> None:
+        now = time.monotonic()
+        if how == "warm" and self._stopping:
+            if now - self._asked_at < SECOND_SIGNAL_S:
+                return
+            how = "cold"
+        if not self._stopping:
+            self._asked_at = now
+            signals.worker_shutting_down.send(self, sig=how, how=how.capitalize(), exitcode=0)
+        if self._stopping != how:
+            self._stopping = how
+            logger.warning("worker: %s shutdown (MainProcess)", how.capitalize())
+
+    def _stop(self) -> int:
+        """Warm: what runs may end, the rest goes back. Cold: the children are killed, and what they held is settled."""
+        notify.stopping()
+        self._table.words[slots.STOPPING] = 1
+        self._children.announce()
+        while self._children.alive:
+            if self._stopping == "cold":
+                self._children.kill_all()
+            self._pass(self._wait_s())
+        self._children.end_idle_templates(all_of_them=True)
+        self._leases.submit(self._sign_off)
+        self._leases.end()
+        self._leases.join(timeout=30.0)
+        if not any(True for _ in self._table.used()):
+            self._table.remove()
+        signals.worker_shutdown.send(self)
+        if self._buffer is not None:
+            self._buffer.write_out()
+        return 0
+
+    def _sign_off(self) -> None:
+        """In the lease thread: nobody has to take over from us."""
+        from opsq.datastore import keys
+        from opsq.datastore.connection import client
+
+        setup = self.plan.setup
+        pipe = client(setup.url).pipeline(transaction=False)
+        pipe.zrem(setup.key_prefix + keys.WORKERS, setup.worker_id)
+        pipe.delete(setup.key_prefix + keys.worker(setup.worker_id))
+        pipe.execute()
+
+    # -- what it is, for those who look -----------------------------------------------------------------------------
+
+    def _describe(self) -> dict[str, Any]:
+        setup = self.plan.setup
+        running, done = [], self._processed
+        for slot in self._table.used():
+            words = slot.words
+            done += words[slots.DONE]
+            started = words[slots.STARTED_NS] if words[slots.CURRENT] else 0
+            running.append(
+                {
+                    "slot": slot.index,
+                    "pid": words[slots.PID],
+                    "number": words[slots.CURRENT] or None,
+                    "since": time.time() - (time.monotonic_ns() - started) / 1e9 if started else None,
+                }
+            )
+        return {
+            "id": setup.worker_id,
+            "node": setup.node,
+            "pid": os.getpid(),
+            "host": self.plan.host,
+            "since": self._since,
+            "concurrency": self.plan.concurrency,
+            "pool": setup.pool,
+            "queues": setup.queues,
+            "version": self.plan.version,
+            "children": running,
+            "processed": done,
+        }
+
+
+def _how_it_ended(dead: Child, status: int | None) -> str:
+    """In words, when it was not by itself; empty when it was."""
+    if dead.killed:
+        return f"was killed: {dead.killed}"
+    if status is None:
+        return "was killed with its template"
+    if os.WIFSIGNALED(status):
+        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    code = os.waitstatus_to_exitcode(status)
+    return f"exited with code {code}" if code else ""
+
+
+__all__ = ["Plan", "Worker", "children"]
