@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
-CELERY = "5.7"
+REQUIREMENT = "celery[redis,msgpack]==5.7.*"
 
 
 def python() -> Path:
@@ -19,13 +19,15 @@ def python() -> Path:
     given = os.environ.get("OPSQ_TEST_CELERY_PYTHON")
     if given:
         return Path(given)
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    folder = platformdirs.user_cache_path("opsq") / f"tests-celery-{CELERY}-python-{version}"
+    name = f"tests-celery-python-{sys.version_info.major}.{sys.version_info.minor}"
+    folder = platformdirs.user_cache_path("opsq") / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
+    with (folder.parent / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
+        made_of = folder / "made-of"
+        if not made_of.exists() or made_of.read_text() != REQUIREMENT:
             _make(folder)
+            made_of.write_text(REQUIREMENT)
     return folder / "bin" / "python"
 
 
@@ -33,8 +35,7 @@ def _make(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, f"celery[redis]=={CELERY}.*"], check=True, stdin=subprocess.DEVNULL)
-    (folder / "complete").touch()
+    subprocess.run([*pip, REQUIREMENT], check=True, stdin=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import redis
 
 from opsq.datastore import keys
+from support.redis_server import RedisServer
 
 
 def _pattern(fact: keys.KeyFact) -> re.Pattern[str]:
@@ -19,6 +20,15 @@ _OF_QUEUES = [_pattern(fact) for fact in keys.TABLE if fact.pattern.startswith("
 _OTHERS = [(_pattern(fact), fact) for fact in keys.TABLE if not fact.pattern.startswith("<queue>")]
 #: A list with any name is a queue, but not one that looks as if it were ours or Celery's.
 _RESERVED = ("opsq:", "celery-task", "_kombu", "unacked")
+
+
+def of_server(server: RedisServer, foreign_keys: Sequence[str] = ()) -> list[str]:
+    """The problems of all databases."""
+    found = []
+    for db in range(16):
+        with server.client(db) as client:
+            found += problems(client, foreign_keys)
+    return found
 
 
 def problems(client: redis.Redis, foreign_keys: Sequence[str] = ()) -> list[str]:
