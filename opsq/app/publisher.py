@@ -158,7 +158,7 @@ class Publisher:
 
     def _eta(self, options: Mapping[str, Any]) -> tuple[str, int]:
         """When a call is due, as the message says it and in Unix ms."""
-        due = options.get("eta")
+        due: Any = options.get("eta")
         if options.get("countdown"):
             due = self._after(options["countdown"], "countdown")
         moment = datetime.fromisoformat(due) if isinstance(due, str) else due
@@ -208,7 +208,7 @@ class Publisher:
         """Receivers may change headers and properties."""
         headers = _headers(name, task_id, call)
         properties = {"correlation_id": task_id, "priority": call["priority"], **call["properties"]}
-        told = {
+        told: dict[str, Any] = {
             "exchange": place.exchange,
             "routing_key": place.routing_key,
             "declare": [],

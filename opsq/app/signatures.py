@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 _KINDS = inspect.Parameter
+_STARS = {int(_KINDS.VAR_POSITIONAL): "*", int(_KINDS.VAR_KEYWORD): "**"}
 
 
 def argument_check(function: Callable[..., Any], bound: bool) -> Callable[..., None]:
@@ -33,7 +34,7 @@ def _head(parameters: list[inspect.Parameter]) -> str:
         if parameter.kind is _KINDS.KEYWORD_ONLY and not star:
             parts.append("*")
             star = True
-        prefix = {_KINDS.VAR_POSITIONAL: "*", _KINDS.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        prefix = _STARS.get(int(parameter.kind), "")
         star = star or prefix == "*"
         parts.append(prefix + parameter.name + ("" if parameter.default is _KINDS.empty else "=None"))
         following = parameters[index + 1].kind if index + 1 < len(parameters) else None

@@ -127,7 +127,7 @@ class Task(Generic[P, R]):
     def _is_first_entry(self, running: Context) -> bool:
         """Whether this is the worker's own call, handed on by a `__call__` that the task's class overrides."""
         first = type(self).__call__ is not Task.__call__ and "entered" not in vars(running)
-        running.entered = True
+        vars(running)["entered"] = True
         return first
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult:
@@ -219,10 +219,10 @@ class Task(Generic[P, R]):
         retry.call = {**{name: value for name, value in given.items() if value is not None}, **options}
         if throw:
             raise retry
-        self.app.publish_retry(self, request, retry)
+        self.app.publisher.send_again(request, retry)
         return retry
 
-    def _used_up(self, request: Context, args: Any, kwargs: Any) -> MaxRetriesExceededError:
+    def _used_up(self, request: Context, args: Any, kwargs: Any) -> BaseException:
         args = request.args if args is None else args
         kwargs = request.kwargs if kwargs is None else kwargs
         text = f"Can't retry {self.name}[{request.id}] args:{args} kwargs:{kwargs}"
@@ -238,10 +238,7 @@ class Task(Generic[P, R]):
     def add_trail(self, result: Any) -> Any:
         """Note a task that this run has started."""
         if self.trail:
-            request = self.request
-            if request.children is None:
-                request.children = []
-            request.children.append(result)
+            vars(self.request).setdefault("children", []).append(result)
         return result
 
     # -- elsewhere --------------------------------------------------------------------------------------------------

@@ -155,7 +155,8 @@ class Settings(MutableMapping[str, Any]):
         if merged is None:
             merged = {}
             for layer in reversed(self._layers):
-                merged.update({name: (value, layer.source) for name, value in (layer.others | layer.values).items()})
+                for values in (layer.others, layer.values):
+                    merged.update({name: (value, layer.source) for name, value in values.items()})
             merged.update(self._changes)
             merged.update(self._flags)
             for setting in [name for name in FOLLOWS if name in merged and merged[name][0] is None]:

@@ -50,14 +50,11 @@ def from_object(source: Any, namespace: str | None = None) -> Layer:
 
 
 def from_project(start: os.PathLike[str]) -> Layer | None:
-    """Settings at the top level of the `opsq.toml` that governs a folder. A name that is no setting is an error."""
+    """Settings at the top level of the `opsq.toml` that governs a folder."""
     path = toml_file.find(start)
     if path is None:
         return None
-    values, others = sort_out(toml_file.load(path).settings)
-    for other in others:
-        hint = f"did you mean {meant(other)}?" if meant(other) else ""
-        raise ImproperlyConfigured(f"cannot use {path}", why=f"{other!r} is no setting", hint=hint)
+    values, _none = sort_out(toml_file.load(path).settings)
     return Layer(str(path), values, outside=True)
 
 
