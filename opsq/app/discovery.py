@@ -74,7 +74,7 @@ def _put_on_path(folder: Path) -> None:
 def _module_or_attribute(spec: str) -> Any:
     """A dotted name: the module, else something in the module that is named by all but its last part."""
     parent, _, last = spec.rpartition(".")
-    if not parent:
+    if not parent or last == "py":
         return _import(spec, spec)
     try:
         return importlib.import_module(spec)
@@ -105,7 +105,7 @@ def _attribute(spec: str, module: ModuleType, path: str) -> Any:
     found: Any = module
     for name in path.split("."):
         if not hasattr(found, name):
-            near = difflib.get_close_matches(name, [*_apps(module), *vars(module)], 3)
+            near = difflib.get_close_matches(name, [each for each in vars(module) if each[:2] != "__"], 3)
             tried = f"neither a module {spec!r} nor " if ":" not in spec else "no "
             raise UsageError(
                 f"cannot find the app {spec!r}",
