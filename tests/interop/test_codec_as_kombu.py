@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.kombu_peer import Kombu, KombuError
+from support.kombu_peer import Kombu
+from support.peer import PeerError
 
 from opsq.exceptions import EncodeError
 from opsq.protocol import codec, compression, failure, jsontypes
@@ -31,7 +32,7 @@ def test_each_reads_what_the_other_has_written(
         serializer = "pickle"
     try:
         theirs = kombu.encode(value, serializer)
-    except KombuError:
+    except PeerError:
         with pytest.raises(EncodeError):
             codec.encode(value, serializer)
         return
@@ -45,7 +46,7 @@ def test_each_reads_what_the_other_has_written(
 def celery_has_msgpack(kombu: Kombu) -> bool:
     try:
         kombu.encode(1, "msgpack")
-    except KombuError:
+    except PeerError:
         return False
     return True
 

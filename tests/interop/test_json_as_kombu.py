@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import odd_values
-from support.kombu_peer import Kombu, KombuError
+from support.kombu_peer import Kombu
+from support.peer import PeerError
 
 from opsq.exceptions import DecodeError, EncodeError
 from opsq.protocol import jsontypes
@@ -65,7 +66,7 @@ def outcome(function: Any, *args: Any) -> tuple[bool, str]:
     """What came out, with the types of all values in the text; or that it was refused."""
     try:
         return True, repr(function(*args))
-    except (KombuError, EncodeError, DecodeError):
+    except (PeerError, EncodeError, DecodeError):
         return False, ""
 
 
@@ -76,7 +77,7 @@ def same_json(ours: bytes, theirs: str) -> bool:
 def compare(kombu: Kombu, value: Any) -> None:
     try:
         theirs = kombu.dumps(value)
-    except KombuError:
+    except PeerError:
         with pytest.raises(EncodeError):
             jsontypes.dumps(value)
         return
