@@ -135,7 +135,9 @@ def _parse_slowly(raw: bytes) -> Envelope:
     try:
         if not isinstance(headers, dict) or "task" not in headers:
             message = _from_protocol_1(message)
-        return msgspec.convert(message, Envelope, strict=False)
+        envelope = msgspec.convert(message, Envelope, strict=False)
+        f"{envelope.headers.id}{envelope.headers.task}".encode()  # they become parts of keys
+        return envelope
     except DecodeError as error:
         raise _with_id(error, task_id) from None
     except msgspec.ValidationError as error:

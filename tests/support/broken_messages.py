@@ -113,7 +113,7 @@ OPTIONAL_HEADERS = (
 )
 
 RUNNING = {
-    "complete message": changed(lambda message: None),
+    "complete message": lambda task_id: json.dumps(whole(task_id)).encode(),
     **{f"headers without {name}": without(f"headers.{name}") for name in OPTIONAL_HEADERS},
     **{
         f"properties without {name}": without(f"properties.{name}")

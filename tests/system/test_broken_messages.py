@@ -1,4 +1,4 @@
-"""Broken messages in a queue: the worker lives, what can run runs, and the rest is in the dead letters with a reason."""
+"""Broken messages in a queue: the worker lives, what can run runs, the rest is a dead letter with a reason."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_every_row_of_the_probe_is_here() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.label)
-def test_a_message(world: World, row: Row, tmp_path: Path) -> None:
+def test_a_message(world: World, row: Row) -> None:
     task_id = f"{uuid4()}"
     raw = row.make(task_id)
     world.client.delete(keys.dead("celery"), keys.dead_index("celery"))
