@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import redis
@@ -160,7 +160,7 @@ def connection(url: str, **options: Any) -> Link:
     """One connection of its own (RESP3 unless said otherwise), not yet connected."""
     where = parse_url(url)
     arguments = connection_arguments(where, **{"protocol": 3, **options})
-    return where.connection_class(**arguments)
+    return cast(Link, where.connection_class(**arguments))
 
 
 _clients: dict[tuple[int, str], redis.Redis] = {}

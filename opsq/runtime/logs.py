@@ -172,7 +172,7 @@ def redirect_standard_streams(level: int) -> None:
     logger.handlers[:] = logging.getLogger("celery.task").handlers
     logger.propagate = False
     logger.setLevel(level)
-    sys.stdout = sys.stderr = StreamToLog(logger, level)  # type: ignore[assignment]
+    sys.stdout = sys.stderr = StreamToLog(logger, level)
 
 
 def level_number(name: str | int) -> int:

@@ -1,0 +1,261 @@
+"""`opsq worker`: a worker in the foreground, with every option of Celery's."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from opsq.cli.context import Context, pass_context
+
+HELP = """Run a worker in the foreground: it stops on SIGTERM or Ctrl-C when what runs has ended, and replaces its
+children on SIGHUP.
+
+\b
+Examples:
+  opsq -A proj worker -l info
+  opsq -A proj worker -Q mail,celery -c 4
+  opsq worker -A proj -P solo -l debug
+"""
+
+#: Options of Celery's whose effect does not exist (yet) here: what to say once when they are used.
+WITHOUT_EFFECT = {
+    "statedb": "revoked tasks are kept in Redis; the file is not needed",
+    "events": "events are not sent by this version",
+    "autoscale": "this version does not scale by itself; use -c",
+    "beat": "this version has no beat",
+    "schedule": "this version has no beat",
+    "scheduler": "this version has no beat",
+    "pool_start_method": "children are forked from a clean template",
+    "detach": "use `opsq up`: it keeps the worker running",
+    "executable": "it is for --detach",
+}
+#: Options that ask for what opsq never does, or always: nothing is to be said.
+SILENT = ("without_gossip", "without_mingle", "without_heartbeat", "heartbeat_interval", "optimization", "disable_prefetch")
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def _names(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str]:
+    """Comma-separated names, the option given once or several times."""
+    return [name for value in values for name in value.split(",") if name]
+
+
+OPTIONS = (
+    click.option("-n", "--hostname", metavar="NAME", help="Node name; %h host, %n its first part, %d its domain."),
+    click.option("-l", "--loglevel", metavar="LEVEL", default="warning", show_default=True, help="In any case."),
+    click.option("-c", "--concurrency", metavar="N|auto", help="Children; default: the CPUs this process may use."),
+    click.option("-P", "--pool", metavar="POOL", help="prefork (default) or solo."),
+    click.option("-Q", "--queues", multiple=True, callback=_names, metavar="LIST", help="Queues; default: all of the app."),
+    click.option("-X", "--exclude-queues", multiple=True, callback=_names, metavar="LIST", help="Queues to leave out."),
+    click.option("-I", "--include", multiple=True, callback=_names, metavar="LIST", help="More modules with tasks."),
+    click.option("--time-limit", type=float, metavar="S", help="Hard time limit of a task, seconds."),
+    click.option("--soft-time-limit", type=float, metavar="S", help="Soft time limit of a task, seconds."),
+    click.option("--max-tasks-per-child", type=int, metavar="N", help="Replace a child after N tasks."),
+    click.option("--max-memory-per-child", type=int, metavar="KIB", help="Replace a child that has grown beyond KIB."),
+    click.option("--prefetch-multiplier", type=int, metavar="N", help="Most messages in a child's hand; 0 = automatic."),
+    click.option("--purge", "--discard", "purge", is_flag=True, help="Empty the queues first."),
+    click.option("-f", "--logfile", metavar="FILE", help="Log there instead of to stderr."),
+    click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="One JSON object a line: json."),
+    click.option("--pidfile", metavar="FILE", help="Write the pid there; refuse if that process lives."),
+    click.option("--uid", metavar="USER", help="Become this user."),
+    click.option("--gid", metavar="GROUP", help="Become this group."),
+    click.option("--umask", metavar="OCTAL", help="File mode mask."),
+    click.option("-E", "--task-events", "--events", "events", is_flag=True, help="(Celery) Send task events."),
+    click.option("-O", "--optimization", metavar="NAME", help="(Celery) Always fair here."),
+    click.option("--disable-prefetch", is_flag=True, help="(Celery) Nothing waits behind a long task here."),
+    click.option("--without-gossip", is_flag=True, help="(Celery) There is none."),
+    click.option("--without-mingle", is_flag=True, help="(Celery) There is none."),
+    click.option("--without-heartbeat", is_flag=True, help="(Celery) Leases take its place."),
+    click.option("--heartbeat-interval", type=float, metavar="S", help="(Celery) Leases take its place."),
+    click.option("--autoscale", metavar="MAX,MIN", help="(Celery)"),
+    click.option("-B", "--beat", is_flag=True, help="(Celery)"),
+    click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="FILE", help="(Celery)"),
+    click.option("--scheduler", metavar="CLASS", help="(Celery)"),
+    click.option("-S", "--statedb", metavar="FILE", help="(Celery)"),
+    click.option("--pool-start-method", metavar="NAME", help="(Celery)"),
+    click.option("-D", "--detach", is_flag=True, help="(Celery) `opsq up` does it."),
+    click.option("--executable", metavar="FILE", help="(Celery)"),
+)
+
+
+@click.command(help=HELP)
+@_options
+@pass_context
+def worker(context: Context, /, **given: Any) -> None:
+    """Set up the process, then be the worker until it ends."""
+    from opsq.worker.children import TEMPLATE_FACTS, TEMPLATE_LINK
+
+    if given["detach"]:
+        raise click.UsageError("opsq does not detach: `opsq up` keeps the worker running, `opsq down` ends it")
+    _change_process(given)
+    app = context.app
+    _configure(app, given)
+    app.import_tasks()
+    link, facts = os.environ.pop(TEMPLATE_LINK, ""), os.environ.pop(TEMPLATE_FACTS, "")
+    buffer = _set_up_logs(app, given)
+    from opsq.worker.assemble import Wishes, build
+
+    wishes = Wishes(
+        queues=given["queues"],
+        exclude=given["exclude_queues"],
+        hostname=given["hostname"],
+        concurrency=_concurrency(given["concurrency"]),
+        pool=given["pool"],
+        prefetch=given["prefetch_multiplier"],
+    )
+    state = context.state_dir
+    state.create()
+    state.slots.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = build(app, wishes, state.slots, buffer)
+    if link:
+        made.serve_as_template(link, facts)
+    with _pidfile(given["pidfile"]):
+        if given["purge"]:
+            _purge(app, made.plan.setup.queues)
+        _banner(context, app, made.plan)
+        _say_what_has_no_effect(given)
+        code = made.run(lambda: logging.getLogger("celery.worker").info("%s ready.", made.plan.setup.node))
+    sys.exit(code)
+
+
+def _concurrency(text: str | None) -> int | None:
+    if text in (None, "auto"):
+        return None
+    try:
+        return int(text or 0)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither a number nor 'auto'", param_hint="--concurrency") from None
+
+
+def _change_process(given: dict[str, Any]) -> None:
+    """umask, group and user, in this order: the last one takes the right to do the others."""
+    if given["umask"]:
+        os.umask(int(given["umask"], 8))
+    if given["gid"] or given["uid"]:
+        from opsq.runtime.spawn import become
+
+        become(given["uid"], given["gid"])
+
+
+def _configure(app: Any, given: dict[str, Any]) -> None:
+    """Flags that are settings."""
+    names = {
+        "time_limit": "task_time_limit",
+        "soft_time_limit": "task_soft_time_limit",
+        "max_tasks_per_child": "worker_max_tasks_per_child",
+        "max_memory_per_child": "worker_max_memory_per_child",
+    }
+    for flag, setting in names.items():
+        if given[flag] is not None:
+            app.conf.put_flag(setting, given[flag], "--" + flag.replace("_", "-"))
+    if given["include"]:
+        app.conf.put_flag("include", [*(app.conf.include or ()), *given["include"]], "--include")
+
+
+def _set_up_logs(app: Any, given: dict[str, Any]) -> Any:
+    """Celery's log set-up: by the app's own receivers of `setup_logging` if there are any, else ours."""
+    from opsq import _state, signals
+    from opsq.runtime import logs
+
+    try:
+        level = logs.level_number(given["loglevel"])
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--loglevel") from None
+    told = {"loglevel": level, "logfile": given["logfile"], "format": app.conf.worker_log_format, "colorize": False}
+    if signals.setup_logging.send(None, **told):
+        return None
+
+    def running() -> tuple[str, str] | None:
+        request = _state.current_request()
+        return (request.task.name, request.id) if request is not None and request.task is not None else None
+
+    buffer = logs.set_up(
+        level,
+        running=running,
+        format=app.conf.worker_log_format or logs.FORMAT,
+        task_format=app.conf.worker_task_log_format or logs.TASK_FORMAT,
+        as_json=given["log_format"] == "json",
+        logfile=given["logfile"],
+        hijack_root=app.conf.worker_hijack_root_logger,
+    )
+    signals.after_setup_logger.send(None, logger=logging.getLogger(), **told)
+    signals.after_setup_task_logger.send(None, logger=logging.getLogger("celery.task"), **told)
+    if app.conf.worker_redirect_stdouts:
+        logs.redirect_standard_streams(logs.level_number(app.conf.worker_redirect_stdouts_level))
+    return buffer
+
+
+def _pidfile(path: str | None) -> Any:
+    """Hold the pidfile while the worker runs; a stale one is taken over, a live one refuses."""
+    from contextlib import contextmanager
+
+    from opsq.exceptions import UsageError
+    from opsq.runtime import pidfile, process
+
+    @contextmanager
+    def held() -> Any:
+        if not path:
+            yield
+            return
+        file = Path(path).absolute()
+        holder = pidfile.holder(file)
+        if holder is not None:
+            raise UsageError(f"the pidfile {file} belongs to process {holder.pid}", why="it is running")
+        me = process.myself()
+        pidfile.write(file, me)
+        try:
+            yield
+        finally:
+            if pidfile.read(file) == me:
+                file.unlink(missing_ok=True)
+
+    return held()
+
+
+def _purge(app: Any, queues: list[str]) -> None:
+    from opsq.datastore import keys
+
+    for name in queues:
+        app.broker.client.delete(*[app.broker.key(key) for key in keys.priority_lists(name)])
+
+
+def _banner(context: Context, app: Any, plan: Any) -> None:
+    """What runs where, on stderr, unless quiet."""
+    if context.quiet:
+        return
+    from opsq.datastore.connection import masked
+
+    setup = plan.setup
+    mine = sorted(name for name in app.tasks if not name.startswith("celery."))
+    shown = ", ".join(mine[:8]) + (f" and {len(mine) - 8} more" if len(mine) > 8 else "")
+    results = masked(app.backend.url) if app.backend.keeps_results else "not kept"
+    rows = [
+        ("app", app.main or "(no name)"),
+        ("broker", masked(setup.url)),
+        ("results", results),
+        ("queues", ", ".join(setup.queues)),
+        ("children", f"{plan.concurrency} ({setup.pool})"),
+        ("tasks", shown or "none"),
+    ]
+    stream = sys.__stderr__ or sys.stderr
+    print(f"{setup.node}  opsq {plan.version}", file=stream)
+    for name, value in rows:
+        print(f"  {name:9} {value}", file=stream)
+    stream.flush()
+
+
+def _say_what_has_no_effect(given: dict[str, Any]) -> None:
+    logger = logging.getLogger("opsq.worker")
+    for name, why in WITHOUT_EFFECT.items():
+        if given[name]:
+            logger.warning("--%s has no effect: %s", name.replace("_", "-"), why)

@@ -1,0 +1,183 @@
+"""A worker from an app's settings and the wishes of the command line: what `worker.Worker` needs, decided once at start."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import NoPermissionError, RedisError
+
+from opsq._version import __version__
+from opsq.datastore import connection, keys
+from opsq.exceptions import ImproperlyConfigured, UsageError
+from opsq.execution.runner import Runner
+from opsq.protocol import codec
+from opsq.runtime.logs import Buffered
+from opsq.worker.child import Setup
+from opsq.worker.settle import Settler
+from opsq.worker.successor import Judge
+from opsq.worker.worker import Plan, Worker
+
+logger = logging.getLogger("opsq.worker")
+
+#: Seconds that a worker's messages are its own without a sign of life (setting `lease` of `[worker]` in opsq.toml).
+LEASE_S = 15.0
+POOLS = ("prefork", "solo")
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line asks for; empty or None = as the app's settings say."""
+
+    queues: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    hostname: str | None = None
+    concurrency: int | None = None
+    pool: str | None = None
+    prefetch: int | None = None
+
+
+def node_name(wish: str | None) -> str:
+    """The node name: `celery@<host>`, with Celery's %h %n %d expanded in a wish."""
+    host = socket.gethostname()
+    short, _, domain = host.partition(".")
+    name = (wish or "celery@%h").replace("%h", host).replace("%n", short).replace("%d", domain).replace("%%", "%")
+    return name if "@" in name else f"{name}@{host}"
+
+
+def cpus() -> int:
+    """How many CPUs this process may use: by its affinity and by the quota of its control group."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(count, int(quota + 0.5)) if quota else count)
+
+
+def _cgroup_quota() -> float | None:
+    """CPUs by quota of control groups, version 2 or 1; None without a limit."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        micros = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
+        return micros / int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text()) if micros > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def queues_for(app: Any, wishes: Wishes) -> list[str]:
+    """The queues to consume, in order."""
+    queues = list(dict.fromkeys(wishes.queues or app.queues()))
+    for name in wishes.exclude:
+        if name in queues:
+            queues.remove(name)
+    if not queues:
+        raise UsageError("no queue is left to consume", why="-X excludes all of them")
+    return queues
+
+
+def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Worker:
+    """The worker. Raises BrokerError, RefusedError, ImproperlyConfigured, UsageError."""
+    url = app.find_broker().url
+    node = node_name(wishes.hostname)
+    queues = queues_for(app, wishes)
+    prefix = app.broker.key_prefix
+    _check_broker(url, node, prefix)
+    backend = app.backend
+    results_db = _results_db(url, backend)
+    accept = codec.accepted(app.conf.accept_content)
+    runner = Runner(app.tasks, accept, node, backend.record if backend.keeps_results else None)
+
+    def settler(names: list[str]) -> Settler:
+        return Settler(
+            names,
+            key_prefix=prefix,
+            result_prefix=backend.key_prefix,
+            ttl_s=backend.ttl_s,
+            results_db=results_db,
+        )
+
+    worker_id = f"{node}:{uuid.uuid4().hex[:8]}"
+    pool = wishes.pool or app.conf.worker_pool or "prefork"
+    setup = Setup(
+        url=url,
+        queues=queues,
+        worker_id=worker_id,
+        node=node,
+        key_prefix=prefix,
+        lease_s=LEASE_S,
+        prefetch=_prefetch(app, wishes),
+        most_tasks=app.conf.worker_max_tasks_per_child or 0,
+        most_memory_kib=app.conf.worker_max_memory_per_child or 0,
+        waiting_lock=folder / f"{worker_id.rpartition(':')[2]}.waiting",
+        results_db=results_db,
+        pool=pool,
+    )
+    plan = Plan(setup, _concurrency(app, wishes, pool), folder, __version__, socket.gethostname())
+    return Worker(plan, app, Judge(runner, settler, backend), settler(queues), accept, buffer)
+
+
+def _concurrency(app: Any, wishes: Wishes, pool: str) -> int:
+    if pool not in POOLS:
+        raise ImproperlyConfigured(
+            f"there is no pool {pool!r} yet", why=f"this version has {' and '.join(POOLS)}", hint="use -P prefork"
+        )
+    if pool == "solo":
+        return 1
+    count = int(wishes.concurrency or app.conf.worker_concurrency or cpus())
+    if not 0 < count <= 512:
+        raise UsageError(f"cannot run {count} children", why="a worker has from 1 to 512")
+    return count
+
+
+def _prefetch(app: Any, wishes: Wishes) -> int:
+    """A hard cap of messages in hand, 0 = automatic. Celery's default of 4 is no wish of anybody."""
+    if wishes.prefetch is not None:
+        return wishes.prefetch
+    if app.conf.source_of("worker_prefetch_multiplier") == "default":
+        return 0
+    return int(app.conf.worker_prefetch_multiplier or 0)
+
+
+def _check_broker(url: str, node: str, prefix: str) -> None:
+    """One look at the server at start: it answers, it is new enough; the name of this node may be taken."""
+    with connection.errors(url):
+        redis = connection.client(url)
+        redis.ping()
+        try:
+            version = str(redis.info("server").get("redis_version", ""))
+            if tuple(int(part) for part in version.split(".")[:2]) < (6, 2):
+                raise ImproperlyConfigured(
+                    f"cannot work with Redis {version} at {connection.parse_url(url).address}",
+                    why="opsq needs 6.2 or newer",
+                )
+        except (RedisError, ValueError):
+            logger.debug("the server does not say its version")
+        alive = [name.decode() for name in redis.zrange(prefix + keys.WORKERS, 0, -1)]
+    if any(name.rpartition(":")[0] == node for name in alive):
+        logger.warning("another worker goes by the name %s, or did until a moment ago; that does no harm", node)
+
+
+def _results_db(url: str, backend: Any) -> int | None:
+    """The database of the results if they are on the broker's own server, by comparing its `run_id`; else None.
+
+    Where INFO is refused, only the same host and port are the same server.
+    """
+    if not backend.keeps_results:
+        return None
+    where, results = connection.parse_url(url), connection.parse_url(backend.url)
+    try:
+        ids = [connection.client(each).info("server")["run_id"] for each in (url, backend.url)]
+        same = ids[0] == ids[1]
+    except (NoPermissionError, KeyError):
+        same = where.address == results.address
+    except RedisError as error:
+        raise connection.explain(error, backend.url) from error
+    return results.db if same else None
