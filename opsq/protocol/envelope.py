@@ -104,9 +104,7 @@ class Envelope(
         if not isinstance(triple, list | tuple) or len(triple) != 3:
             raise DecodeError("cannot read the message's body", why="it is not [args, kwargs, embed]")
         args, kwargs, embed = triple
-        if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
-            raise DecodeError("cannot read the message's body", why="args is no list or kwargs no mapping")
-        return list(args), kwargs, embed or NO_EMBED
+        return _checked(args, kwargs, embed or NO_EMBED)
 
 
 _decode = msgspec.json.Decoder(Envelope).decode
@@ -186,7 +184,15 @@ def _protocol_1_arguments(body: dict[str, Any]) -> tuple[list[Any], dict[str, An
         "chain": None,
         "chord": body.get("chord"),
     }
-    return list(body.get("args") or ()), body.get("kwargs") or {}, embed
+    return _checked(body.get("args") or (), body.get("kwargs") or {}, embed)
+
+
+def _checked(args: Any, kwargs: Any, embed: Any) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:
+    if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
+        raise DecodeError("cannot read the message's body", why="args is no list or kwargs no mapping")
+    if not isinstance(embed, Mapping):
+        raise DecodeError("cannot read the message's body", why="what follows (embed) is no mapping")
+    return list(args), kwargs, embed
 
 
 def _body_bytes(body: str, encoding: str | None) -> bytes:

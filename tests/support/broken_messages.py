@@ -76,8 +76,8 @@ def without(place: str) -> Callable[[str], bytes]:
     return changed(change)
 
 
-def protocol_1(task_id: str, *, has_id: bool = True, headers: bool = False) -> bytes:
-    body = {"task": TASK, "args": ARGUMENTS, "kwargs": {}, "retries": 0, "eta": None, "expires": None, "utc": True}
+def protocol_1(task_id: str, *, has_id: bool = True, headers: bool = False, args: Any = ARGUMENTS) -> bytes:
+    body = {"task": TASK, "args": args, "kwargs": {}, "retries": 0, "eta": None, "expires": None, "utc": True}
     body |= {"callbacks": None, "errbacks": None, "timelimit": [None, None], "taskset": None, "chord": None}
     if has_id:
         body["id"] = task_id
@@ -104,6 +104,16 @@ def least(message: dict[str, Any]) -> None:
 
 def two_elements(message: dict[str, Any]) -> None:
     message["body"] = base64.b64encode(b"[[1, 2], {}]").decode()
+
+
+def unknown_encoding(message: dict[str, Any]) -> None:
+    message.update({"content-type": "application/data", "content-encoding": "no-such-encoding"})
+
+
+def whole_with_halves(task_id: str) -> bytes:
+    message = whole(task_id)
+    message["headers"] |= {"task": "\ud800", "id": "\udfff"}
+    return json.dumps(message).encode()
 
 
 PAST = datetime.now(UTC) - timedelta(hours=1)
@@ -140,6 +150,10 @@ RUNNING = {
     "proto1 body, headers {}": protocol_1,
     "hybrid: proto1 body + task/id headers": lambda task_id: protocol_1(task_id, headers=True),
     "duplicate delivery_tag of an earlier message": with_value("properties.delivery_tag", "always the same"),
+    "timelimit huge": with_value("headers.timelimit", [1e300, 1e12]),
+    "priority huge": with_value("properties.priority", 10**30),
+    "retries huge": with_value("headers.retries", 10**30),
+    "stamps of another kind": with_value("headers.stamps", {"__type__": "unheard-of", "__value__": 1}),
 }
 REFUSED = {
     "properties without delivery_info": without("properties.delivery_info"),
@@ -163,6 +177,11 @@ REFUSED = {
     "compression header unknown": with_value("headers.compression", "application/x-nope"),
     "unknown task": with_value("headers.task", "proj.nope"),
     "expires garbage": with_value("headers.expires", "later"),
+    "embed is a list": with_value("body", body_text(embed=[1])),
+    "embed is a number": with_value("body", body_text(embed=7)),
+    "proto1 body, args is a number": lambda task_id: protocol_1(task_id, args=7),
+    "eta is half a character": with_value("headers.eta", "\ud800"),
+    "content-encoding unknown": changed(unknown_encoding),
     "timelimit garbage": with_value("headers.timelimit", "never"),
     "task is a number": with_value("headers.task", 7),
     "retries garbage": with_value("headers.retries", "many"),
@@ -179,6 +198,7 @@ WITHOUT_ID = {
     "envelope is no text": lambda _: b"\xff\xfe\x00",
     "envelope is empty": lambda _: b"",
     "id is a number": with_value("headers.id", 7),
+    "task is half a character, id too": whole_with_halves,
     "id is half a character": with_value("headers.id", "\ud800"),
 }
 ROWS = [
