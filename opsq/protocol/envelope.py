@@ -190,7 +190,7 @@ def _protocol_1_arguments(body: dict[str, Any]) -> tuple[list[Any], dict[str, An
 def _checked(args: Any, kwargs: Any, embed: Any) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:
     if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
         raise DecodeError("cannot read the message's body", why="args is no list or kwargs no mapping")
-    if not isinstance(embed, Mapping):
+    if not isinstance(embed, dict):
         raise DecodeError("cannot read the message's body", why="what follows (embed) is no mapping")
     return list(args), kwargs, embed
 
