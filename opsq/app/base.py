@@ -355,15 +355,14 @@ class App:
             if self.conf.task_always_eager:
                 warnings.warn(AlwaysEagerIgnored("task_always_eager has no effect on send_task"), stacklevel=2)
             task_type = dict.get(self._registry, name)
-            if task_type is not None:
-                options = {**task_type.call_options, **options}
         if countdown is not None:
             options["countdown"] = countdown
         if eta is not None:
             options["eta"] = eta
         task_id = self.publisher.send(name, args, kwargs, task_id, task_type, options)
         result = self.AsyncResult(task_id, task_name=name)
-        result.ignored = bool(options.get("ignore_result"))
+        ignored = options.get("ignore_result")
+        result.ignored = bool(task_type.ignore_result if ignored is None and task_type is not None else ignored)
         if add_to_parent and (parent := running_request()) is not None:
             parent.task.add_trail(result)
         return result

@@ -151,11 +151,11 @@ class Task(Generic[P, R]):
         shadow = shadow or self.shadow_name(args, kwargs, options)
         if self.app.conf.task_always_eager:
             return eager.apply_as_sent(self, args, kwargs, task_id, {"link": link, "link_error": link_error, **options})
-        if link is not None or link_error is not None:
-            options.update(link=link, link_error=link_error)
-        return self.app.send_task(  # type: ignore[no-any-return]
-            self.name, args, kwargs, task_id=task_id, task_type=self, shadow=shadow, **{**self.call_options, **options}
-        )
+        for name, value in (("link", link), ("link_error", link_error), ("shadow", shadow)):
+            if value is not None:
+                options[name] = value
+        result: AsyncResult = self.app.send_task(self.name, args, kwargs, task_id=task_id, task_type=self, **options)
+        return result
 
     @cached_property
     def check_arguments(self) -> Callable[..., None]:

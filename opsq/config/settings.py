@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from opsq.config.names import BY_NAME, canonical
-from opsq.config.sources import Layer, from_environment, warn_of_typing_errors
+from opsq.config.sources import ENVIRONMENT, Layer, from_environment, warn_of_typing_errors
 
 #: Settings whose default is the value of another one.
 FOLLOWS = {"task_default_exchange": "task_default_queue", "task_default_routing_key": "task_default_queue"}
@@ -27,6 +27,7 @@ class Settings(MutableMapping[str, Any]):
     _changes: dict[str, tuple[Any, str]]
     _layers: list[Layer]
     _merged: dict[str, tuple[Any, str]] | None
+    _cached: set[str]
 
     #: Grows with each change; who keeps values compares it.
     version: int
@@ -38,7 +39,7 @@ class Settings(MutableMapping[str, Any]):
         hidden.update(
             _flags={}, _changes={}, _layers=[], _merged=None, _load=load, _loaded=False, _lock=threading.RLock()
         )
-        hidden.update(version=0, namespace=namespace, _default_values={})
+        hidden.update(version=0, namespace=namespace, _default_values={}, _cached=set())
 
     def __getitem__(self, name: str) -> Any:
         return self._find(name)[0]
@@ -47,9 +48,13 @@ class Settings(MutableMapping[str, Any]):
         if name.startswith("_"):
             raise AttributeError(name)
         try:
-            return self._find(name)[0]
+            value = self._find(name)[0]
         except KeyError:
             raise AttributeError(f"there is no setting {name!r}") from None
+        if canonical(name, self.namespace) not in ENVIRONMENT:  # from now on an attribute, until something changes
+            self._cached.add(name)
+            vars(self)[name] = value
+        return value
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.put(name, value, "set in code")
@@ -165,4 +170,7 @@ class Settings(MutableMapping[str, Any]):
         return merged
 
     def _changed(self) -> None:
-        vars(self).update(_merged=None, version=self.version + 1)
+        hidden = vars(self)
+        while self._cached:
+            hidden.pop(self._cached.pop(), None)
+        hidden.update(_merged=None, version=self.version + 1)
