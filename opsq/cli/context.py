@@ -1,0 +1,96 @@
+"""What a command works with: the flags that all share; on demand the app, the broker, the state directory, the output.
+
+The parts are imported when they are first asked for: commands that need no app must not pay for one.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from opsq.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from opsq.app.base import App
+    from opsq.broker.broker import Broker
+    from opsq.cli.output import Output
+    from opsq.runtime.statedir import StateDir
+
+
+class Context:
+    """The flags of this command line, and what they lead to. `app`: one that exists already."""
+
+    def __init__(self, app: App | None = None) -> None:
+        self.flags: dict[str, Any] = {}
+        if app is not None:
+            self.__dict__["app"] = app
+
+    def take(self, name: str, value: Any) -> None:
+        """A flag that all commands share. Those that name places also hold for processes that are started."""
+        self.flags[name] = value
+        if name == "workdir":
+            _go_to(value)
+        elif name == "state_dir":
+            os.environ["OPSQ_STATE_DIR"] = os.path.abspath(value)
+        elif name == "config":
+            if value.endswith(".toml"):
+                os.environ["OPSQ_CONFIG"] = os.path.abspath(value)
+            else:
+                os.environ["CELERY_CONFIG_MODULE"] = value
+
+    @property
+    def app_spec(self) -> str | None:
+        """What `-A` says."""
+        return self.flags.get("app")
+
+    @cached_property
+    def app(self) -> App:
+        """The app that is meant, with the flags in its settings; opsq's own small one when none is named."""
+        from opsq.app.discovery import find_app
+
+        return self.with_flags(find_app(self.app_spec))
+
+    def with_flags(self, app: App) -> App:
+        """Let the flags win over the app's settings."""
+        for flag, setting in (("broker", "broker_url"), ("result_backend", "result_backend")):
+            if flag in self.flags:
+                app.conf.put_flag(setting, self.flags[flag], f"--{flag.replace('_', '-')}")
+        return app
+
+    @property
+    def broker(self) -> Broker:
+        """The broker of the app."""
+        return self.app.broker
+
+    @cached_property
+    def state_dir(self) -> StateDir:
+        """The state directory of this project."""
+        from opsq.runtime.statedir import find
+
+        return find(self.flags.get("state_dir"))
+
+    @cached_property
+    def out(self) -> Output:
+        """Where data and talk go."""
+        from opsq.cli.output import Output
+
+        flags = self.flags
+        return Output(
+            json=bool(flags.get("json")),
+            plain=bool(flags.get("plain")),
+            color=not flags.get("no_color"),
+            quiet=bool(flags.get("quiet")),
+        )
+
+
+def _go_to(folder: str) -> None:
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise UsageError(f"cannot work in {folder}", why=(error.strerror or str(error)).lower()) from None
+
+
+pass_context = click.make_pass_decorator(Context, ensure=True)

@@ -1,0 +1,141 @@
+"""`opsq`: the table of commands, and one group that loads a command when it is called.
+
+Importing this must stay cheap: `opsq --help` imports click and no command.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, NamedTuple
+
+import click
+
+from opsq._version import __version__
+from opsq.cli import errors
+from opsq.cli.context import Context
+from opsq.cli.params import Group, add_options, global_options
+
+
+class Entry(NamedTuple):
+    """Where a command is, and its line in `opsq --help`."""
+
+    target: str
+    help: str
+
+
+_PROGRAMS = "opsq.cli.commands.programs"
+
+#: Heading -> commands, in the order of `opsq --help`.
+SECTIONS: dict[str, dict[str, Entry]] = {
+    "Run and supervise": {
+        "up": Entry(f"{_PROGRAMS}:up", "Start what this project needs, and keep it running."),
+        "down": Entry(f"{_PROGRAMS}:down", "Stop everything that `up` started."),
+        "status": Entry(f"{_PROGRAMS}:status", "What runs, and since when."),
+        "start": Entry(f"{_PROGRAMS}:start", "Start programs."),
+        "stop": Entry(f"{_PROGRAMS}:stop", "Stop programs."),
+        "restart": Entry(f"{_PROGRAMS}:restart", "Stop and start programs."),
+        "signal": Entry(f"{_PROGRAMS}:signal", "Send a signal to programs."),
+        "logs": Entry(f"{_PROGRAMS}:logs", "What programs wrote."),
+    },
+    "The processes": {
+        "worker": Entry("opsq.cli.commands.worker:worker", "Run tasks, in the foreground."),
+    },
+    "Look": {
+        "queues": Entry("opsq.cli.commands.queues:queues", "What waits: depth, age, consumers; peek, purge."),
+        "tasks": Entry("opsq.cli.commands.tasks:tasks", "The app's tasks, and what runs now."),
+        "results": Entry("opsq.cli.commands.results:results", "What came of a task."),
+        "dead": Entry("opsq.cli.commands.dead:dead", "Messages that failed for good; show, requeue, drop."),
+        "workers": Entry("opsq.cli.commands.workers:workers", "The workers that are alive."),
+    },
+    "Act": {
+        "run": Entry("opsq.cli.commands.run:run", "Run a task."),
+    },
+    "Set up": {
+        "init": Entry("opsq.cli.commands.init:init", "Write an opsq.toml and a first tasks.py."),
+        "config": Entry("opsq.cli.commands.config:config", "Every setting, and where it comes from."),
+    },
+}
+COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
+
+EXAMPLES = """
+opsq up
+opsq status
+opsq -A proj worker -Q mail -c 4
+opsq run task proj.tasks.add '[2, 3]' --wait
+"""
+
+
+class Main(Group):
+    """The top: commands by the table, loaded when they are called. All options go to the command."""
+
+    keeps_own = False
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """All names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Load a command and let it take the options that all have."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, attribute = entry.target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        add_options(command, SHARED)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The commands under their headings; none is loaded for this."""
+        for heading, section in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, entry.help) for name, entry in section.items()], col_max=12)
+
+
+def _take(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value is not None:
+        ctx.ensure_object(Context).take(str(param.name), value)
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"opsq {__version__}")
+        ctx.exit()
+
+
+SHARED = global_options(_take)
+VERSION = click.Option(
+    ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
+
+cli = Main(
+    "opsq",
+    params=[*SHARED, VERSION],
+    examples=EXAMPLES,
+    help="A task queue that speaks Celery's protocol over Redis, with its supervisor. "
+    "Options may stand before or after the command.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line of this process and exit."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv, Context()))
+
+
+def run_for_app(app: Any, argv: list[str] | None = None) -> int:
+    """Run the command line for an app that exists already (`app.start()`); returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        words = words[1:]  # Celery's programs hand over sys.argv whole
+    return run(words, Context(app))
+
+
+def run(argv: list[str], context: Context) -> int:
+    """Run a command line; every mistake becomes a sentence and an exit code."""
+    return errors.guard(lambda: _invoke(argv, context), json="--json" in argv)
+
+
+def _invoke(argv: list[str], context: Context) -> None:
+    with cli.make_context("opsq", list(argv) or ["--help"], obj=context) as ctx:
+        cli.invoke(ctx)
