@@ -22,7 +22,8 @@ _HOMES: dict[str, str] = {
             *("AlreadyRegistered", "BackendError", "BackendGetMetaError", "BackendStoreError", "ChordError"),
             *("Ignore", "ImproperlyConfigured", "IncompleteStream", "InvalidTaskError", "MaxRetriesExceededError"),
             *("NotRegistered", "QueueNotFound", "Reject", "Retry", "SecurityError", "TaskError", "TaskPredicate"),
-            *("TaskRevokedError", "TimeoutError", "WorkerShutdown", "WorkerTerminate"),
+            *("TaskRevokedError", "TimeoutError", "WorkerShutdown", "WorkerTerminate", "CeleryError", "CeleryWarning"),
+            *("AlwaysEagerIgnored", "DuplicateNodenameWarning", "FixupWarning", "NotConfigured"),
         ),
         _CELERY,
     ),
@@ -32,10 +33,11 @@ _HOMES: dict[str, str] = {
 def to_data(error: BaseException) -> dict[str, Any]:
     """What is stored of an exception: its class, module and arguments (by `repr` where JSON cannot hold them)."""
     kind = type(error)
-    module = kind.__module__
+    name, module = kind.__qualname__, kind.__module__
     if module == exceptions.__name__:
-        module = _HOMES.get(kind.__name__, module)
-    return {"exc_type": kind.__qualname__, "exc_message": _writable(error.args), "exc_module": module}
+        name = "CeleryError" if kind is exceptions.OpsqError else name
+        module = _HOMES.get(name, module)
+    return {"exc_type": name, "exc_message": _writable(error.args), "exc_module": module}
 
 
 def _writable(args: tuple[Any, ...]) -> list[Any]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.kombu_peer import Kombu
 from support.peer import PeerError
 
+from opsq import exceptions
 from opsq.exceptions import EncodeError
 from opsq.protocol import codec, compression, failure, jsontypes
 
@@ -74,3 +75,13 @@ def test_each_decompresses_what_the_other_has_compressed(kombu: Kombu, name: str
 def test_an_exception_is_stored_as_celery_stores_it(kombu: Kombu, error: BaseException) -> None:
     ours = jsontypes.loads(jsontypes.dumps(failure.to_data(error)))
     assert ours == kombu.stored_failure(error)
+
+
+def test_our_exceptions_are_stored_under_the_modules_that_celery_keeps_them_in(kombu: Kombu) -> None:
+    ours = {name: kind for name, kind in vars(exceptions).items() if isinstance(kind, type)}
+    homes = kombu.homes([name for name, kind in ours.items() if issubclass(kind, BaseException)])
+    assert len(homes) > 30
+    for name, home in homes.items():
+        data = failure.to_data(ours[name].__new__(ours[name]))
+        assert (data["exc_type"], data["exc_module"]) == (name, home)
+        assert type(failure.from_data({**data, "exc_message": ["x"]})) is ours[name]

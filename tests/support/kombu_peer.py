@@ -46,6 +46,11 @@ class Kombu(Peer):
         answer: bytes = self.ask("decompress", data, name)
         return answer
 
+    def homes(self, names: list[str]) -> dict[str, str]:
+        """The modules of the exceptions that Celery and kombu have under these names."""
+        answer: dict[str, str] = self.ask("homes", names)
+        return answer
+
     def stored_failure(self, error: BaseException) -> dict[str, Any]:
         """What Celery's Redis backend stores of an exception."""
         answer: dict[str, Any] = self.ask("stored_failure", error)
@@ -61,7 +66,19 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         backend = Celery(backend="redis://localhost").backend
         return json.loads(backend.encode(backend.prepare_exception(error)))
 
+    def homes(names: list[str]) -> dict[str, str]:
+        import celery.exceptions
+        import kombu.exceptions
+
+        return {
+            name: getattr(module, name).__module__
+            for name in names
+            for module in (kombu.exceptions, celery.exceptions)
+            if hasattr(module, name)
+        }
+
     return {
+        "homes": homes,
         "dumps": json.dumps,
         "loads": json.loads,
         "encode": serialization.dumps,
