@@ -83,9 +83,10 @@ class Consumer:
         self._keys = [
             key
             for queue, store in zip(self.queues, self.stores, strict=True)
-            for key in (store, key_prefix + keys.consumers(queue), key_prefix + keys.paused(queue))
+            for key in (store, key_prefix + keys.paused(queue))
         ] + self.lists
         self._count = len(self._keys)
+        self._registries = [key_prefix + keys.consumers(queue) for queue in self.queues]
         self._number = 1
         self._served = 0
         self._sent: list[tuple[Any, ...]] = []
@@ -212,7 +213,7 @@ class Consumer:
         self._served = (self._served + 1) % len(self.queues)
         return (
             *("EVALSHA", TURN.sha, self._count, *self._keys, len(self.queues), want, self._number, self.name),
-            *(self._results_db, self._db, self._served, guard, *counted, *rest),
+            *(self._results_db, self._db, self._served, guard, *self._registries, *counted, *rest),
         )
 
     def _read(self, answer: Any, number: int) -> Turn:

@@ -265,13 +265,14 @@ class Leases(threading.Thread):
     def _promotions(self) -> list[Sequence[Any]]:
         """For each queue: move what is due, and ask to be told when the delayed set changes."""
         commands: list[Sequence[Any]] = []
-        suffixes = ["" if step == 0 else str(step) for step in keys.PRIORITY_STEPS]
         for name in self.post.queues:
-            lists = [self.post.key_prefix + key for key in keys.priority_lists(name)]
+            lists: list[Any] = []
+            for step in keys.PRIORITY_STEPS:
+                lists += ("" if step == 0 else step, self.post.key_prefix + keys.priority_list(name, step))
             if self._tracks:
                 commands.append(("CLIENT", "CACHING", "YES"))
             delayed = self.post.key_prefix + keys.delayed(name)
-            commands.append(self._call(PROMOTE, [delayed, *lists], [PROMOTE_MOST, *suffixes]))
+            commands.append(self._call(PROMOTE, [delayed], [PROMOTE_MOST, *lists]))
         self._noticed = False
         return commands
 

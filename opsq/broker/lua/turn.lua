@@ -1,10 +1,12 @@
 -- turn: settle what a consumer has finished, then lease up to N more messages, in one step.
 --
--- KEYS  for each of Q queues: its in-flight store of this consumer, its registry of consumers, its pause key;
+-- KEYS  for each of Q queues: its in-flight store of this consumer, its pause key;
 --       then the source lists: the first priority of all queues, then the second of all, ...
 -- ARGV  1 Q  2 N  3 number of the first leased message  4 consumer
 --       5 database of the results, '' = this one  6 this connection's database  7 which queue is served first (0..Q-1)
 --       8 '' or 'expired': act only if the consumer's lease has run out (a peer takes over)
+--       then each queue's registry of consumers (not among KEYS: servers up to 7.0 arm the notice for every key that is
+--       named there, and an idle consumer must not be woken by the renewals of the registry)
 --       then for each queue: how many messages are only to be removed, and their numbers;
 --       then for each other finished message: queue (1..Q), number, count of writes, and the writes:
 --         R key ttl bytes           a result: stored for ttl seconds (0 = for ever) and announced
@@ -32,15 +34,15 @@ if ARGV[8] == 'expired' then
   local now = redis.call('TIME')
   now = now[1] * 1000 + math.floor(now[2] / 1000)
   for q = 1, Q do
-    local deadline = redis.call('ZSCORE', KEYS[3 * q - 1], consumer)
+    local deadline = redis.call('ZSCORE', ARGV[8 + q], consumer)
     if deadline and tonumber(deadline) >= now then return 'alive' end
   end
 end
 
 -- The first write is a removal: a full Redis then lets the script through, and it can drain.
-for q = 1, Q do redis.call('HDEL', KEYS[3 * q - 2], '-') end
+for q = 1, Q do redis.call('HDEL', KEYS[2 * q - 1], '-') end
 
-local at, gone = 9, {}
+local at, gone = 9 + Q, {}
 for q = 1, Q do
   gone[q] = {}
   local n = tonumber(ARGV[at])
@@ -93,7 +95,7 @@ end
 while at <= #ARGV do
   local q, field, count = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
   local i = at + 3
-  local here = redis.call('HEXISTS', KEYS[3 * q - 2], field) == 1
+  local here = redis.call('HEXISTS', KEYS[2 * q - 1], field) == 1
   local trouble = here and wrong_type(i, count)
   for _ = 1, count do
     if here and not trouble then
@@ -114,30 +116,29 @@ end
 for q = 1, Q do
   local fields = gone[q]
   for k = 1, #fields, 500 do
-    redis.call('HDEL', KEYS[3 * q - 2], unpack(fields, k, math.min(k + 499, #fields)))
+    redis.call('HDEL', KEYS[2 * q - 1], unpack(fields, k, math.min(k + 499, #fields)))
   end
 end
 
--- Looked at only when there is something to lease: an idle consumer that is told of every key it reads must not be woken
--- by the renewals of the registry.
+-- Looked at only when there is something to lease: what an empty turn reads arms its notice.
 local known = {}
 local function registered(q)
   if known[q] == nil then
-    known[q] = redis.call('ZSCORE', KEYS[3 * q - 1], consumer) ~= false
+    known[q] = redis.call('ZSCORE', ARGV[8 + q], consumer) ~= false
     if not known[q] then unregistered = 1 end
   end
   return known[q]
 end
 
 local open = {}
-for q = 1, Q do open[q] = redis.call('EXISTS', KEYS[3 * q]) == 0 end
+for q = 1, Q do open[q] = redis.call('EXISTS', KEYS[2 * q]) == 0 end
 
-local steps, turn = (#KEYS - 3 * Q) / Q, tonumber(ARGV[7])
+local steps, turn = (#KEYS - 2 * Q) / Q, tonumber(ARGV[7])
 for step = 0, steps - 1 do
   for j = 0, Q - 1 do
     local q = (turn + j) % Q + 1
     local index = step * Q + q
-    local list = KEYS[3 * Q + index]
+    local list = KEYS[2 * Q + index]
     local have = want > 0 and open[q] and redis.call('LLEN', list) or 0
     while have > 0 and want > 0 and registered(q) do
       local part = redis.call('RPOP', list, math.min(have, want, 500))
@@ -148,7 +149,7 @@ for step = 0, steps - 1 do
         flat[2 * k] = part[k]
         number = number + 1
       end
-      redis.call('HSET', KEYS[3 * q - 2], unpack(flat))
+      redis.call('HSET', KEYS[2 * q - 1], unpack(flat))
       leased[#leased + 1] = index
       leased[#leased + 1] = part
       want = want - #part
@@ -158,5 +159,5 @@ for step = 0, steps - 1 do
 end
 
 local held = 0
-for q = 1, Q do held = held + redis.call('HLEN', KEYS[3 * q - 2]) end
+for q = 1, Q do held = held + redis.call('HLEN', KEYS[2 * q - 1]) end
 return { failed, leased, held, unregistered }
