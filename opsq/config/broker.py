@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from opsq.config.names import BY_NAME
 from opsq.config.settings import DEFAULT, Settings
 from opsq.exceptions import BrokerError, ImproperlyConfigured
 
@@ -150,8 +149,3 @@ def _tls_word(value: Any) -> str:
     """`ssl.CERT_NONE` as redis-py writes it in a URL; paths and words stay."""
     name = getattr(value, "name", None)
     return str(name).removeprefix("CERT_").lower() if name else str(value)
-
-
-def is_secret(name: str, value: Any) -> bool:
-    """Whether a setting's value must not be shown as it is."""
-    return name in BY_NAME and any(word in name for word in ("password", "secret", "_key")) and bool(value)

@@ -1,0 +1,96 @@
+"""`opsq config`: what is set, to what, and by whom."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from opsq.cli.context import Context, pass_context
+from opsq.cli.output import Column
+from opsq.cli.params import command
+from opsq.exceptions import UsageError
+
+EXAMPLES = """
+opsq -A proj config
+opsq config --all
+opsq -A proj config broker_url task_acks_late
+opsq -A proj config --json
+"""
+
+_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|API_?KEY|SIGNATURE|security_key", re.IGNORECASE)
+_HIDDEN = "********"
+COLUMNS = (
+    Column("name", "SETTING"),
+    Column("value", "VALUE", cut="end"),
+    Column("source", "FROM", cut="start"),
+    Column("standing", "EFFECT", extra=True),
+)
+
+
+@command(EXAMPLES)
+@click.argument("names", nargs=-1, metavar="[SETTING]...")
+@click.option("--all", "everything", is_flag=True, help="Also settings that have their default.")
+@pass_context
+def config(context: Context, names: tuple[str, ...], everything: bool) -> None:
+    """Show the settings that are not the default (or those that are named), their values, and who set them.
+
+    Passwords are hidden.
+    """
+    from opsq.config.names import BY_NAME, canonical
+
+    conf = context.app.conf
+    wanted = [canonical(name, conf.namespace) or _unknown(name) for name in names]
+    if not wanted:
+        found = _found_by_itself(context.app)
+        wanted = sorted({*BY_NAME} if everything else {*(name for name in conf.changed() if name in BY_NAME), *found})
+    rows = [_row(context.app, name) for name in wanted]
+    shown = rows if context.out.json else [{**row, "value": _text(row["value"])} for row in rows]
+    context.out.table("settings", COLUMNS, shown, empty="every setting has its default")
+
+
+def _unknown(name: str) -> str:
+    from opsq.config.names import BY_NAME, BY_OLD_NAME
+
+    near = difflib.get_close_matches(name, [*BY_NAME, *BY_OLD_NAME], 3)
+    raise UsageError(f"there is no setting {name!r}", hint=f"did you mean {' or '.join(near)}?" if near else "")
+
+
+def _row(app: Any, name: str) -> dict[str, Any]:
+    from opsq.config.names import BY_NAME
+
+    value, source = _found_by_itself(app).get(name) or (app.conf[name], app.conf.source_of(name))
+    return {"name": name, "value": masked(name, value), "source": source, "standing": BY_NAME[name].standing}
+
+
+def _found_by_itself(app: Any) -> dict[str, tuple[Any, str]]:
+    """The broker that nobody configured, if a private one answers."""
+    from opsq.app.home import private_redis
+    from opsq.config.broker import BROKER_SETTINGS, PRIVATE
+
+    if any(app.conf[name] is not None for name in BROKER_SETTINGS):
+        return {}
+    url = private_redis(app.home)
+    return {"broker_url": (url, PRIVATE)} if url is not None else {}
+
+
+def masked(name: str, value: Any) -> Any:
+    """The value without secrets: by the name it has, in URLs, and in mappings."""
+    from opsq.datastore.connection import masked as masked_url
+
+    if value and _SECRET.search(name):
+        return _HIDDEN
+    if isinstance(value, Mapping):
+        return {key: masked(str(key), inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked("", inner) for inner in value]
+    if isinstance(value, str) and "://" in value:
+        return ";".join(masked_url(part) for part in value.split(";"))
+    return value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
