@@ -101,7 +101,8 @@ class Retry(TaskPredicate):
     ) -> None:
         self.message = message
         if isinstance(exc, str):
-            self.exc, self.excs = None, exc
+            self.exc: BaseException | None = None
+            self.excs: str | None = exc
         else:
             self.exc, self.excs = exc, repr(exc) if exc is not None else None
         self.when, self.is_eager, self.sig = when, is_eager, sig

@@ -1,4 +1,4 @@
-"""Signals: something happens, those who connected are told. The signals that exist so far have Celery's names and arguments.
+"""Signals: something happens, those who connected are told. Their names and arguments are Celery's.
 
 A receiver that raises is logged and does not disturb the others. Who sends checks `receivers` first, so that a signal
 without receivers costs nothing.

@@ -81,7 +81,7 @@ class Broker:
                 raise self._failed(error) from error
 
     def publish_many(self, messages: Iterable[Outgoing]) -> None:
-        """Put messages into their queues in one pipeline, in order. Raises OperationalError; then some may have gone."""
+        """Put messages into their queues in one pipeline, in order. OperationalError: some may have gone."""
         pipe = self.client.pipeline(transaction=False)
         for message in messages:
             self._announce(message.queue)
@@ -119,7 +119,7 @@ class Broker:
         return [message.raw, due, delayed_member(message.raw, message.priority), "1" if again else ""]
 
     def _announce(self, queue: str) -> None:
-        """Once for each queue and process: write its binding as Celery's clients do, and add it to our set of queues."""
+        """Once for each queue and process: write its binding as Celery does, and add it to our set of queues."""
         known = (id(self.client), queue)
         if known in self._announced:
             return

@@ -136,7 +136,7 @@ class Consumer:
     # -- turns ------------------------------------------------------------------------------------------------------
 
     def send(self, settlements: Iterable[Settlement], want: int, armed: bool = False) -> None:
-        """Send a turn; its answer is read by `receive`. `armed`: ask for a notice when the lists it saw empty change."""
+        """Send a turn; `receive` reads its answer. `armed`: ask for a notice when the lists it saw empty change."""
         arguments = self._arguments(settlements, want, "")
         self._sent.append((arguments, self._number, armed))
         self._number += STRIDE

@@ -209,7 +209,7 @@ def _plain_reason(error: Exception, text: str) -> str:
     while seen is not None:
         if isinstance(seen, socket.gaierror):
             return "the host name is not known"
-        if isinstance(seen, TimeoutError) or isinstance(seen, redis.exceptions.TimeoutError):
+        if isinstance(seen, TimeoutError | redis.exceptions.TimeoutError):
             return "no answer in time"
         if isinstance(seen, OSError) and seen.strerror:
             return seen.strerror.lower()

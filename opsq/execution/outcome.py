@@ -22,8 +22,8 @@ class FollowUp:
 class Outcome:
     """The end of one run.
 
-    `record` is the result as it is stored, None when none is to be. `dead` is the reason for the dead letters, if it goes
-    there; `requeue` puts the message back. `runtime_s` is the time the task's function took.
+    `record` is the result as it is stored, None when none is to be. `dead` is the reason if it goes to the dead
+    letters; `requeue` puts the message back. `runtime_s` is the time the task's function took.
     """
 
     state: str

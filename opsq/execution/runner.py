@@ -1,4 +1,4 @@
-"""One message becomes one Outcome: resolve, decode, guard, call, judge. Touches neither Redis nor the process around it.
+"""One message becomes one Outcome: resolve, decode, guard, call, judge. Touches neither Redis nor processes.
 
 Built for the hot path: what is known of a task is looked up once (`Plan`), what a message does not need is not read.
 """

@@ -1,4 +1,4 @@
-"""A worker from an app's settings and the wishes of the command line: what `worker.Worker` needs, decided once at start."""
+"""A worker from an app's settings and the wishes of the command line: all that is decided once at start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from redis.exceptions import NoPermissionError, RedisError
 
@@ -20,7 +20,7 @@ from opsq.execution.runner import Runner
 from opsq.protocol import codec
 from opsq.runtime.logs import Buffered
 from opsq.worker.child import Setup
-from opsq.worker.settle import Settler
+from opsq.worker.settle import Results, Settler
 from opsq.worker.successor import Judge
 from opsq.worker.worker import Plan, Worker
 
@@ -91,18 +91,12 @@ def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Wo
     prefix = app.broker.key_prefix
     _check_broker(url, node, prefix)
     backend = app.backend
-    results_db = _results_db(url, backend)
+    results = _results(url, backend)
     accept = codec.accepted(app.conf.accept_content)
     runner = Runner(app.tasks, accept, node, backend.record if backend.keeps_results else None)
 
     def settler(names: list[str]) -> Settler:
-        return Settler(
-            names,
-            key_prefix=prefix,
-            result_prefix=backend.key_prefix,
-            ttl_s=backend.ttl_s,
-            results_db=results_db,
-        )
+        return Settler(names, results, prefix)
 
     worker_id = f"{node}:{uuid.uuid4().hex[:8]}"
     pool = wishes.pool or app.conf.worker_pool or "prefork"
@@ -117,11 +111,10 @@ def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Wo
         most_tasks=app.conf.worker_max_tasks_per_child or 0,
         most_memory_kib=app.conf.worker_max_memory_per_child or 0,
         waiting_lock=folder / f"{worker_id.rpartition(':')[2]}.waiting",
-        results_db=results_db,
         pool=pool,
     )
     plan = Plan(setup, _concurrency(app, wishes, pool), folder, __version__, socket.gethostname())
-    return Worker(plan, app, Judge(runner, settler, backend), settler(queues), accept, buffer)
+    return Worker(plan, app, Judge(runner, settler), settler(queues), accept, buffer)
 
 
 def _concurrency(app: Any, wishes: Wishes, pool: str) -> int:
@@ -160,18 +153,18 @@ def _check_broker(url: str, node: str, prefix: str) -> None:
                 )
         except (RedisError, ValueError):
             logger.debug("the server does not say its version")
-        alive = [name.decode() for name in redis.zrange(prefix + keys.WORKERS, 0, -1)]
+        alive = [name.decode() for name in cast(list[bytes], redis.zrange(prefix + keys.WORKERS, 0, -1))]
     if any(name.rpartition(":")[0] == node for name in alive):
         logger.warning("another worker goes by the name %s, or did until a moment ago; that does no harm", node)
 
 
-def _results_db(url: str, backend: Any) -> int | None:
-    """The database of the results if they are on the broker's own server, by comparing its `run_id`; else None.
+def _results(url: str, backend: Any) -> Results:
+    """Whether the turn can store results: it can if they are on the broker's own server, by comparing its `run_id`.
 
     Where INFO is refused, only the same host and port are the same server.
     """
     if not backend.keeps_results:
-        return None
+        return Results()
     where, results = connection.parse_url(url), connection.parse_url(backend.url)
     try:
         ids = [connection.client(each).info("server")["run_id"] for each in (url, backend.url)]
@@ -180,4 +173,5 @@ def _results_db(url: str, backend: Any) -> int | None:
         same = where.address == results.address
     except RedisError as error:
         raise connection.explain(error, backend.url) from error
-    return results.db if same else None
+    database = results.db if same else None
+    return Results(backend.key_prefix, backend.ttl_s, database, backend.store_records)

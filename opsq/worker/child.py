@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from opsq import signals
-from opsq.broker.consumer import Consumer, Settlement
+from opsq.broker.consumer import Consumer
 from opsq.exceptions import SoftTimeLimitExceeded
 from opsq.execution.context import Context
 from opsq.execution.runner import Runner
@@ -46,7 +46,6 @@ class Setup:
     most_tasks: int
     most_memory_kib: int
     waiting_lock: Path
-    results_db: int | None
     pool: str
 
 
@@ -118,14 +117,14 @@ def _line(means: Means, index: int) -> Line:
             setup.url,
             setup.queues,
             consumer_name(setup.worker_id, index),
-            results_db=setup.results_db,
+            results_db=means.settler.results.database,
             key_prefix=setup.key_prefix,
         ),
         runner=runner,
         settler=means.settler,
         waiting=waiting,
         lines=Lines(means.buffer),
-        ports=Ports(_store_first(means), lambda message: _store_started(means, message), means.call_parent),
+        ports=Ports(lambda message: _store_started(means, message), means.call_parent),
         prefetch=setup.prefetch,
         most_tasks=setup.most_tasks,
         most_memory_kib=setup.most_memory_kib,
@@ -153,23 +152,6 @@ def _record(backend: Any) -> Callable[[Context, str, Any, str | None], bytes] | 
     return backend.record if backend is not None and backend.keeps_results else None
 
 
-def _store_first(means: Means) -> Callable[[list[Settlement]], None] | None:
-    """Results of another server are stored before the turn; the turn then only removes."""
-    if means.setup.results_db is not None or _record(means.backend) is None:
-        return None
-
-    def store(settlements: list[Settlement]) -> None:
-        results = []
-        for settlement in settlements:
-            if settlement.count and settlement.writes[0] == "R":
-                results.append(settlement.writes[1:4])
-                settlement.writes, settlement.count = settlement.writes[4:], settlement.count - 1
-        if results:
-            means.backend.store_records(results)
-
-    return store
-
-
 def _store_started(means: Means, message: Envelope) -> None:
     """`track_started`: say that the task runs, by whom."""
     record = _record(means.backend)
@@ -177,7 +159,7 @@ def _store_started(means: Means, message: Envelope) -> None:
         return
     request = Context.of(message, None, means.setup.node)
     data = record(request, STARTED, {"pid": os.getpid(), "hostname": means.setup.node}, None)
-    means.backend.store_records([(means.settler.result_key(message.headers.id), means.settler.ttl_s, data)])
+    means.backend.store_records([means.settler.result(message.headers.id, data)[1:]])
 
 
 def leave(status: int) -> None:

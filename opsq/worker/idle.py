@@ -1,7 +1,7 @@
 """How a child without work waits: for its turn at the worker's waiting lock, then on its socket for a notice.
 
-One child of a worker waits at the broker, the others wait for it: a push then wakes one waiter a worker, not one a child.
-The lock is a flock, which the kernel frees when its holder dies. SIGUSR1 ends either wait (`Woken`).
+One child of a worker waits at the broker, the others wait for it: a push then wakes one waiter a worker, not one a
+child. The lock is a flock, which the kernel frees when its holder dies. SIGUSR1 ends either wait (`Woken`).
 """
 
 from __future__ import annotations

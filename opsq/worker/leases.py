@@ -1,7 +1,7 @@
-"""The worker's thread at the broker: renews the leases of all children, rescues what the dead held, promotes what is due.
+"""The worker's thread at the broker: renews its leases, rescues what the dead held, promotes what is due.
 
-One pipeline every third of the lease is all that an idle worker sends besides its waiter's turn. The same thread does what
-else the parent wants of Redis (`submit`), so the parent itself never waits for it.
+One pipeline every third of the lease is all that an idle worker sends besides its waiter's turn. The same thread does
+what else the parent wants of Redis (`submit`), so the parent itself never waits for it.
 """
 
 from __future__ import annotations
@@ -325,7 +325,9 @@ class Leases(threading.Thread):
     def make_consumer(self, queues: list[str], name: str) -> Consumer:
         """A line to the broker in somebody's name."""
         settler = self.judge.make_settler(queues)
-        return Consumer(self.post.url, queues, name, results_db=settler.results_db, key_prefix=self.post.key_prefix)
+        return Consumer(
+            self.post.url, queues, name, results_db=settler.results.database, key_prefix=self.post.key_prefix
+        )
 
     def _take_over(self, name: str, queues: list[str]) -> None:
         consumer = self.make_consumer(queues, name)

@@ -1,8 +1,8 @@
 """One child's line: take, gate, run, hand back. The only place where the engine and the stores meet.
 
-A message is in the child's in-flight store until the turn that settles it. The next turn is sent before a full batch runs,
-so that Redis works while the tasks do. Any trouble with Redis ends in `_recover`: connect anew, settle again what was not
-confirmed (which writes nothing twice), and compare what is held with what is known.
+A message is in the child's in-flight store until the turn that settles it. The next turn is sent before a full batch
+runs, so that Redis works while the tasks do. Any trouble with Redis ends in `_recover`: connect anew, settle again what
+was not confirmed (which writes nothing twice), and compare what is held with what is known.
 """
 
 from __future__ import annotations
@@ -39,13 +39,10 @@ TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a line needs from outside.
-
-    `store_first` stores the results of settlements on another server before the turn (None: the turn does it);
-    `store_started` stores that a task has begun; `call_parent` makes the parent look at the time limits.
+    """What a line needs from outside: `store_started` stores that a task has begun, `call_parent` makes the parent look
+    at the time limits.
     """
 
-    store_first: Callable[[list[Settlement]], None] | None
     store_started: Callable[[Envelope], None]
     call_parent: Callable[[], None]
 
@@ -208,8 +205,7 @@ class Line:
         while self.finished:
             settlements.append(self.finished.popleft())
         self._unconfirmed.append(settlements)
-        if self.ports.store_first is not None:
-            self.ports.store_first(settlements)
+        self.settler.store_elsewhere(settlements)
         self.consumer.send(settlements, want)
 
     def _run_batch(self, count: int) -> None:
@@ -295,8 +291,7 @@ class Line:
         task_id = getattr(error, "task_id", None)
         if task_id and self.runner.record is not None:
             record = self.runner.record(Context(id=task_id), states.FAILURE, error, None)
-            stored = ("R", self.settler.result_key(task_id), self.settler.ttl_s, record)
-            settlement.writes, settlement.count = (*stored, *settlement.writes), 2
+            settlement.writes, settlement.count = (*self.settler.result(task_id, record), *settlement.writes), 2
         return settlement
 
     def _gate(self, held: Held, message: Envelope) -> Settlement | None:
@@ -320,7 +315,7 @@ class Line:
         return self.settler.outcome(held.queue, held.number, held.source, message, outcome)
 
     def soft_limit_reached(self) -> bool:
-        """Whether the parent says that the soft limit of the very message that runs has passed, and its code runs now."""
+        """Whether the parent says that the soft limit of the message that runs has passed, and its code runs now."""
         words = self.slot.words
         return self.runner.inside and words[slots.SOFT_NUMBER] == words[slots.CURRENT] != 0
 
@@ -330,7 +325,7 @@ class Line:
         return int(self.slot.words[slots.CURRENT])
 
     def _give_back(self) -> None:
-        """In the stall thread: settle what is finished and give back all that is not started, also what waits unread."""
+        """In the stall thread: settle what is finished, give back all that is not started, also what waits unread."""
         with self._io:
             try:
                 if self._unconfirmed:

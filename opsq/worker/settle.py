@@ -9,6 +9,8 @@ import base64
 import json
 import socket
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from opsq.broker.broker import delayed_member
@@ -25,30 +27,43 @@ MAX_DELIVERIES = 5
 HOST = socket.gethostname()
 
 
-class Settler:
-    """Makes settlements for the queues of one consumer. `ttl_s`: how long results are kept (0 = for ever).
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Where results go: their key prefix, how long they are kept (seconds, 0 = for ever), and who writes them.
 
-    `results_db`: their database on the broker's server, None when they are elsewhere or not kept.
+    `database`: their database on the broker's own server: the turn writes them. Else `store` does, before the turn:
+    it takes (key, seconds, bytes) of each.
     """
 
-    def __init__(
-        self,
-        queues: list[str],
-        *,
-        key_prefix: str = "",
-        result_prefix: str = "",
-        ttl_s: int = 86_400,
-        results_db: int | None = None,
-    ) -> None:
-        self.queues, self.key_prefix, self.results_db = queues, key_prefix, results_db
-        self.result_prefix, self.ttl_s = result_prefix, ttl_s
+    prefix: str = ""
+    ttl_s: int = 86_400
+    database: int | None = None
+    store: Callable[[list[tuple[str, int, bytes]]], None] | None = None
+
+
+class Settler:
+    """Makes settlements for the queues of one consumer."""
+
+    def __init__(self, queues: list[str], results: Results, key_prefix: str = "") -> None:
+        self.queues, self.results, self.key_prefix = queues, results, key_prefix
+
+    def store_elsewhere(self, settlements: list[Settlement]) -> None:
+        """Store the results of another server now; the turn that follows then only removes."""
+        store = self.results.store
+        if store is None or self.results.database is not None:
+            return
+        found = [each for each in settlements if each.count and each.writes[0] == "R"]
+        if found:
+            store([each.writes[1:4] for each in found])
+            for each in found:
+                each.writes, each.count = each.writes[4:], each.count - 1
 
     def outcome(self, queue: int, number: int, list_key: str, message: Envelope, outcome: Outcome) -> Settlement:
         """The end of a run: its result, what follows, and the dead letter if it is one."""
         writes: list[Any] = []
         count = 0
         if outcome.record is not None:
-            writes += ("R", self.result_key(message.headers.id), self.ttl_s, outcome.record)
+            writes += self.result(message.headers.id, outcome.record)
             count = 1
         for follow in outcome.follows:
             writes += self._follow(follow.queue, follow.raw, follow.priority, follow.due_ms)
@@ -95,9 +110,9 @@ class Settler:
         hash_key, index_key = self.key_prefix + keys.dead(name), self.key_prefix + keys.dead_index(name)
         return ("D", hash_key, index_key, record["id"], repr(now), json.dumps(record))
 
-    def result_key(self, task_id: str) -> str:
-        """Where a task's result is kept."""
-        return self.result_prefix + keys.result(task_id)
+    def result(self, task_id: str, record: bytes) -> tuple[Any, ...]:
+        """The write that stores a result."""
+        return ("R", self.results.prefix + keys.result(task_id), self.results.ttl_s, record)
 
     def _follow(self, queue: str, raw: bytes, priority: int, due_ms: int | None) -> tuple[Any, ...]:
         if due_ms is not None:

@@ -1,7 +1,7 @@
 """The mapped file of a worker: what each child runs and since when, and the page of facts that the parent tells them.
 
-Its pages outlive kill -9 of everybody (they are the kernel's), so whoever comes next knows what had been started. After a
-power cut the file does not count: it carries the boot id. The parent alone locks it, through a second open of the file.
+Its pages outlive kill -9 of everybody (they are the kernel's), so whoever comes next knows what had been started.
+After a power cut the file does not count: it carries the boot id. The parent alone locks it, through a second open of the file.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Slots:
 
     @classmethod
     def claim(cls, path: Path) -> Slots | None:
-        """The file of a worker that has gone, now locked by us; None while its parent lives, or when it is no such file."""
+        """The file of a worker that has gone, now locked by us; None while its parent lives, or for another file."""
         try:
             lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:

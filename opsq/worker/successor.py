@@ -108,6 +108,7 @@ def _settle(judge: Judge, consumer: Consumer, decide: Decide, act: Callable[[lis
         # The newest first: each goes to the head of its list, so the oldest ends up as the next one out.
         for number, raw in sorted(holding.items(), reverse=True):
             settlements.append(_one(settler, consumer, decide, queue, number, raw))
+    settler.store_elsewhere(settlements)
     for start in range(0, len(settlements), MOST):
         act(settlements[start : start + MOST])
     return len(settlements)

@@ -1,4 +1,4 @@
-"""Time limits: the parent reads from the slots what runs since when, interrupts at the soft limit and kills at the hard one.
+"""Time limits: the parent reads what runs since when, interrupts at the soft limit, kills at the hard one.
 
 While no task with a limit runs, nothing looks. The first one that begins calls (a word in the page, a byte in a pipe).
 """

@@ -13,14 +13,14 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from opsq import signals
 from opsq.runtime import notify
 from opsq.runtime.logs import Buffered
-from opsq.worker import child, children, slots, successor, watchdog
+from opsq.worker import child, slots, successor, watchdog
 from opsq.worker.child import Means, Setup
 from opsq.worker.children import Child, Children
 from opsq.worker.leases import Leases, Post
@@ -118,6 +118,8 @@ class Worker:
         descriptor, parent = (int(part) for part in link.split(":"))
         told = json.loads(facts)
         self._writer = told["writer"]
+        setup = replace(self.plan.setup, worker_id=told["id"], waiting_lock=Path(told["lock"]))
+        self.plan = replace(self.plan, setup=setup)
         self._table = Slots.attach(Path(told["slots"]))
         template.serve(socket.socket(fileno=descriptor), self._become_child, parent)
 
@@ -264,8 +266,9 @@ class Worker:
             self._new_template()
 
     def _new_template(self) -> None:
-        facts = json.dumps({"writer": self._writer, "slots": str(self._table.path), "id": self.plan.setup.worker_id})
-        self._children.exec_template(facts, [self._writer])
+        setup = self.plan.setup
+        facts = {"writer": self._writer, "slots": str(self._table.path), "id": setup.worker_id}
+        self._children.exec_template(json.dumps({**facts, "lock": str(setup.waiting_lock)}), [self._writer])
 
     def _replace_children(self) -> None:
         """SIGHUP: a fresh template with today's code; the children are replaced one by one."""
@@ -311,6 +314,7 @@ class Worker:
         self._leases.submit(self._sign_off)
         self._leases.end()
         self._leases.join(timeout=30.0)
+        self.plan.setup.waiting_lock.unlink(missing_ok=True)
         if not any(True for _ in self._table.used()):
             self._table.remove()
         signals.worker_shutdown.send(self)
@@ -371,6 +375,3 @@ def _how_it_ended(dead: Child, status: int | None) -> str:
         return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
     code = os.waitstatus_to_exitcode(status)
     return f"exited with code {code}" if code else ""
-
-
-__all__ = ["Plan", "Worker", "children"]

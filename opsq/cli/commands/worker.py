@@ -36,7 +36,14 @@ WITHOUT_EFFECT = {
     "executable": "it is for --detach",
 }
 #: Options that ask for what opsq never does, or always: nothing is to be said.
-SILENT = ("without_gossip", "without_mingle", "without_heartbeat", "heartbeat_interval", "optimization", "disable_prefetch")
+SILENT = (
+    "without_gossip",
+    "without_mingle",
+    "without_heartbeat",
+    "heartbeat_interval",
+    "optimization",
+    "disable_prefetch",
+)
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,17 +62,23 @@ OPTIONS = (
     click.option("-l", "--loglevel", metavar="LEVEL", default="warning", show_default=True, help="In any case."),
     click.option("-c", "--concurrency", metavar="N|auto", help="Children; default: the CPUs this process may use."),
     click.option("-P", "--pool", metavar="POOL", help="prefork (default) or solo."),
-    click.option("-Q", "--queues", multiple=True, callback=_names, metavar="LIST", help="Queues; default: all of the app."),
+    click.option(
+        "-Q", "--queues", multiple=True, callback=_names, metavar="LIST", help="Queues; default: all of the app."
+    ),
     click.option("-X", "--exclude-queues", multiple=True, callback=_names, metavar="LIST", help="Queues to leave out."),
     click.option("-I", "--include", multiple=True, callback=_names, metavar="LIST", help="More modules with tasks."),
     click.option("--time-limit", type=float, metavar="S", help="Hard time limit of a task, seconds."),
     click.option("--soft-time-limit", type=float, metavar="S", help="Soft time limit of a task, seconds."),
     click.option("--max-tasks-per-child", type=int, metavar="N", help="Replace a child after N tasks."),
     click.option("--max-memory-per-child", type=int, metavar="KIB", help="Replace a child that has grown beyond KIB."),
-    click.option("--prefetch-multiplier", type=int, metavar="N", help="Most messages in a child's hand; 0 = automatic."),
+    click.option(
+        "--prefetch-multiplier", type=int, metavar="N", help="Most messages in a child's hand; 0 = automatic."
+    ),
     click.option("--purge", "--discard", "purge", is_flag=True, help="Empty the queues first."),
     click.option("-f", "--logfile", metavar="FILE", help="Log there instead of to stderr."),
-    click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="One JSON object a line: json."),
+    click.option(
+        "--log-format", type=click.Choice(["text", "json"]), default="text", help="One JSON object a line: json."
+    ),
     click.option("--pidfile", metavar="FILE", help="Write the pid there; refuse if that process lives."),
     click.option("--uid", metavar="USER", help="Become this user."),
     click.option("--gid", metavar="GROUP", help="Become this group."),
@@ -141,10 +154,20 @@ def _change_process(given: dict[str, Any]) -> None:
     """umask, group and user, in this order: the last one takes the right to do the others."""
     if given["umask"]:
         os.umask(int(given["umask"], 8))
-    if given["gid"] or given["uid"]:
-        from opsq.runtime.spawn import become
+    if given["gid"]:
+        import grp
 
-        become(given["uid"], given["gid"])
+        group = given["gid"]
+        os.setgid(int(group) if group.isdigit() else grp.getgrnam(group).gr_gid)
+    if given["uid"]:
+        from opsq.runtime.spawn import run_as
+
+        who = run_as(given["uid"])
+        if who.uid is not None:
+            os.setgroups(who.groups or ())
+            if not given["gid"]:
+                os.setgid(who.gid or 0)
+            os.setuid(who.uid)
 
 
 def _configure(app: Any, given: dict[str, Any]) -> None:
@@ -231,7 +254,7 @@ def _purge(app: Any, queues: list[str]) -> None:
 
 def _banner(context: Context, app: Any, plan: Any) -> None:
     """What runs where, on stderr, unless quiet."""
-    if context.quiet:
+    if context.out.quiet:
         return
     from opsq.datastore.connection import masked
 
