@@ -18,6 +18,7 @@ from opsq._state import current_task as current_task
 from opsq.app import autodiscover, home
 from opsq.app.annotations import annotate
 from opsq.app.autoretry import add_autoretry
+from opsq.app.blame import broken
 from opsq.app.publisher import Publisher, running_request
 from opsq.app.registry import TaskRegistry
 from opsq.app.registry import shared_task as shared_task
@@ -29,7 +30,7 @@ from opsq.broker.broker import Broker
 from opsq.config import sources
 from opsq.config.broker import Found, resolve_broker, resolve_results
 from opsq.config.settings import Settings
-from opsq.exceptions import AlwaysEagerIgnored, CeleryWarning, ImproperlyConfigured
+from opsq.exceptions import AlwaysEagerIgnored, CeleryWarning, ImproperlyConfigured, OpsqError
 from opsq.result.single import AsyncResult
 from opsq.signals import Signal, import_modules
 
@@ -79,7 +80,7 @@ class App:
         )
         self.on_after_finalize, self.on_after_fork = Signal("app.on_after_finalize"), Signal("app.on_after_fork")
         self._config_source, self._config_silent = config_source, False
-        self.conf = Settings(self._load_settings, namespace)
+        self.conf = Settings(self._load_settings, namespace, self._settings_are_loaded)
         named = {"broker_url": broker, "result_backend": backend, "include": include}
         for name, value in {**(changes or {}), **named, **settings}.items():
             if value is not None and name not in _NOT_SETTINGS:
@@ -149,9 +150,10 @@ class App:
             except ImproperlyConfigured:
                 if not self._config_silent:
                     raise
-        layers += home.project_settings(self.home)
+        return layers + home.project_settings(self.home)
+
+    def _settings_are_loaded(self) -> None:
         self.on_after_configure.send(self, source=self.conf)
-        return layers
 
     def now(self) -> datetime:
         """Now, in the app's time zone."""
@@ -325,12 +327,19 @@ class App:
             self._import_related(packages, related_name)
 
     def import_tasks(self) -> None:
-        """Import every module that defines tasks, as a worker does when it starts."""
-        import_modules.send(self)
-        for packages, related in list(self._packages):
-            self._import_related(packages, related)
-        for names in (self.conf.imports, self.conf.include):
-            autodiscover.import_by_name(names)
+        """Import every module that defines tasks, as a worker does when it starts. Raises UsageError."""
+        try:
+            for _receiver, answer in import_modules.send(self):
+                if isinstance(answer, Exception):
+                    raise answer
+            for packages, related in list(self._packages):
+                self._import_related(packages, related)
+            for names in (self.conf.imports, self.conf.include):
+                autodiscover.import_by_name(names)
+        except OpsqError:
+            raise
+        except Exception as error:
+            raise broken("cannot import the tasks", error) from error
 
     def _import_related(self, packages: Any, related: str | None) -> None:
         found = packages() if callable(packages) else packages

@@ -6,17 +6,15 @@ import difflib
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from opsq.app.base import App
+from opsq.app.blame import broken
 from opsq.config import toml_file
 from opsq.exceptions import OpsqError, UsageError
-
-_OWN_CODE = str(Path(__file__).parents[1])
 
 
 def named_app(flag: str | None = None, start: Path | None = None) -> tuple[str, str] | None:
@@ -80,11 +78,11 @@ def _module_or_attribute(spec: str) -> Any:
         return importlib.import_module(spec)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{spec}.".startswith(f"{error.name}."):
-            raise _broken(spec, error) from error
+            raise broken(f"cannot load the app {spec!r}", error) from error
     except OpsqError:
         raise
     except Exception as error:
-        raise _broken(spec, error) from error
+        raise broken(f"cannot load the app {spec!r}", error) from error
     return _attribute(spec, _import(spec, parent), last)
 
 
@@ -94,11 +92,11 @@ def _import(spec: str, name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise _missing(spec, name, error.name) from None
-        raise _broken(spec, error) from error
+        raise broken(f"cannot load the app {spec!r}", error) from error
     except OpsqError:
         raise
     except Exception as error:
-        raise _broken(spec, error) from error
+        raise broken(f"cannot load the app {spec!r}", error) from error
 
 
 def _attribute(spec: str, module: ModuleType, path: str) -> Any:
@@ -138,11 +136,11 @@ def _app_in(module: ModuleType, spec: str) -> App | None:
                 return app
         except ModuleNotFoundError as error:
             if error.name != inner:
-                raise _broken(spec, error) from error
+                raise broken(f"cannot load the app {spec!r}", error) from error
         except OpsqError:
             raise
         except Exception as error:
-            raise _broken(spec, error) from error
+            raise broken(f"cannot load the app {spec!r}", error) from error
     for value in vars(module).values():
         if isinstance(value, App) or _is_of_celery(value):
             return _checked(spec, value)
@@ -183,29 +181,3 @@ def _missing(spec: str, name: str, missing: str) -> UsageError:
 def _modules_in(folder: Path) -> set[str]:
     files = {path.stem for path in folder.glob("*.py")}
     return files | {path.parent.name for path in folder.glob("*/__init__.py")}
-
-
-def _broken(spec: str, error: BaseException) -> UsageError:
-    """The app's own code failed when it was imported: what failed, and in which line."""
-    if isinstance(error, SyntaxError):
-        what = f"{error.msg} ({_short(error.filename)}, line {error.lineno})"
-    else:
-        place = _place(error)
-        words = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        what = words + (f" ({place})" if place else "")
-    return UsageError(f"cannot load the app {spec!r}", why=what)
-
-
-def _place(error: BaseException) -> str:
-    """The line of the program's code from which the error came."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(("<", _OWN_CODE)) and "importlib" not in frame.filename:
-            return f"{_short(frame.filename)}, line {frame.lineno}"
-    return ""
-
-
-def _short(filename: str | None) -> str:
-    if not filename:
-        return "?"
-    relative = os.path.relpath(filename)
-    return filename if relative.startswith("..") else relative

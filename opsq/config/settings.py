@@ -34,12 +34,16 @@ class Settings(MutableMapping[str, Any]):
     #: Prefix of names in a shared namespace: with "CELERY", `CELERY_TASK_SERIALIZER` is `task_serializer`.
     namespace: str | None
 
-    def __init__(self, load: Callable[[], list[Layer]] = list, namespace: str | None = None) -> None:
+    def __init__(
+        self,
+        load: Callable[[], list[Layer]] = list,
+        namespace: str | None = None,
+        when_loaded: Callable[[], None] = lambda: None,
+    ) -> None:
         hidden = vars(self)
-        hidden.update(
-            _flags={}, _changes={}, _layers=[], _merged=None, _load=load, _loaded=False, _lock=threading.RLock()
-        )
-        hidden.update(version=0, namespace=namespace, _default_values={}, _cached=set())
+        hidden.update(_flags={}, _changes={}, _layers=[], _merged=None, _default_values={}, _cached=set())
+        hidden.update(_load=load, _when_loaded=when_loaded, _loaded=False, _lock=threading.RLock())
+        hidden.update(version=0, namespace=namespace)
 
     def __getitem__(self, name: str) -> Any:
         return self._find(name)[0]
@@ -113,6 +117,7 @@ class Settings(MutableMapping[str, Any]):
                     vars(self).update(_loaded=False)
                     raise
                 self._changed()
+                self._when_loaded()
 
     def source_of(self, name: str) -> str:
         """Where the value of a setting comes from, in words."""

@@ -15,7 +15,7 @@ import pytest
 import opsq
 from opsq import App, Celery, Task, _state, current_app, current_task, shared_task
 from opsq.app.autodiscover import import_by_name, import_related
-from opsq.exceptions import AlwaysEagerIgnored, CeleryWarning, ImproperlyConfigured, NotRegistered
+from opsq.exceptions import AlwaysEagerIgnored, CeleryWarning, ImproperlyConfigured, NotRegistered, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -254,10 +254,11 @@ def test_a_configuration_may_be_missing_if_it_is_said(app: App, monkeypatch: pyt
 
 def test_signals_around_the_configuration(app: App) -> None:
     told: list[str] = []
+    app.config_from_object({"task_serializer": "yaml"})
     app.on_configure.connect(lambda **_: told.append("before"), weak=False)
     app.on_after_configure.connect(lambda source, **_: told.append(source.task_serializer), weak=False)
     assert app.conf.task_acks_late is False
-    assert told == ["before", "json"]
+    assert told == ["before", "yaml"]
 
 
 def test_annotations_change_tasks(app: App) -> None:
@@ -433,6 +434,9 @@ def test_an_error_inside_a_task_module_is_shown_and_a_missing_package_too() -> N
         import_related(["disc_c"], "tasks")
     with pytest.raises(ImproperlyConfigured, match="cannot import 'disc_nowhere', which autodiscover_tasks names"):
         import_related(["disc_nowhere"], "tasks")
+    app = App("t", include=["disc_c.tasks"], set_as_current=False)
+    with pytest.raises(UsageError, match=r"cannot import the tasks: .* 'nosuchthing' \(disc_c/tasks.py, line 1\)"):
+        app.import_tasks()
     assert import_related(["disc_b"], "tasks") == []
     assert len(import_related(["disc_b"], None)) == 1
 

@@ -43,11 +43,12 @@ def config(context: Context, names: tuple[str, ...], everything: bool) -> None:
     from opsq.config.names import BY_NAME, canonical
 
     conf = context.app.conf
-    wanted = [canonical(name, conf.namespace) or _unknown(name) for name in names]
+    found = _found_by_itself(context.app)
+    wanted = list(dict.fromkeys(canonical(name, conf.namespace) or _unknown(name) for name in names))
     if not wanted:
-        found = _found_by_itself(context.app)
-        wanted = sorted({*BY_NAME} if everything else {*(name for name in conf.changed() if name in BY_NAME), *found})
-    rows = [_row(context.app, name) for name in wanted]
+        changed = {name for name in conf.changed() if name in BY_NAME}
+        wanted = sorted({*BY_NAME} if everything else {*changed, *found})
+    rows = [_row(name, *found.get(name, (conf[name], conf.source_of(name)))) for name in wanted]
     shown = rows if context.out.json else [{**row, "value": _text(row["value"])} for row in rows]
     context.out.table("settings", COLUMNS, shown, empty="every setting has its default")
 
@@ -59,10 +60,9 @@ def _unknown(name: str) -> str:
     raise UsageError(f"there is no setting {name!r}", hint=f"did you mean {' or '.join(near)}?" if near else "")
 
 
-def _row(app: Any, name: str) -> dict[str, Any]:
+def _row(name: str, value: Any, source: str) -> dict[str, Any]:
     from opsq.config.names import BY_NAME
 
-    value, source = _found_by_itself(app).get(name) or (app.conf[name], app.conf.source_of(name))
     return {"name": name, "value": masked(name, value), "source": source, "standing": BY_NAME[name].standing}
 
 
