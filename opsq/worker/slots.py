@@ -1,7 +1,8 @@
 """The mapped file of a worker: what each child runs and since when, and the page of facts that the parent tells them.
 
 Its pages outlive kill -9 of everybody (they are the kernel's), so whoever comes next knows what had been started.
-After a power cut the file does not count: it carries the boot id. The parent alone locks it, through a second open of the file.
+After a power cut the file does not count: it carries the boot id. The parent alone locks it, through
+a second open of the file.
 """
 
 from __future__ import annotations
