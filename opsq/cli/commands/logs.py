@@ -1,0 +1,103 @@
+"""`opsq logs`: what programs wrote, read from their log files; works without a supervisor."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from opsq.cli.context import Context, pass_context
+from opsq.cli.params import command
+from opsq.exceptions import UsageError
+from opsq.runtime.logfile import Reader
+from opsq.runtime.statedir import StateDir
+
+EXAMPLES = """
+opsq logs
+opsq logs worker -n 20
+opsq logs -f
+opsq logs opsq
+"""
+_OWN = "opsq"
+_PAUSE_S = 0.1
+_COLOURS = ("cyan", "yellow", "green", "magenta", "blue")
+
+
+@command(EXAMPLES)
+@click.argument("names", nargs=-1, metavar="[PROGRAM]...")
+@click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="The last N of each.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+@click.option("--all", "everything", is_flag=True, help="The supervisor's own log (opsq), too.")
+@pass_context
+def logs(context: Context, names: tuple[str, ...], lines: int, follow: bool, everything: bool) -> None:
+    """Show what programs wrote. With more than one program each line begins with its name."""
+    state = context.state_dir
+    chosen = _chosen(state, names, everything, follow)
+    show = Display(context, len(chosen) > 1 or (follow and not names))
+    readers = {name: Reader(state.log / f"{name}.log") for name in chosen}
+    for name, reader in readers.items():
+        show.write(name, reader.last_lines(lines))
+    if follow:
+        _follow(state, readers, show, not names, everything)
+    for name, reader in readers.items():
+        if reader.partial:
+            show.write(name, [reader.partial])
+
+
+class Display:
+    """Writes lines, with the program's name in front where there are several."""
+
+    def __init__(self, context: Context, named: bool) -> None:
+        self._named, self._coloured = named, context.out.rich
+        self._colours: dict[str, str] = {}
+
+    def write(self, name: str, lines: Sequence[bytes]) -> None:
+        """Write lines of one program."""
+        if not lines:
+            return
+        front = self._front(name)
+        sys.stdout.buffer.write(b"".join(front + line + b"\n" for line in lines))
+        sys.stdout.buffer.flush()
+
+    def _front(self, name: str) -> bytes:
+        if not self._named:
+            return b""
+        if not self._coloured:
+            return f"{name} | ".encode()
+        colour = self._colours.setdefault(name, _COLOURS[len(self._colours) % len(_COLOURS)])
+        return click.style(f"{name} | ", fg=colour).encode()
+
+
+def _follow(state: StateDir, readers: dict[str, Reader], show: Display, any_program: bool, own: bool) -> None:
+    """Until somebody has enough; on SIGTERM what is there is shown first."""
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda signum, _frame: ended.append(signum))
+    while True:
+        last_round = bool(ended)
+        if any_program:
+            for name in _known(state, own):
+                readers.setdefault(name, Reader(state.log / f"{name}.log"))
+        for name, reader in readers.items():
+            show.write(name, reader.more())
+        if last_round:
+            return
+        time.sleep(_PAUSE_S)
+
+
+def _chosen(state: StateDir, names: Sequence[str], own: bool, follow: bool) -> list[str]:
+    known = _known(state, own)
+    for name in names:
+        if not (state.log / f"{name}.log").is_file() or "/" in name:
+            raise UsageError(f"no log of {name!r} here", hint=f"there are: {', '.join(known) or 'none'}")
+    if not names and not known and not follow:
+        raise UsageError("no logs here", why=f"looked in {state.log}", hint="opsq up")
+    return list(names) or known
+
+
+def _known(state: StateDir, own: bool) -> list[str]:
+    found: Mapping[str, Path] = {path.stem: path for path in sorted(state.log.glob("*.log"))}
+    return [name for name in found if own or name != _OWN]

@@ -1,0 +1,179 @@
+"""What `opsq up` starts in a folder: our own programs, a row each in one table, and those of opsq.toml."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from opsq.config import toml_file
+from opsq.config.toml_file import SERVICES, ProjectFile
+from opsq.exceptions import UsageError
+from opsq.runtime import statedir
+from opsq.runtime.statedir import StateDir
+from opsq.supervisor import plan, private_redis
+from opsq.supervisor.plan import Plan, Program
+
+#: The app of a worker for which nobody named one.
+OWN_APP = "opsq.app.own"
+_MAKES_AN_APP = re.compile(r"^\w+(?:\s*:[^=]+)?\s*=\s*(?:\w+\.)?(?:App|Celery)\(", re.MULTILINE)
+_USES_OPSQ = re.compile(r"^\s*(?:from|import)\s+opsq\b", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where and for what: the folder, its file, the app (None: nobody named one), the broker given by `-b`."""
+
+    state: StateDir
+    folder: Path
+    file: ProjectFile
+    app: str | None
+    broker: str | None = None
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Which of our own programs are wanted."""
+        if self.file.services is not None:
+            return self.file.services
+        supervision_only = self.file.programs and self.app is None
+        return () if supervision_only else SERVICES
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """What the app, asked in a process of its own, or its surroundings say; no URL: the private Redis."""
+
+    url: str | None = None
+
+    @property
+    def private(self) -> bool:
+        """Whether it has to be a Redis of our own."""
+        return self.url is None
+
+
+def find_place(state: StateDir, here: Path, app_flag: str | None, broker_flag: str | None) -> Place:
+    """What the flags, the environment and the project's file say about this folder. Raises ImproperlyConfigured."""
+    path = toml_file.find(here)
+    file = toml_file.load(path) if path is not None else ProjectFile(here / "opsq.toml")
+    app = app_flag or os.environ.get("OPSQ_APP")
+    if app:
+        return Place(state, here, file, app, broker_flag)
+    folder = file.path.parent if path is not None and path.parent.is_dir() else here
+    return Place(state, folder, file, file.app, broker_flag)
+
+
+def compose(place: Place) -> Plan:
+    """The plan. Asks the app for its broker, and makes the private Redis ready to start if there is none."""
+    programs: dict[str, Program] = {}
+    services = place.services
+    broker = ask_app(place) if services else Broker(place.broker or "")
+    for name in SERVICES:
+        wanted = name in services if name != private_redis.NAME else bool(services) and broker.private
+        if wanted:
+            programs[name] = _OURS[name](place, broker)
+    programs |= _named_in_file(place, programs)
+    shared = _shared_environment(place, broker)
+    programs = {
+        name: replace(program, environment={**shared, **program.environment}) for name, program in programs.items()
+    }
+    app = (place.app or OWN_APP) if "worker" in services else place.app
+    made = Plan(app, programs)
+    plan.check(made)
+    return made
+
+
+def _named_in_file(place: Place, ours: Mapping[str, Program]) -> dict[str, Program]:
+    made: dict[str, Program] = {}
+    for name, table in place.file.programs.items():
+        if name in SERVICES and name not in ours and "command" not in table:
+            continue  # it changes one of ours that is not needed here
+        program = plan.program_from_table(name, table, place.file.path.parent, ours.get(name))
+        made[name] = program
+    known = {*ours, *made}
+    return {name: replace(program, depends_on=_needed(program, known)) for name, program in made.items()}
+
+
+def _needed(program: Program, known: set[str]) -> dict[str, str]:
+    """What it depends on, without those of ours that are not needed here: with a broker there is no `redis`."""
+    return {name: how for name, how in program.depends_on.items() if name in known or name not in SERVICES}
+
+
+def _shared_environment(place: Place, broker: Broker) -> dict[str, str]:
+    """How programs learn of the broker: never by their command line, which others can read."""
+    if place.services and broker.private:
+        return {"OPSQ_BROKER_URL": statedir.redis_url(place.state)}
+    return {"OPSQ_BROKER_URL": place.broker} if place.broker else {}
+
+
+def _redis(place: Place, _broker: Broker) -> Program:
+    return private_redis.program(place.state, place.file.redis)
+
+
+def _worker(place: Place, broker: Broker) -> Program:
+    flags = {"loglevel": "info", **place.file.worker}
+    return Program(
+        name="worker",
+        command=(sys.executable, "-m", "opsq", "-A", place.app or OWN_APP, "worker", *_as_flags(flags)),
+        directory=str(place.folder),
+        autorestart="always",
+        startretries=10,
+        stopwaitsecs=60,
+        priority=100,
+        ready="notify",
+        depends_on={private_redis.NAME: "ready"} if broker.private else {},
+    )
+
+
+_OURS: Mapping[str, Callable[[Place, Broker], Program]] = {"redis": _redis, "worker": _worker}
+
+
+def _as_flags(table: Mapping[str, Any]) -> list[str]:
+    """Long options of a command from a table: true is the bare flag, false nothing, lists are joined by commas."""
+    words: list[str] = []
+    for name, value in table.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            words.append(flag)
+        elif isinstance(value, list):
+            words.append(f"{flag}={','.join(map(str, value))}")
+        elif value is not False:
+            words.append(f"{flag}={value}")
+    return words
+
+
+def ask_app(place: Place) -> Broker:
+    """Import the app in a process that ends at once, and hear which broker it names. Raises UsageError."""
+    command = [sys.executable, "-m", "opsq.app.probe", *(["-A", place.app] if place.app else [])]
+    environment = dict(os.environ)
+    if place.broker:
+        environment["OPSQ_BROKER_URL"] = place.broker
+    told = subprocess.run(command, cwd=place.folder, env=environment, capture_output=True, text=True, check=False)
+    if told.returncode == 0:
+        try:
+            return Broker(json.loads(told.stdout.splitlines()[-1])["broker_url"])
+        except (ValueError, KeyError, IndexError):
+            pass
+    lines = [line for line in told.stderr.splitlines() if line.strip()]
+    hint = lines.pop().removeprefix("hint: ") if lines and lines[-1].startswith("hint: ") else ""
+    if told.returncode == 2 and lines:
+        raise UsageError(lines[-1], hint=hint)
+    why = lines[-1] if lines else f"its import ended with exit code {told.returncode}"
+    raise UsageError(f"cannot load the app {place.app or OWN_APP!r}", why=why, hint=hint)
+
+
+def file_with_app(folder: Path) -> str | None:
+    """A file of this folder that makes an app, for a hint."""
+    for path in sorted(folder.glob("*.py")):
+        try:
+            text = path.read_text(errors="replace")
+        except OSError:
+            continue
+        if _USES_OPSQ.search(text) and _MAKES_AN_APP.search(text):
+            return path.name
+    return None

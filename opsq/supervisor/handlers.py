@@ -1,0 +1,189 @@
+"""What each verb of the control socket does. An order that takes time is answered when it is done."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from opsq._version import __version__
+from opsq.exceptions import UsageError
+from opsq.supervisor import messages, sampling
+from opsq.supervisor.child import Child
+from opsq.supervisor.lifecycle import State
+from opsq.supervisor.plan import Plan
+from opsq.supervisor.server import Reply, Values
+from opsq.supervisor.supervisor import Supervisor
+
+#: A program that fails again is reported instead of being waited for.
+_FAILURES_REPORTED = 2
+
+
+class Handlers:
+    """One method a verb."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._samples = sampling.Samples()
+
+    def handle(self, request: messages.Request) -> Reply:
+        """Do what is asked. Raises OpsqError."""
+        verbs: Mapping[type[messages.Request], Callable[[Any], Reply]] = {
+            messages.Status: self.status,
+            messages.Up: self.up,
+            messages.Down: self.down,
+            messages.Start: self.start,
+            messages.Stop: self.stop,
+            messages.Restart: self.restart,
+            messages.Signal: self.signal,
+        }
+        return verbs[type(request)](request)
+
+    def status(self, _request: messages.Status) -> Values:
+        """Everything, now."""
+        supervisor = self._supervisor
+        usage = self._samples.take([child.process for child in supervisor.children.values() if child.process])
+        return {
+            "supervisor": {
+                "pid": os.getpid(),
+                "keeper_pid": supervisor.keeper_pid(),
+                "version": __version__,
+                "since": sampling.started_at(supervisor.keeper_pid()),
+            },
+            "app": supervisor.plan.app,
+            "programs": [_told(child, usage) for child in supervisor.children.values()],
+        }
+
+    def up(self, request: messages.Up) -> Reply:
+        """Take a plan over and start what is wanted of it and does not run."""
+        supervisor, plan = self._supervisor, Plan.from_data(request.plan)
+        running = supervisor.plan.app
+        others = (
+            running is not None and running != plan.app and any(child.live for child in supervisor.children.values())
+        )
+        if request.app_named and others:
+            raise UsageError(
+                f"cannot start {plan.app} here",
+                why=f"{running} runs here ({supervisor.state.root})",
+                hint="opsq down first, or choose another place with --state-dir",
+            )
+        changed = supervisor.plan.changed_in(plan)
+        changed = [name for name in changed if supervisor.children[name].live]
+        supervisor.add(plan)
+        known = supervisor.plan
+        names = known.needed_by(request.names or [p.name for p in plan.programs.values() if p.autostart])
+        children = [child for child in supervisor.children.values() if child.name in names]
+        idle = [child for child in children if child.state not in (State.STARTING, State.RUNNING)]
+        for child in idle:
+            child.start()
+        already = not idle and all(child.ready for child in children)
+        return self._when_started(children, {"already": already, "changed": changed, "app": known.app})
+
+    def down(self, _request: messages.Down) -> Reply:
+        """Stop everything; the answer comes when nothing runs any more."""
+        self._supervisor.go_down()
+        return lambda: {} if self._supervisor.is_down() else None
+
+    def start(self, request: messages.Start) -> Reply:
+        """Start programs and what they need."""
+        children = self._named(request.names)
+        needed = self._supervisor.plan.needed_by(child.name for child in children)
+        for child in self._supervisor.children.values():
+            if child.name in needed:
+                child.start()
+        return self._when_started(children)
+
+    def stop(self, request: messages.Stop) -> Reply:
+        """Stop programs; those that depend on them go on."""
+        children = self._named(request.names)
+        self._supervisor.stop(children)
+        leaving = self._supervisor.leaving
+
+        def done() -> Values | None:
+            gone = all(child.name not in leaving and child.state is State.STOPPED for child in children)
+            return self._report(children) if gone else None
+
+        return done
+
+    def restart(self, request: messages.Restart) -> Reply:
+        """Stop programs and start them again."""
+        children = self._named(request.names)
+        self._supervisor.restart(children)
+        return self._when_started(children)
+
+    def signal(self, request: messages.Signal) -> Values:
+        """Signal what runs of these."""
+        children = self._named(request.names)
+        signalled = [child for child in children if child.process is not None]
+        for child in signalled:
+            self._supervisor.signal(child, request.signal)
+        return {**self._report(children), "signalled": [child.name for child in signalled]}
+
+    def _named(self, names: Iterable[str]) -> list[Child]:
+        """The programs of these names and groups, or all. Raises UsageError for one that is neither."""
+        children = self._supervisor.children
+        chosen: dict[str, Child] = {}
+        for name in names:
+            fitting = [child for child in children.values() if name in ("all", child.name, child.program.group)]
+            if not fitting and name != "all":
+                raise unknown_program(name, children)
+            chosen.update({child.name: child for child in fitting})
+        return list(chosen.values())
+
+    def _when_started(self, children: list[Child], more: Values | None = None) -> Callable[[], Values | None]:
+        leaving = self._supervisor.leaving
+
+        def done() -> Values | None:
+            if any(child.name in leaving for child in children) or not all(self._decided(child) for child in children):
+                return None
+            return {**self._report(children), **(more or {})}
+
+        return done
+
+    def _decided(self, child: Child) -> bool:
+        """Whether waiting longer for this program would tell nothing new."""
+        if child.state is State.BACKOFF:
+            return child.failures >= _FAILURES_REPORTED
+        if child.state is not State.STARTING:
+            return child.ready or child.state in (State.STOPPED, State.EXITED, State.FATAL)
+        others = self._supervisor.children
+        needed = [others[name] for name in child.program.depends_on if name in others]
+        return not child.live and any(self._decided(other) and not other.ready for other in needed)
+
+    @staticmethod
+    def _report(children: Iterable[Child]) -> Values:
+        return {"programs": [_told(child, {}) for child in children]}
+
+
+def unknown_program(name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that no program has, with the nearest one."""
+    import difflib
+
+    known = list(known)
+    nearest = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"programs here: {', '.join(known) or 'none'}"
+    return UsageError(f"no program {name!r} here", hint=hint)
+
+
+def _told(child: Child, usage: Mapping[Any, sampling.Usage]) -> dict[str, Any]:
+    used = usage.get(child.process)
+    reason = child.reason
+    if child.launchable and child.program.depends_on:
+        reason = f"waits for {', '.join(child.program.depends_on)}"
+    elif child.adopted and child.process is not None:
+        reason = "adopted: its keeper had died"
+    return {
+        "name": child.name,
+        "group": child.program.group,
+        "state": child.state.value,
+        "pid": child.process.pid if child.process else None,
+        "since": child.since,
+        "restarts": child.restarts,
+        "ready": child.ready,
+        "wanted": child.wanted,
+        "cpu_percent": used.cpu_percent if used else None,
+        "memory_bytes": used.memory_bytes if used else None,
+        "reason": reason,
+        "uptime": time.time() - child.started_at if child.process and child.started_at else None,
+    }

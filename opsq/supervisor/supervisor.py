@@ -1,0 +1,419 @@
+"""The daemon: brings the programs to what the plan says and keeps them there. It may be killed or replaced any time.
+
+One loop. At the end of each turn the state is written first, and only then the keeper is asked for anything.
+"""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from opsq.exceptions import OpsqError
+from opsq.runtime import notify, pidfile
+from opsq.runtime.process import ProcessId, boot_id
+from opsq.runtime.spawn import run_as
+from opsq.runtime.statedir import StateDir
+from opsq.supervisor import launch, readiness, statefile, units
+from opsq.supervisor.child import Child
+from opsq.supervisor.lifecycle import State
+from opsq.supervisor.link import KeeperLink, Message
+from opsq.supervisor.plan import Plan
+from opsq.supervisor.timers import Timer, Timers
+
+#: More orders than this at once would fill both buffers of the connection.
+MOST_SPAWNS = 64
+_KEEPER_PATIENCE_S = 10.0
+#: What a service manager tells its own child is not meant for our programs.
+_NOT_FOR_PROGRAMS = ("WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+
+
+class Supervisor:
+    """All children, the connection to the keeper, and the loop."""
+
+    def __init__(self, state: StateDir) -> None:
+        self.state = state
+        self.plan = Plan()
+        self.children: dict[str, Child] = {}
+        self.going_down = self.in_haste = False
+        #: Stops and restarts that wait for those that depend on them to end first.
+        self.leaving: dict[str, Callable[[], None]] = {}
+        self.selector = selectors.DefaultSelector()
+        self.timers = Timers()
+        self.after_turn: Callable[[], None] = lambda: None
+        self._to_sweep: dict[str, Child] = {}
+        self._changed = False
+        self._told_ready = False
+        self._link: KeeperLink | None = None
+
+    # --- beginning, and changes of keeper ---------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Take over what the daemon before this one left, and what the keeper knows."""
+        if (kept := statefile.read(self.state)) is not None:
+            self.plan, self.going_down = kept.plan, kept.going_down
+            for name, record in kept.records.items():
+                if name in self.plan.programs:
+                    child = self.children[name] = Child(self.plan.programs[name], self)
+                    child.restore(record)
+        self._notices = notify.Listener(self.state.notify_socket)
+        self.selector.register(self._notices, selectors.EVENT_READ, self._on_notices)
+        self._connect()
+        for child in self.children.values():
+            child.resume()
+        if self.going_down:
+            self.go_down()
+        self.settle()
+
+    def _connect(self) -> None:
+        """Reach the keeper, or start one; then compare what it holds with what should be there."""
+        limit = time.monotonic() + _KEEPER_PATIENCE_S
+        while True:
+            try:
+                self._link = link = KeeperLink(self.state.keeper_socket)
+                if self._reconcile(link):
+                    break
+                link.close()
+            except OSError:
+                pass
+            if time.monotonic() > limit:
+                say("no keeper answers")
+                sys.exit(1)
+            launch.start_keeper(self.state)
+            time.sleep(0.005)
+        self.selector.register(link, selectors.EVENT_READ, self._on_keeper)
+
+    def _reconcile(self, link: KeeperLink) -> bool:
+        """Hear the keeper's table to its end; False when the keeper went away meanwhile."""
+        living: dict[str, Message] = {}
+        while link.wait(_KEEPER_PATIENCE_S):
+            messages = link.receive()
+            if messages is None:
+                return False
+            for message in messages:
+                if message["event"] == "child":
+                    living[message["id"]] = message
+                elif message["event"] == "exit":
+                    self._on_exit(link, message)
+                elif message["event"] == "ready":
+                    for child in self.children.values():
+                        self._compare(link, child, living.get(child.name))
+                    return True
+        return False
+
+    def _compare(self, link: KeeperLink, child: Child, told: Message | None) -> None:
+        if told is not None:
+            process = _process(told)
+            if child.process == process:
+                child.adopted = told["adopted"]
+            else:
+                child.spawned(process, told["adopted"])
+        elif child.process is not None:  # started by a keeper that has gone
+            self.say_adopt(link, child)
+            child.adopted = True
+        child.asked = False
+        self._changed = True
+
+    def _on_keeper(self) -> None:
+        assert self._link is not None
+        messages = self._link.receive()
+        if messages is None:
+            say("the keeper has gone: starting another one")
+            self.selector.unregister(self._link)
+            self._link.close()
+            self._connect()
+            return
+        for message in messages:
+            event = message["event"]
+            if event == "spawned":
+                self._on_spawned(message)
+            elif event == "exit":
+                self._on_exit(self._link, message)
+            elif event == "signal":
+                self._on_signal(message["signal"])
+
+    def _on_spawned(self, message: Message) -> None:
+        child = self.children.get(message["id"])
+        if child is None or not child.asked:
+            return
+        if message["error"] is not None:
+            child.not_spawned(message["error"])
+        else:
+            child.spawned(_process(message))
+
+    def _on_exit(self, link: KeeperLink, message: Message) -> None:
+        child, process = self.children.get(message["id"]), _process(message)
+        if child is not None and child.process is None and child.asked and child.last_process != process:
+            child.spawned(process)  # it began and ended while nobody listened
+        if child is not None and child.process == process:
+            child.exited(message["status"])
+        link.say("ack", seq=message["seq"])
+        self._changed = True
+
+    def _on_signal(self, signum: int) -> None:
+        """What the keeper was told by a terminal, a service manager or a user."""
+        if signum not in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            return
+        assert self._link is not None
+        self._link.say("hearing")
+        if self.going_down or signum == signal.SIGQUIT:
+            self.in_haste = True
+            for child in self.children.values():
+                child.hurry()
+        self.go_down()
+
+    def _on_notices(self) -> None:
+        for notice in self._notices.receive():
+            child = readiness.said_by(notice, self.children.values())
+            if child is not None and notice.values.get("READY") == "1":
+                child.says_ready()
+
+    # --- orders from outside ----------------------------------------------------------------------------------------
+
+    def add(self, plan: Plan) -> None:
+        """Make these programs part of the plan; a program that runs gets its new values with its next start."""
+        self.plan = Plan(plan.app or self.plan.app, {**self.plan.programs, **plan.programs})
+        for name, program in plan.programs.items():
+            if name not in self.children:
+                self.children[name] = Child(program, self)
+                self._know_running_one(self.children[name])
+            self.children[name].program = program
+        self._changed = True
+
+    def _know_running_one(self, child: Child) -> None:
+        """What a pidfile says still runs is taken over, though nothing else is known of it: never start a second."""
+        process = pidfile.holder(self._pidfile(child))
+        if process is not None and self._link is not None:
+            child.start()
+            child.spawned(process, adopted=True)
+            self.say_adopt(self._link, child)
+
+    def stop(self, children: Iterable[Child]) -> None:
+        """Stop these, each after those among them that depend on it."""
+        self.leaving.update({child.name: child.stop for child in children})
+
+    def restart(self, children: Iterable[Child]) -> None:
+        """Stop these in the same order, and start each when what it depends on is back."""
+        self.leaving.update({child.name: child.restart for child in children})
+
+    def go_down(self) -> None:
+        """Stop everything, then the keeper and this process."""
+        if not self.going_down:
+            say("going down")
+        self.going_down = True
+        self._changed = True
+        self.stop(child for child in self.children.values() if child.state is not State.STOPPED)
+
+    # --- the hands of the children ----------------------------------------------------------------------------------
+
+    def changed(self, child: Child) -> None:
+        """Something about a child has to be kept."""
+        if child.reason and child.state in (State.BACKOFF, State.EXITED, State.FATAL):
+            say(f"{child.name}: {child.state.value}: {child.reason}")
+        self._changed = True
+
+    def signal(self, child: Child, signum: int) -> None:
+        """Through the keeper: it is the one that knows whether the pid is still the child's."""
+        if self._link is not None:
+            self._link.say("signal", id=child.name, signal=int(signum))
+
+    def kill_unit(self, child: Child) -> None:
+        """Kill all of it, now."""
+        units.kill([self._unit(child)])
+
+    def sweep_later(self, child: Child) -> None:
+        """Kill what is left of it at the end of this turn, together with others."""
+        self._to_sweep[child.name] = child
+
+    def ask(self, child: Child) -> None:
+        """Ask the program's socket until it answers, as long as this process of it lives."""
+        process = child.process
+        assert child.program.answer is not None
+        readiness.Question(
+            child.program.answer,
+            self.selector,
+            self.timers,
+            lambda: child.process is not None and child.process == process,
+            child.says_ready,
+        )
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        """Call something after a while."""
+        return self.timers.later(delay_s, call)
+
+    def _unit(self, child: Child) -> units.Unit:
+        return units.Unit(units.mark_of(child.name, self.state.key), child.last_process)
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until everything is down."""
+        while not (self.going_down and self.is_down()):
+            for key, _events in self.selector.select(self.timers.next_s()):
+                key.data()
+            self.timers.run_due()
+            self.settle()
+        self._finish()
+
+    def settle(self) -> None:
+        """The end of a turn: do what has become possible, keep the state, then let the keeper hear."""
+        while self._leave() or self._sweep() or self._launch():
+            pass
+        if self._changed:
+            self._changed = False
+            self._keep()
+            self._tell_service_manager()
+        assert self._link is not None
+        self._link.flush()
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._link.behind else 0)
+        if self.selector.get_key(self._link).events != wanted:
+            self.selector.modify(self._link, wanted, self._on_keeper)
+        self.after_turn()
+
+    def _leave(self) -> bool:
+        order = sorted(self.leaving, key=lambda name: -self.children[name].program.priority)
+        free = [name for name in order if not any(self._goes_before(other, name) for other in self.children.values())]
+        for name in free:
+            self.leaving.pop(name)()
+            if self.in_haste:
+                self.children[name].hurry()
+        return bool(free)
+
+    def _goes_before(self, other: Child, name: str) -> bool:
+        leaves = other.state is State.STOPPING or (other.name in self.leaving and other.live)
+        return leaves and name in other.program.depends_on
+
+    def _sweep(self) -> bool:
+        swept, self._to_sweep = self._to_sweep, {}
+        if swept:
+            units.kill([self._unit(child) for child in swept.values()])
+        for child in swept.values():
+            child.swept()
+        return bool(swept)
+
+    def _launch(self) -> bool:
+        ready = [child for child in self.children.values() if child.launchable and self._may_start(child)]
+        room = MOST_SPAWNS - sum(child.asked for child in self.children.values())
+        chosen = sorted(ready, key=lambda child: child.program.priority)[: max(0, room)]
+        for child in chosen:
+            self._spawn(child)
+        return bool(chosen)
+
+    def _may_start(self, child: Child) -> bool:
+        for name, condition in child.program.depends_on.items():
+            other = self.children.get(name)
+            if other is None or name in self.leaving or other.state is State.STOPPING:
+                return False
+            if not (other.ready if condition == "ready" else other.process is not None):
+                return False
+        return True
+
+    def _spawn(self, child: Child) -> None:
+        program = child.program
+        try:
+            who = run_as(program.user)
+        except OpsqError as error:
+            child.not_spawned(error.why)
+            return
+        log = launch.log_order(self.state, program.name, program.log_max_bytes, program.log_backups)
+        if who.uid is not None:
+            log["uid"] = who.uid
+        assert self._link is not None
+        self._link.say(
+            "spawn",
+            id=program.name,
+            argv=program.command,
+            cwd=program.directory,
+            env=self._environment_of(child),
+            uid=who.uid,
+            gid=who.gid,
+            groups=who.groups,
+            umask=program.umask,
+            log=log,
+            pidfile=str(self._pidfile(child)),
+        )
+        child.asked = self._changed = True
+
+    def _environment_of(self, child: Child) -> dict[str, str | None]:
+        """What is added to the keeper's environment; None takes away."""
+        return {
+            **dict.fromkeys(_NOT_FOR_PROGRAMS),
+            "OPSQ_STATE_DIR": str(self.state.root),
+            **child.program.environment,
+            units.MARK: units.mark_of(child.name, self.state.key),
+            "NOTIFY_SOCKET": str(self.state.notify_socket),
+        }
+
+    def say_adopt(self, link: KeeperLink, child: Child) -> None:
+        """Have a new keeper watch a program that an earlier one started."""
+        assert child.process is not None
+        program = child.program
+        log = launch.log_order(self.state, program.name, program.log_max_bytes, program.log_backups)
+        process = child.process
+        link.say(
+            "adopt",
+            id=program.name,
+            pid=process.pid,
+            start=process.start_ticks,
+            log=log,
+            pidfile=str(self._pidfile(child)),
+        )
+
+    def _pidfile(self, child: Child) -> Path:
+        return self.state.run / f"{child.name}.pid"
+
+    def _keep(self) -> None:
+        records = {child.name: child.to_record() for child in self.children.values()}
+        statefile.write(self.state, statefile.Kept(self.plan, records, self.going_down))
+
+    def _tell_service_manager(self) -> None:
+        wanted = [child for child in self.children.values() if child.wanted]
+        if not self._told_ready and wanted and all(child.ready for child in wanted):
+            self._told_ready = True
+            notify.notify("READY=1", patience_s=0)
+
+    def keeper_pid(self) -> int:
+        """The process that holds the other end of the connection."""
+        assert self._link is not None
+        return self._link.keeper_pid()
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def is_down(self) -> bool:
+        """Whether every program has stopped."""
+        return not self.leaving and all(child.state is State.STOPPED for child in self.children.values())
+
+    def _finish(self) -> None:
+        """Nothing of us stays: strays go, clients hear it, the keeper ends after this process's last word to it."""
+        units.kill_instance(self.state.key)
+        statefile.remove(self.state)
+        self.state.notify_socket.unlink(missing_ok=True)
+        assert self._link is not None
+        self._link.say("exit")
+        self._link.flush()
+        say("down")
+
+
+def _process(message: Message) -> ProcessId:
+    return ProcessId(message["pid"], message["start"], boot_id())
+
+
+def say(text: str) -> None:
+    """One line in the supervisor's own log."""
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
+    print(f"[{stamp},{int(now % 1 * 1000):03d}: INFO/daemon] {text}", file=sys.stderr, flush=True)
+
+
+def only_one(state: StateDir) -> int:
+    """Hold the daemon's lock; one that just died gives it back at once."""
+    limit = time.monotonic() + _KEEPER_PATIENCE_S
+    while (lock := pidfile.lock(state.run / "daemon.lock")) is None:
+        if time.monotonic() > limit:
+            say("another daemon runs already")
+            sys.exit(1)
+        time.sleep(0.01)
+    return lock

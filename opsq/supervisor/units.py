@@ -1,0 +1,122 @@
+"""All that a program started: found by its mark in the environment, its session and its process group; and ended.
+
+What cleared its environment and left both escapes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from opsq.runtime.process import ProcessId, boot_id, send_signal
+
+MARK = "OPSQ_PROGRAM"
+#: What forks faster than it is stopped is left after this many looks.
+_MOST_ROUNDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A program by its mark, and its main process, alive or not."""
+
+    mark: str
+    main: ProcessId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One process of /proc."""
+
+    process: ProcessId
+    parent: int
+    group: int
+    session: int
+    ended: bool
+    cpu_ticks: int
+    memory_bytes: int
+
+
+def mark_of(name: str, key: str) -> str:
+    """The value of the mark for a program of the state directory with this key."""
+    return f"{name}@{key}"
+
+
+def processes() -> Iterator[Row]:
+    """All processes."""
+    boot, page = boot_id(), os.sysconf("SC_PAGE_SIZE")
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/stat", "rb") as file:
+                words = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        yield Row(
+            ProcessId(int(entry), int(words[19]), boot),
+            int(words[1]),
+            int(words[2]),
+            int(words[3]),
+            words[0] in (b"Z", b"X"),
+            int(words[11]) + int(words[12]),
+            int(words[21]) * page,
+        )
+
+
+def kill(units: Collection[Unit]) -> int:
+    """Kill all that is left of these units; how many processes that were.
+
+    What is found is stopped before the next look, so that it starts nothing more; killed when nothing new is found.
+    """
+    found: dict[ProcessId, None] = {}
+    for _round in range(_MOST_ROUNDS):
+        fresh = [process for process in members(units) if process not in found]
+        if not fresh:
+            break
+        for process in fresh:
+            _signal(process, signal.SIGSTOP)
+            found[process] = None
+    for process in found:
+        _signal(process, signal.SIGKILL)
+    return len(found)
+
+
+def members(units: Collection[Unit]) -> list[ProcessId]:
+    """The living processes of these units; never the one that asks."""
+    marks = {f"{MARK}={unit.mark}".encode() for unit in units}
+    mains = {unit.main.pid: unit.main for unit in units if unit.main is not None}
+    rows = [row for row in processes() if not row.ended and row.process.pid != os.getpid()]
+    # The number of an ended main process may lead another session by now: then only the mark counts.
+    for row in rows:
+        if row.process.pid in mains and row.process != mains[row.process.pid]:
+            del mains[row.process.pid]
+    return [
+        row.process
+        for row in rows
+        if row.session in mains or row.group in mains or (marks and _environment(row.process.pid) & marks)
+    ]
+
+
+def kill_instance(key: str) -> None:
+    """Kill everything that carries the mark of any program of this state directory."""
+    start, end = f"{MARK}=".encode(), f"@{key}".encode()
+    for row in processes():
+        if any(line.startswith(start) and line.endswith(end) for line in _environment(row.process.pid)):
+            _signal(row.process, signal.SIGKILL)
+
+
+def _environment(pid: int) -> set[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return {line for line in file.read().split(b"\0") if line.startswith(MARK.encode())}
+    except OSError:
+        return set()
+
+
+def _signal(process: ProcessId, signum: int) -> None:
+    try:
+        send_signal(process, signum)
+    except PermissionError:
+        pass
