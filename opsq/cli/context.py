@@ -46,6 +46,11 @@ class Context:
         """What `-A` says."""
         return self.flags.get("app")
 
+    @property
+    def quiet(self) -> bool:
+        """Whether only data and errors are wanted."""
+        return bool(self.flags.get("quiet"))
+
     @cached_property
     def app(self) -> App:
         """The app that is meant, with the flags in its settings; opsq's own small one when none is named."""
@@ -82,7 +87,7 @@ class Context:
             json=bool(flags.get("json")),
             plain=bool(flags.get("plain")),
             color=not flags.get("no_color"),
-            quiet=bool(flags.get("quiet")),
+            quiet=self.quiet,
         )
 
 

@@ -1,0 +1,213 @@
+"""The record of a result, as Celery writes and reads it, and what every place for results can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import time
+from typing import Any, Protocol
+
+import msgspec
+
+from opsq import states
+from opsq.exceptions import EncodeError
+from opsq.protocol import codec, compression, failure, jsontypes
+
+#: Before compressed records, then the content type, NUL, the bytes (wire section 4.1).
+COMPRESSED = b"\x00celery-compressed\x00"
+DAY_S = 86_400
+
+_quoted = msgspec.json.encode
+
+
+class Backend(Protocol):
+    """A place where results are kept."""
+
+    #: None for a place that keeps none.
+    url: str | None
+    keeps_results: bool
+
+    def record(self, request: Any, state: str, value: Any, traceback: str | None) -> bytes:
+        """The bytes to store for a run. Raises EncodeError."""
+
+    def store(self, task_id: str, state: str, result: Any, traceback: str | None = None, request: Any = None) -> None:
+        """Store a state and tell those who wait; a stored success stays."""
+
+    def store_records(self, records: Iterable[tuple[str, int, bytes]]) -> None:
+        """Store key, seconds to live, record of each, and tell those who wait."""
+
+    def get_meta(self, task_id: str) -> dict[str, Any]:
+        """What is known of a task; PENDING when nothing is."""
+
+    def wait(
+        self,
+        ids: Sequence[str],
+        timeout_s: float | None = None,
+        on_message: Callable[[dict[str, Any]], None] | None = None,
+        on_interval: Callable[[], None] | None = None,
+        interval_s: float = 0.5,
+    ) -> dict[str, dict[str, Any]]:
+        """Wait until all have ended; id -> what is known. Raises TimeoutError."""
+
+    def forget(self, task_id: str) -> None:
+        """Remove a result."""
+
+    def exists(self, task_id: str) -> bool:
+        """Whether anything is stored for a task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How the settings want records written and read. Times in seconds, 0 = for ever."""
+
+    serializer: str = "json"
+    accept: frozenset[str] = frozenset({"application/json"})
+    compression: str | None = None
+    extended: bool = False
+    ttl_s: int = DAY_S
+    failure_ttl_s: int = DAY_S
+
+    @classmethod
+    def of(cls, conf: Mapping[str, Any]) -> Format:
+        """As the settings say."""
+        ttl_s = _seconds(conf["result_expires"])
+        failure_expires = conf["result_failure_expires"]
+        accept = conf["result_accept_content"]
+        serializer = conf["result_serializer"] or "json"
+        return cls(
+            serializer=serializer,
+            accept=codec.accepted(conf["accept_content"] if accept is None else accept),
+            compression=conf["result_compression"],
+            extended=bool(conf["result_extended"]),
+            ttl_s=ttl_s,
+            failure_ttl_s=ttl_s if failure_expires is None else _seconds(failure_expires),
+        )
+
+    @property
+    def simple(self) -> bool:
+        """Whether a success can be written by its template."""
+        return self.serializer == "json" and not self.compression and not self.extended
+
+    def encode(self, meta: Mapping[str, Any]) -> bytes:
+        """A record's bytes. Raises EncodeError."""
+        data = codec.encode(meta, self.serializer)[2]
+        if self.compression:
+            content_type, packed = compression.compress(data, self.compression)
+            return COMPRESSED + content_type.encode() + b"\x00" + packed
+        return data
+
+    def decode(self, data: bytes) -> dict[str, Any]:
+        """A record as it was stored, its exception made again. Raises DecodeError, ContentDisallowed."""
+        if data.startswith(COMPRESSED):
+            content_type, _, packed = data.removeprefix(COMPRESSED).partition(b"\x00")
+            data = compression.decompress(packed, content_type.decode())
+        kind, encoding, _empty = codec.encode({}, self.serializer)
+        meta: dict[str, Any] = codec.decode(data, kind, encoding, self.accept | {kind})
+        if meta["status"] in states.EXCEPTION_STATES:
+            meta["result"] = _as_exception(meta["result"])
+        return meta
+
+
+def _seconds(value: Any) -> int:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    return int(value or 0)
+
+
+def _as_exception(value: Any) -> Any:
+    return value if not value or isinstance(value, BaseException) else failure.from_data(value)
+
+
+class _Now:
+    """The time as records hold it, made once a millisecond."""
+
+    def __init__(self) -> None:
+        self.ms, self.text = 0, b""
+
+    def __call__(self) -> bytes:
+        now = time()
+        if self.ms != (ms := int(now * 1000)):
+            self.ms, self.text = ms, datetime.fromtimestamp(now, UTC).isoformat().encode()
+        return self.text
+
+
+_now = _Now()
+
+
+def encode_success(request: Any, value: Any) -> bytes | None:
+    """The record of a success that has nothing but a value, as JSON; None if it needs `encode_meta`."""
+    known = vars(request)
+    if known.get("children") or known.get("group"):
+        return None
+    try:
+        identity = _quoted(known["id"])
+    except (UnicodeEncodeError, TypeError):
+        return None
+    result = jsontypes.dumps(value) if value is not None else b"null"
+    parent = known.get("parent_id")
+    middle = b'", "parent_id": %b, "task_id": ' % jsontypes.dumps(parent) if parent else b'", "task_id": '
+    return b'{"status": "SUCCESS", "result": %b, "traceback": null, "children": [], "date_done": "%b%b%b}' % (
+        result,
+        _now(),
+        middle,
+        identity,
+    )
+
+
+def encode_meta(
+    wanted: Format, task_id: str, state: str, result: Any, traceback: str | None = None, request: Any = None
+) -> bytes:
+    """The record of any state (wire section 4.1); exceptions as data, or themselves where pickle writes them."""
+    if isinstance(result, BaseException):
+        if wanted.serializer == "pickle":
+            return _encode_pickled(wanted, _meta(wanted, task_id, state, result, traceback, request))
+        result = failure.to_data(result)
+    return wanted.encode(_meta(wanted, task_id, state, result, traceback, request))
+
+
+def _encode_pickled(wanted: Format, meta: dict[str, Any]) -> bytes:
+    try:
+        return wanted.encode(meta)
+    except EncodeError:
+        return wanted.encode({**meta, "result": failure.to_data(meta["result"])})
+
+
+def _meta(wanted: Format, task_id: str, state: str, result: Any, traceback: str | None, request: Any) -> dict[str, Any]:
+    done = _now().decode() if state in states.READY_STATES else None
+    children = None if request is None else [child.as_tuple() for child in request.children or ()]
+    meta = {"status": state, "result": result, "traceback": traceback, "children": children, "date_done": done}
+    if request is not None:
+        if request.group:
+            meta["group_id"] = request.group
+        if request.parent_id:
+            meta["parent_id"] = request.parent_id
+        if wanted.extended:
+            meta.update(_call_of(request))
+    meta["task_id"] = task_id
+    return meta
+
+
+def _call_of(request: Any) -> dict[str, Any]:
+    """What `result_extended` adds: the call, and where it ran."""
+    stamps = request.stamps or {}
+    stamped = {"stamped_headers": request.stamped_headers} if stamps else {}
+    return {
+        "name": getattr(request.task, "name", None),
+        "args": _writable(request.args),
+        "kwargs": _writable(request.kwargs),
+        "worker": request.hostname,
+        "retries": request.retries,
+        "queue": (request.delivery_info or {}).get("routing_key"),
+        **stamped,
+        **{name: value for name, value in stamps.items() if name in (request.stamped_headers or ())},
+    }
+
+
+def _writable(value: Any) -> Any:
+    """Arguments that JSON cannot hold must not cost the result."""
+    try:
+        jsontypes.dumps(value)
+    except EncodeError:
+        return repr(value)
+    return value

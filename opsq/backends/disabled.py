@@ -1,0 +1,51 @@
+"""No place for results: they are not kept, and who asks for one is told which line to add."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from opsq.exceptions import ImproperlyConfigured
+
+
+class DisabledBackend:
+    """What an app has that names a broker and no result backend, as in Celery."""
+
+    url = None
+    keeps_results = False
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def record(self, request: Any, state: str, value: Any, traceback: str | None) -> bytes:  # noqa: ARG002
+        """Nothing is to be stored."""
+        return b""
+
+    def store(self, task_id: str, state: str, result: Any, traceback: str | None = None, request: Any = None) -> None:
+        """Nothing is stored."""
+
+    def store_records(self, records: Iterable[tuple[str, int, bytes]]) -> None:
+        """Nothing is stored."""
+
+    def forget(self, task_id: str) -> None:
+        """There is nothing to forget."""
+
+    def get_meta(self, task_id: str) -> NoReturn:
+        """Say which line to add."""
+        raise self._none(task_id)
+
+    def wait(self, ids: Iterable[str], *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Say which line to add, at once."""
+        raise self._none(next(iter(ids), ""))
+
+    def exists(self, task_id: str) -> NoReturn:
+        """Say which line to add."""
+        raise self._none(task_id)
+
+    def _none(self, task_id: str) -> ImproperlyConfigured:
+        maker = type(self.app).__name__
+        return ImproperlyConfigured(
+            f"cannot get the result of {task_id}",
+            why="the app names a broker and no result backend, so results are not kept",
+            hint=f'add backend="redis://..." to {maker}(...), or result_backend to the settings',
+        )

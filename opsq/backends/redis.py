@@ -1,0 +1,128 @@
+"""Results in Redis, under Celery's keys and announced on Celery's channels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from opsq import states
+from opsq.backends.base import Format, encode_meta, encode_success
+from opsq.backends.waiting import Subscriber
+from opsq.datastore import keys
+from opsq.datastore.connection import client, errors, parse_url
+from opsq.exceptions import TimeoutError
+
+
+class RedisBackend:
+    """The results of one app. `key_prefix` stands before Celery's keys."""
+
+    keeps_results = True
+
+    def __init__(self, url: str, wanted: Format, key_prefix: str = "") -> None:
+        parse_url(url)
+        self.url, self.format, self.key_prefix = url, wanted, key_prefix
+        self._simple = wanted.simple
+        self._subscriber = Subscriber(url)
+
+    @classmethod
+    def of(cls, url: str, conf: Mapping[str, Any]) -> RedisBackend:
+        """As the settings of an app say."""
+        prefix = str((conf["result_backend_transport_options"] or {}).get("global_keyprefix") or "")
+        if prefix and prefix[-1] not in ":_-.":
+            prefix += "_"
+        return cls(url, Format.of(conf), prefix)
+
+    @property
+    def ttl_s(self) -> int:
+        """How long results are kept; 0 = for ever."""
+        return self.format.ttl_s
+
+    def key(self, task_id: str) -> str:
+        """Where a task's result is, and the channel on which it is announced."""
+        return self.key_prefix + keys.result(task_id)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def record(self, request: Any, state: str, value: Any, traceback: str | None = None) -> bytes:
+        """The bytes to store for a run. Raises EncodeError."""
+        if self._simple and state == states.SUCCESS:
+            data = encode_success(request, value)
+            if data is not None:
+                return data
+        return encode_meta(self.format, request.id, state, value, traceback, request)
+
+    def writes(self, request: Any, state: str, value: Any, traceback: str | None = None) -> tuple[str, bytes, int]:
+        """Key, bytes and seconds to live of a run's result, for whoever writes it together with other things."""
+        ttl_s = self.format.failure_ttl_s if state == states.FAILURE else self.format.ttl_s
+        return self.key(request.id), self.record(request, state, value, traceback), ttl_s
+
+    def store(self, task_id: str, state: str, result: Any, traceback: str | None = None, request: Any = None) -> None:
+        """Store a state and tell those who wait; a stored success stays."""
+        data = encode_meta(self.format, task_id, state, result, traceback, request)
+        ttl_s = self.format.failure_ttl_s if state == states.FAILURE else self.format.ttl_s
+        if self._read(task_id).get("status") != states.SUCCESS:
+            self.store_records([(self.key(task_id), ttl_s, data)])
+
+    def store_records(self, records: Iterable[tuple[str, int, bytes]]) -> None:
+        """Store key, seconds to live, record of each, and tell those who wait."""
+        with errors(self.url):
+            pipe = client(self.url).pipeline(transaction=True)
+            for key, ttl_s, data in records:
+                pipe.set(key, data, ex=ttl_s or None)
+                pipe.publish(key, data)
+            pipe.execute()
+
+    def forget(self, task_id: str) -> None:
+        """Remove a result."""
+        with errors(self.url):
+            client(self.url).delete(self.key(task_id))
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def _read(self, task_id: str) -> dict[str, Any]:
+        with errors(self.url):
+            data: Any = client(self.url).get(self.key(task_id))
+        return self.format.decode(data) if data else {}
+
+    def get_meta(self, task_id: str) -> dict[str, Any]:
+        """What is known of a task; PENDING when nothing is. Raises DecodeError."""
+        return self._read(task_id) or {"status": states.PENDING, "result": None, "task_id": task_id}
+
+    def exists(self, task_id: str) -> bool:
+        """Whether anything is stored for a task."""
+        with errors(self.url):
+            return bool(client(self.url).exists(self.key(task_id)))
+
+    def wait(
+        self,
+        ids: Sequence[str],
+        timeout_s: float | None = None,
+        on_message: Callable[[dict[str, Any]], None] | None = None,
+        on_interval: Callable[[], None] | None = None,
+        interval_s: float = 0.5,
+    ) -> dict[str, dict[str, Any]]:
+        """Wait until all have ended; id -> what is known. Raises TimeoutError."""
+        wanted = {self.key(task_id).encode(): task_id for task_id in ids}
+        found: dict[str, dict[str, Any]] = {}
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        with closing(self._subscriber.updates(tuple(wanted), until, interval_s)) as updates:
+            for key, data in updates:
+                if not key:
+                    if on_interval is not None:
+                        on_interval()
+                    continue
+                meta = self.format.decode(data)
+                if on_message is not None:
+                    on_message(meta)
+                if meta["status"] in states.READY_STATES:
+                    found[wanted[key]] = meta
+                    if len(found) == len(wanted):
+                        return found
+        raise self._too_late([task_id for task_id in ids if task_id not in found])
+
+    def _too_late(self, missing: Sequence[str]) -> TimeoutError:
+        what = f"the result of {missing[0]}" if len(missing) == 1 else f"{len(missing)} results"
+        why = f"Redis at {parse_url(self.url).address} cannot be reached" if self._subscriber.away else ""
+        return TimeoutError(f"{what} did not come in time", why=why)

@@ -1,0 +1,260 @@
+"""Waiting for results without a thread: one connection of a process wakes all who wait.
+
+The first who waits reads the connection and hands over what is for others; when it has its own, another one takes the
+lead. Whoever comes later writes its SUBSCRIBE and GET to the same connection while the leader reads.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any
+
+import hiredis
+from redis.exceptions import RedisError, ResponseError
+
+from opsq.datastore.connection import connection, explain
+from opsq.exceptions import RefusedError
+
+#: How long a server may be away (seconds) before those who wait without a time limit are told.
+OUTAGE_S = 30.0
+#: Between two tries to connect.
+RETRY_S = 0.1
+#: Errors that pass by themselves: the server has just started, or is about to change its role.
+_PASSING = ("LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN")
+
+
+#: (key, record) each time.
+Updates = Generator[tuple[bytes, bytes], None, None]
+
+
+class _Lost(Exception):
+    """The connection is gone; what was asked for must be asked again."""
+
+
+class Waiter:
+    """One who waits for keys: what has come for it, and a lock that is free when it should look."""
+
+    __slots__ = ("error", "inbox", "keys", "wake")
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self.keys = keys
+        self.inbox: deque[tuple[bytes, bytes]] = deque()
+        self.error: Exception | None = None
+        self.wake = threading.Lock()
+        self.wake.acquire()
+
+    def notify(self) -> None:
+        """Let its thread look. The subscriber's lock is held."""
+        if self.wake.locked():
+            self.wake.release()
+
+
+class Subscriber:
+    """The connection of this process on which one server announces what is stored."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._start_anew()
+        _all.add(self)
+
+    def _start_anew(self) -> None:
+        """As new; also in a forked child, where the parent's connection and its waiting threads are not ours."""
+        self._lock = threading.Lock()
+        self._waiters: dict[bytes, list[Waiter]] = {}
+        self._leader: Waiter | None = None
+        self._stale: set[bytes] = set()
+        self._link: Any = None
+        self._sock: socket.socket | None = None
+        self._reader: Any = None
+        self._asked: deque[Sequence[bytes]] = deque()
+        self._ever = False
+        self._lost_at: float | None = None
+
+    @property
+    def away(self) -> bool:
+        """Whether the server could not be reached when that was last tried."""
+        return self._lost_at is not None
+
+    def updates(self, keys: Sequence[bytes], until: float | None, interval_s: float) -> Updates:
+        """What is or will be stored under these keys, as (key, record); `(b"", b"")` when an interval has passed.
+
+        Ends at `until` (monotonic). The caller closes it when enough has come.
+        """
+        waiter = Waiter(keys)
+        try:
+            with self._lock:
+                self._enter(waiter)
+            tick = time.monotonic() + interval_s
+            while True:
+                while waiter.inbox:
+                    yield waiter.inbox.popleft()
+                if waiter.error is not None:
+                    raise waiter.error
+                now = time.monotonic()
+                if until is not None and now >= until:
+                    return
+                if now >= tick:
+                    tick = now + interval_s
+                    yield b"", b""
+                end = tick if until is None else min(tick, until)
+                if self._leader is waiter:
+                    self._lead(waiter, end)
+                else:
+                    waiter.wake.acquire(timeout=max(end - now, 0))
+        finally:
+            with self._lock:
+                self._leave(waiter)
+
+    # -- who waits; the lock is held -----------------------------------------------------------------------------------
+
+    def _enter(self, waiter: Waiter) -> None:
+        for key in waiter.keys:
+            self._waiters.setdefault(key, []).append(waiter)
+        if self._leader is None:
+            self._leader = waiter
+        if self._sock is not None:
+            try:
+                self._ask(waiter.keys)
+            except OSError:
+                self._hang_up()
+
+    def _leave(self, waiter: Waiter) -> None:
+        for key in waiter.keys:
+            left = self._waiters.get(key)
+            if left is not None and waiter in left:
+                left.remove(waiter)
+                if not left:
+                    del self._waiters[key]
+                    self._stale.add(key)
+        if self._leader is waiter:
+            self._leader = next((each[0] for each in self._waiters.values()), None)
+            if self._leader is not None:
+                self._leader.notify()
+
+    def _tell_all(self, error: Exception) -> None:
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                waiter.error = error
+                waiter.notify()
+
+    # -- the connection; the lock is held ------------------------------------------------------------------------------
+
+    def _ask(self, keys: Sequence[bytes]) -> None:
+        """Subscribe and read in one write; what nobody waits for any more is given up on the way."""
+        assert self._sock is not None
+        stale = [key for key in self._stale if key not in self._waiters]
+        self._stale.clear()
+        parts = [_command(b"UNSUBSCRIBE", stale)] if stale else []
+        parts += (_command(b"SUBSCRIBE", keys), _command(b"MGET", keys))
+        self._asked.append(keys)
+        self._sock.sendall(b"".join(parts))
+
+    def _connect(self) -> None:
+        """A new connection, which asks for everything that is waited for."""
+        link: Any = connection(self.url, protocol=3)
+        link.connect()
+        self._link, self._sock, self._reader = link, link._sock, hiredis.Reader()
+        self._ask(list(self._waiters))
+
+    def _hang_up(self) -> None:
+        """Give the connection up: whoever reads it sees its end and connects anew."""
+        if self._sock is not None:
+            try:
+                self._sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is gone already
+
+    def _drop(self) -> None:
+        if self._link is not None:
+            self._link.disconnect()
+        self._link = self._sock = self._reader = None
+        self._asked.clear()
+        self._stale.clear()
+
+    # -- the leader ----------------------------------------------------------------------------------------------------
+
+    def _lead(self, waiter: Waiter, end: float) -> None:
+        """Read until something has come for this waiter, or until `end`."""
+        while not waiter.inbox and waiter.error is None and (left := end - time.monotonic()) > 0:
+            try:
+                if self._sock is None:
+                    with self._lock:
+                        self._connect()
+                self._read(left)
+            except (RedisError, OSError, _Lost) as error:
+                waiter.error = self._lost(error)
+                if waiter.error is None:
+                    time.sleep(min(RETRY_S, left))
+            except BaseException:  # bytes may have been read and not used
+                self._hang_up()
+                raise
+
+    def _read(self, left: float) -> None:
+        """One read of the connection; hands over what it brings."""
+        assert self._sock is not None
+        self._sock.settimeout(left)
+        try:
+            data = self._sock.recv(65_536)
+        except TimeoutError:
+            return
+        if not data:
+            raise _Lost("the server closed the connection")
+        self._reader.feed(data)
+        with self._lock:
+            while (reply := self._reader.gets()) is not False:
+                self._take(reply)
+
+    def _take(self, reply: Any) -> None:
+        if isinstance(reply, hiredis.PushNotification):
+            if reply[0] == b"message":
+                self._hand_over(reply[1], reply[2])
+        elif isinstance(reply, hiredis.ReplyError):
+            if not str(reply).startswith(_PASSING):
+                self._tell_all(explain(ResponseError(str(reply)), self.url))
+            raise _Lost(str(reply))
+        else:
+            self._ever, self._lost_at = True, None
+            for key, record in zip(self._asked.popleft(), reply, strict=True):
+                if record is not None:
+                    self._hand_over(key, record)
+
+    def _hand_over(self, key: bytes, record: bytes) -> None:
+        for waiter in self._waiters.get(key, ()):
+            waiter.inbox.append((key, record))
+            if waiter is not self._leader:
+                waiter.notify()
+
+    def _lost(self, error: Exception) -> Exception | None:
+        """The connection is gone: None to try again, or what to tell who waits."""
+        now = time.monotonic()
+        with self._lock:
+            self._drop()
+            self._lost_at = self._lost_at or now
+            away_s, first = now - self._lost_at, not self._ever
+        told = explain(error, self.url)
+        if isinstance(told, RefusedError) or (first and not isinstance(error, _Lost)) or away_s > OUTAGE_S:
+            return told
+        return None
+
+
+def _command(name: bytes, keys: Iterable[bytes]) -> bytes:
+    """A command as Redis reads it."""
+    words = (name, *keys)
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+
+
+_all: weakref.WeakSet[Subscriber] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for subscriber in _all:
+        subscriber._start_anew()
+
+
+os.register_at_fork(after_in_child=_after_fork)

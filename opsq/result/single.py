@@ -1,0 +1,372 @@
+"""AsyncResult: a task's result by its id, wherever it runs. EagerResult: that of a task that has run here."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any, NoReturn
+
+from opsq import _state, states
+from opsq.exceptions import IncompleteStream, TimeoutError
+from opsq.utils.time import parse_iso
+
+_MAY_WAIT = ContextVar("opsq_may_wait_in_tasks", default=False)
+
+
+def assert_will_not_block() -> None:
+    """Raise RuntimeError inside a task that a worker runs: tasks that wait for tasks can lock a worker up."""
+    request = _state.current_request()
+    if request is not None and not request.called_directly and not request.is_eager and not _MAY_WAIT.get():
+        raise RuntimeError(
+            "Never call result.get() within a task! It can wait for a worker that it occupies itself; "
+            "use callbacks, or get(disable_sync_subtasks=False) if you are sure."
+        )
+
+
+@contextmanager
+def allow_join_result() -> Iterator[None]:
+    """Let `get()` wait inside a task."""
+    token = _MAY_WAIT.set(True)
+    try:
+        yield
+    finally:
+        _MAY_WAIT.reset(token)
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an error where it happened: the cause of the error that `get()` raises here."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+class ResultBase:
+    """What all results are."""
+
+    #: The result before this one in a chain.
+    parent: ResultBase | None = None
+
+
+class AsyncResult(ResultBase):
+    """Ask for the state of a task, wait for its value."""
+
+    TimeoutError = TimeoutError
+
+    def __init__(
+        self, id: str, backend: Any = None, task_name: str | None = None, app: Any = None, parent: Any = None
+    ) -> None:
+        if id is None:
+            raise ValueError(f"AsyncResult requires valid id, not {type(id)}")
+        self.id = id
+        self.app = app if app is not None else _state.get_current_app()
+        self.parent = parent
+        self.task_name = task_name
+        #: True: the caller wants no result, `get()` returns None at once.
+        self.ignored = False
+        self._backend = backend
+        self._cache: dict[str, Any] | None = None
+        self._then: list[tuple[Callable[..., Any], Callable[..., Any] | None]] = []
+
+    @property
+    def backend(self) -> Any:
+        """Where the result is kept."""
+        return self._backend if self._backend is not None else self.app.backend
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float = 0.5,
+        no_ack: bool = True,  # noqa: ARG002 (Celery's signature)
+        follow_parents: bool = True,
+        callback: Callable[[str, Any], Any] | None = None,
+        on_message: Callable[[dict[str, Any]], Any] | None = None,
+        on_interval: Callable[[], Any] | None = None,
+        disable_sync_subtasks: bool = True,
+        EXCEPTION_STATES: frozenset[str] = states.EXCEPTION_STATES,  # noqa: ARG002
+        PROPAGATE_STATES: frozenset[str] = states.PROPAGATE_STATES,
+    ) -> Any:
+        """Wait until the task has ended; its value, or its error is raised (`propagate`) or returned.
+
+        Raises TimeoutError after `timeout` seconds; the task goes on.
+        """
+        if self.ignored:
+            return None
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        check = self._parents_check(on_interval) if follow_parents and propagate and self.parent else on_interval
+        if self._cache is None:
+            self._keep(self.backend.wait((self.id,), timeout, on_message, check, interval)[self.id])
+        return self._value(propagate, callback, PROPAGATE_STATES)
+
+    wait = get
+
+    def _parents_check(self, on_interval: Callable[[], Any] | None) -> Callable[[], None]:
+        """An error of an earlier task of the chain is raised here: this one would never come."""
+
+        def check() -> None:
+            parent = self.parent
+            while isinstance(parent, AsyncResult):
+                parent.maybe_throw()
+                parent = parent.parent
+            if on_interval is not None:
+                on_interval()
+
+        check()
+        return check
+
+    def _value(
+        self, propagate: bool, callback: Callable[[str, Any], Any] | None, raised: frozenset[str] | None = None
+    ) -> Any:
+        meta = self._meta()
+        value = meta["result"]
+        if propagate and meta["status"] in (states.PROPAGATE_STATES if raised is None else raised):
+            _throw(value, meta.get("traceback"))
+        if callback is not None:
+            callback(self.id, value)
+        return value
+
+    def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
+        """Raise the task's error if it has failed; else what is known as its result."""
+        return self._value(propagate, callback)
+
+    maybe_reraise = maybe_throw
+
+    def then(
+        self,
+        callback: Callable[..., Any],
+        on_error: Callable[..., Any] | None = None,
+        weak: bool = False,  # noqa: ARG002
+    ) -> AsyncResult:
+        """Call `callback(result)` once this object knows that the task has ended."""
+        self._then.append((callback, on_error))
+        if self._cache is not None:
+            self._call_back()
+        return self
+
+    def _call_back(self) -> None:
+        waiting, self._then = self._then, []
+        for callback, on_error in waiting:
+            chosen = on_error if self.failed() and on_error is not None else callback
+            chosen(self)
+
+    # -- what is known -------------------------------------------------------------------------------------------------
+
+    def _meta(self) -> dict[str, Any]:
+        if self._cache is not None:
+            return self._cache
+        meta: dict[str, Any] = self.backend.get_meta(self.id)
+        if meta["status"] in states.READY_STATES:
+            self._keep(meta)
+        return meta
+
+    def _keep(self, meta: dict[str, Any]) -> None:
+        meta["children"] = results_of(meta.get("children"), self.app)
+        self._cache = meta
+        self._call_back()
+
+    def ready(self) -> bool:
+        """Whether the task has ended."""
+        return self.state in states.READY_STATES
+
+    def successful(self) -> bool:
+        """Whether it has ended well."""
+        return self.state == states.SUCCESS
+
+    def failed(self) -> bool:
+        """Whether it has ended with an error."""
+        return self.state == states.FAILURE
+
+    def exists(self) -> bool:
+        """Whether anything is stored: tells a pending task from one that is not known."""
+        return bool(self.backend.exists(self.id))
+
+    @property
+    def state(self) -> str:
+        """PENDING (nothing is known), STARTED, RETRY, SUCCESS, FAILURE, REVOKED, or one of the program's own."""
+        return str(self._meta()["status"])
+
+    status = state
+
+    @property
+    def result(self) -> Any:
+        """The value, or the error, or the data of a state of the program's own."""
+        return self._meta()["result"]
+
+    info = result
+
+    @property
+    def traceback(self) -> str | None:
+        """The traceback of a failed task."""
+        return self._meta().get("traceback")
+
+    @property
+    def children(self) -> list[AsyncResult] | None:
+        """The tasks that this one has started."""
+        meta = self._meta()
+        found = meta.get("children")
+        return found if meta is self._cache else results_of(found, self.app)
+
+    @property
+    def date_done(self) -> datetime | None:
+        """When it has ended."""
+        done = self._meta().get("date_done")
+        return parse_iso(done) if isinstance(done, str) else done
+
+    @property
+    def name(self) -> str | None:
+        """The task's name, with `result_extended`."""
+        return self._meta().get("name") or self.task_name
+
+    @property
+    def args(self) -> Any:
+        """Its arguments, with `result_extended`."""
+        return self._meta().get("args")
+
+    @property
+    def kwargs(self) -> Any:
+        """Its keyword arguments, with `result_extended`."""
+        return self._meta().get("kwargs")
+
+    @property
+    def worker(self) -> str | None:
+        """The worker that ran it, with `result_extended`."""
+        return self._meta().get("worker")
+
+    @property
+    def retries(self) -> int | None:
+        """How often it was retried, with `result_extended`."""
+        return self._meta().get("retries")
+
+    @property
+    def queue(self) -> str | None:
+        """The queue that it came from, with `result_extended`."""
+        return self._meta().get("queue")
+
+    @property
+    def task_id(self) -> str:
+        """The id."""
+        return self.id
+
+    # -- trees of tasks ------------------------------------------------------------------------------------------------
+
+    def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[AsyncResult | None, AsyncResult]]:
+        """This result and those of all tasks that came of it: (parent, result)."""
+        stack: deque[tuple[AsyncResult | None, AsyncResult]] = deque([(None, self)])
+        while stack:
+            parent, node = stack.popleft()
+            yield parent, node
+            if node.ready():
+                stack.extend((node, child) for child in node.children or ())
+            elif not intermediate:
+                raise IncompleteStream("a task of the tree has not ended yet")
+
+    def collect(self, intermediate: bool = False, **options: Any) -> Iterator[tuple[AsyncResult, Any]]:
+        """Each result of the tree with its value, waiting for it."""
+        for _parent, node in self.iterdeps(intermediate=intermediate):
+            yield node, node.get(**options)
+
+    def get_leaf(self) -> Any:
+        """The value of the last result of the tree."""
+        value = None
+        for _parent, node in self.iterdeps():
+            value = node.get()
+        return value
+
+    def as_tuple(self) -> tuple[tuple[str, Any], None]:
+        """As it stands in records: id and parent."""
+        return (self.id, self.parent.as_tuple() if isinstance(self.parent, AsyncResult) else None), None
+
+    def as_list(self) -> list[str]:
+        """The ids of this one and its parents."""
+        return [self.id, *(self.parent.as_list() if isinstance(self.parent, AsyncResult) else ())]
+
+    def forget(self) -> None:
+        """Remove the result, and those of its parents."""
+        self._cache = None
+        if isinstance(self.parent, AsyncResult):
+            self.parent.forget()
+        self.backend.forget(self.id)
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.id}>"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, AsyncResult):
+            return other.id == self.id
+        return other == self.id if isinstance(other, str) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.id, None, self.task_name, None, self.parent)
+
+
+class EagerResult(AsyncResult):
+    """The result of a task that has already run, in this process."""
+
+    def __init__(
+        self, id: str, ret_value: Any, state: str, traceback: str | None = None, name: str | None = None
+    ) -> None:
+        super().__init__(id, task_name=name, app=_NO_APP)
+        self._cache = {"task_id": id, "status": state, "result": ret_value, "traceback": traceback, "name": name}
+
+    def forget(self) -> None:
+        """Nothing is stored."""
+
+    def exists(self) -> bool:
+        """It is here."""
+        return True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        assert self._cache is not None
+        return type(self), (self.id, self.result, self.state, self.traceback, self.name)
+
+
+#: An EagerResult has neither app nor backend.
+_NO_APP = object()
+
+
+def _throw(value: Any, traceback: str | None) -> NoReturn:
+    """Raise a task's error here, with what is known of where it came from."""
+    error = value if isinstance(value, BaseException) else Exception(value)
+    if traceback and error.__cause__ is None and error.__traceback__ is None:
+        raise error from RemoteTraceback(traceback)
+    raise error
+
+
+def results_of(stored: Any, app: Any) -> list[AsyncResult] | None:
+    """The results that a record lists; those of a group one by one."""
+    if stored is None:
+        return None
+    found: list[AsyncResult] = []
+    for item in stored:
+        if isinstance(item, AsyncResult):
+            found.append(item)
+        elif item[1] is not None:
+            found += results_of(item[1], app) or ()
+        else:
+            found.append(result_from_tuple(item, app))
+    return found
+
+
+def result_from_tuple(stored: Any, app: Any = None) -> AsyncResult:
+    """The result that `as_tuple` stands for."""
+    if isinstance(stored, AsyncResult):
+        return stored
+    identity = stored[0]
+    task_id, parent = identity if isinstance(identity, list | tuple) else (identity, None)
+    return AsyncResult(task_id, app=app, parent=result_from_tuple(parent, app) if parent else None)
