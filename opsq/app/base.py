@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -164,7 +165,7 @@ class App:
         """The zone of naive times: `timezone`, else UTC, or the machine's zone with `enable_utc = False`."""
         zone = self.conf.timezone
         if zone:
-            return ZoneInfo(zone) if isinstance(zone, str) else zone  # type: ignore[no-any-return]
+            return ZoneInfo(zone) if isinstance(zone, str) else zone
         return UTC if self.conf.enable_utc else datetime.now().astimezone().tzinfo or UTC
 
     # -- where things are -------------------------------------------------------------------------------------------
@@ -387,14 +388,17 @@ class App:
 
     # -- command line -----------------------------------------------------------------------------------------------
 
-    def start(self, argv: list[str] | None = None) -> None:
-        """Run the command line for this app."""
+    def start(self, argv: list[str] | None = None) -> int:
+        """Run the command line for this app; returns its exit code."""
         self.set_current()
-        importlib.import_module("opsq.cli.main").run_for_app(self, argv)  # an arrow upwards that Celery's programs need
+        face = importlib.import_module("opsq.cli.main")  # the one arrow upwards: Celery's programs need it
+        code: int = face.run_for_app(self, argv)
+        return code
 
-    def worker_main(self, argv: list[str] | None = None) -> None:
+    def worker_main(self, argv: list[str] | None = None) -> int:
         """Run `opsq worker` with these arguments for this app."""
-        self.start(argv)
+        words = list(sys.argv[1:] if argv is None else argv)
+        return self.start(words if "worker" in words else ["worker", *words])
 
 
 Celery = App
