@@ -26,7 +26,7 @@ from opsq.worker.worker import Plan, Worker
 
 logger = logging.getLogger("opsq.worker")
 
-#: Seconds that a worker's messages are its own without a sign of life (setting `lease` of `[worker]` in opsq.toml).
+#: Seconds that a worker's messages are its own without a sign of life.
 LEASE_S = 15.0
 POOLS = ("prefork", "solo")
 
@@ -41,6 +41,7 @@ class Wishes:
     concurrency: int | None = None
     pool: str | None = None
     prefetch: int | None = None
+    lease_s: float | None = None
 
 
 def node_name(wish: str | None) -> str:
@@ -106,7 +107,7 @@ def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Wo
         worker_id=worker_id,
         node=node,
         key_prefix=prefix,
-        lease_s=LEASE_S,
+        lease_s=wishes.lease_s or LEASE_S,
         prefetch=_prefetch(app, wishes),
         most_tasks=app.conf.worker_max_tasks_per_child or 0,
         most_memory_kib=app.conf.worker_max_memory_per_child or 0,

@@ -74,6 +74,7 @@ OPTIONS = (
     click.option(
         "--prefetch-multiplier", type=int, metavar="N", help="Most messages in a child's hand; 0 = automatic."
     ),
+    click.option("--lease", type=float, metavar="S", help="Peers take over this long after its last sign of life; 15."),
     click.option("--purge", "--discard", "purge", is_flag=True, help="Empty the queues first."),
     click.option("-f", "--logfile", metavar="FILE", help="Log there instead of to stderr."),
     click.option(
@@ -125,6 +126,7 @@ def worker(context: Context, /, **given: Any) -> None:
         concurrency=_concurrency(given["concurrency"]),
         pool=given["pool"],
         prefetch=given["prefetch_multiplier"],
+        lease_s=given["lease"],
     )
     state = context.state_dir
     state.create()
