@@ -11,7 +11,10 @@ import json
 import os
 import select
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # not typing's: that module would cost a megabyte
+if TYPE_CHECKING:
+    from typing import Any
 
 CHUNK = 1 << 20
 

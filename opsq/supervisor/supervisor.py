@@ -392,9 +392,9 @@ class Supervisor:
         statefile.remove(self.state)
         self.state.notify_socket.unlink(missing_ok=True)
         assert self._link is not None
+        say("down")
         self._link.say("exit")
         self._link.flush()
-        say("down")
 
 
 def _process(message: Message) -> ProcessId:
