@@ -50,9 +50,10 @@ class Told(NamedTuple):
             error = {"what": self.what, "why": self.why, "hint": self.hint}
             print(jsonlib.dumps({"error": error}), flush=True)
             return
-        print(f"opsq: {self.what}: {self.why}" if self.why else f"opsq: {self.what}", file=sys.stderr)
+        stream = sys.__stderr__ or sys.stderr  # a worker may have turned `sys.stderr` into log lines
+        print(f"opsq: {self.what}: {self.why}" if self.why else f"opsq: {self.what}", file=stream)
         if self.hint:
-            print(f"hint: {self.hint}", file=sys.stderr)
+            print(f"hint: {self.hint}", file=stream)
 
 
 def guard(work: Callable[[], None], json: bool = False) -> int:

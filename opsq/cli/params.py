@@ -53,10 +53,11 @@ class Group(click.Group):
         """The words with every option that this group does not know behind the name of the command."""
         names = set(self.list_commands(ctx))
         own = option_table(self.get_params(ctx))
+        values = _values_of(words, own)
         for place, word in enumerate(words):
             if word == "--":
                 break
-            if word not in names:
+            if word not in names or place in values:
                 continue
             command = self.get_command(ctx, word)
             if command is None:
@@ -102,6 +103,15 @@ def option_table(params: Iterable[click.Parameter]) -> dict[str, int]:
             words = 0 if param.is_flag or param.count else param.nargs
             table.update(dict.fromkeys((*param.opts, *param.secondary_opts), words))
     return table
+
+
+def _values_of(words: Sequence[str], options: dict[str, int]) -> set[int]:
+    """The places of words that are values of these options."""
+    places: set[int] = set()
+    for place, word in enumerate(words):
+        if place not in places:
+            places.update(range(place + 1, place + 1 + options.get(word, 0)))
+    return places
 
 
 def _options_below(command: click.Command, ctx: click.Context) -> dict[str, int]:
