@@ -122,7 +122,7 @@ def _from_parts(settings: Settings) -> str:
 def _results_from_parts(settings: Settings) -> str:
     """`result_backend = "redis"`: the server is named by the `redis_*` settings."""
     login = _login(settings["redis_username"], settings["redis_password"])
-    host, port, db = (settings[f"redis_{part}"] for part in ("host", "port", "db"))
+    host, port, db = settings["redis_host"], settings["redis_port"], settings["redis_db"]
     return f"redis://{login}{host or 'localhost'}:{port or 6379}/{db or 0}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 import warnings
@@ -41,6 +42,15 @@ def test_a_setting_has_a_new_and_an_old_name(name: str, setting: str | None) -> 
 def test_every_setting_of_celery_is_there_once() -> None:
     assert len(BY_NAME) == 214
     assert len(BY_OLD_NAME) == 214 + 1  # Django's TIME_ZONE
+
+
+def test_a_setting_works_if_and_only_if_the_code_asks_for_it() -> None:
+    package = Path(sources.__file__).parents[1]
+    text = "".join(file.read_text() for file in package.rglob("*.py") if file.parent.name != "options")
+    only_handed_on = {"task_default_rate_limit", "task_retry_on_worker_lost"}  # attributes of tasks, without effect yet
+    for name, option in BY_NAME.items():
+        asked = re.search(rf"""(conf|settings)\.{name}\b|["']{name}["']""", text) is not None
+        assert (asked and name not in only_handed_on) == (option.standing == "works"), name
 
 
 def test_values_are_read_and_written_under_all_names() -> None:
