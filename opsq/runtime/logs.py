@@ -109,20 +109,28 @@ class StreamToLog:
 
     def __init__(self, logger: logging.Logger, level: int) -> None:
         self._logger, self._level = logger, level
-        self._busy = threading.local()
+        self._mine = threading.local()
 
     def write(self, text: str) -> int:
-        """Log what is printed; what logging itself prints while it logs is dropped instead of turning in circles."""
-        if getattr(self._busy, "now", False) or not text:
+        """Log each line that is complete. What logging itself prints while it logs is dropped: no circles."""
+        mine = self._mine.__dict__
+        if mine.get("busy") or not text:
             return 0
-        self._busy.now = True
-        try:
-            for line in text.rstrip().splitlines():
-                if line.strip():
-                    self._logger.log(self._level, line)
-        finally:
-            self._busy.now = False
+        whole, newline, rest = (mine.get("part", "") + text).rpartition("\n")
+        mine["part"] = rest
+        if newline:
+            self._log(whole)
         return len(text)
+
+    def _log(self, text: str) -> None:
+        mine = self._mine.__dict__
+        mine["busy"] = True
+        try:
+            for line in text.splitlines():
+                if line.strip():
+                    self._logger.log(self._level, line.rstrip())
+        finally:
+            mine["busy"] = False
 
     def writelines(self, lines: list[str]) -> None:
         """Each of them."""
@@ -130,7 +138,10 @@ class StreamToLog:
             self.write(line)
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Log what has no end of line yet."""
+        mine = self._mine.__dict__
+        if not mine.get("busy") and mine.get("part"):
+            self._log(mine.pop("part"))
 
     def isatty(self) -> bool:
         """Nobody looks at it directly."""

@@ -18,7 +18,7 @@ from opsq.datastore import connection, keys
 from opsq.exceptions import ImproperlyConfigured, UsageError
 from opsq.execution.runner import Runner
 from opsq.protocol import codec
-from opsq.runtime.logs import Buffered
+from opsq.runtime.logs import Buffered, level_number
 from opsq.worker.child import Setup
 from opsq.worker.settle import Results, Settler
 from opsq.worker.successor import Judge
@@ -99,6 +99,7 @@ def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Wo
     def settler(names: list[str]) -> Settler:
         return Settler(names, results, prefix)
 
+    conf = app.conf
     worker_id = f"{node}:{uuid.uuid4().hex[:8]}"
     pool = wishes.pool or app.conf.worker_pool or "prefork"
     setup = Setup(
@@ -113,6 +114,7 @@ def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Wo
         most_memory_kib=app.conf.worker_max_memory_per_child or 0,
         waiting_lock=folder / f"{worker_id.rpartition(':')[2]}.waiting",
         pool=pool,
+        redirect_level=level_number(conf.worker_redirect_stdouts_level) if conf.worker_redirect_stdouts else None,
     )
     plan = Plan(setup, _concurrency(app, wishes, pool), folder, __version__, socket.gethostname())
     return Worker(plan, app, Judge(runner, settler), settler(queues), accept, buffer)

@@ -18,7 +18,7 @@ from opsq.exceptions import SoftTimeLimitExceeded
 from opsq.execution.context import Context
 from opsq.execution.runner import Runner
 from opsq.protocol.envelope import Envelope
-from opsq.runtime.logs import Buffered
+from opsq.runtime.logs import Buffered, redirect_standard_streams
 from opsq.runtime.parent import die_with_parent
 from opsq.runtime.process import start_ticks
 from opsq.states import STARTED
@@ -34,7 +34,10 @@ logger = logging.getLogger("opsq.worker")
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What all children of a worker have in common. `worker_id` is `<node>:<8 hex>`; times are in seconds."""
+    """What all children of a worker have in common.
+
+    `worker_id` is `<node>:<8 hex>`; times are in seconds; `redirect_level`: prints become log lines of this level.
+    """
 
     url: str
     queues: list[str]
@@ -47,6 +50,7 @@ class Setup:
     most_memory_kib: int
     waiting_lock: Path
     pool: str
+    redirect_level: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,8 @@ def run(means: Means, index: int) -> None:
     _quiet_signals()
     _name_process(means.setup, index)
     means.table.let_go()
+    if means.buffer is not None and means.setup.redirect_level is not None:
+        redirect_standard_streams(means.setup.redirect_level)
     slot = means.table.slot(index)
     slot.words[slots.PID], slot.words[slots.TICKS] = os.getpid(), start_ticks(os.getpid()) or 0
     line = _line(means, index)

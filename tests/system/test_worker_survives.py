@@ -50,15 +50,17 @@ class Killer:
         return [child for template in templates for child in template.children()]
 
     def strike(self, what: str) -> None:
-        """Wait until a task runs, then kill."""
+        """Wait until a task runs, then kill; does nothing while the worker is still on its way back."""
         try:
             victims = {child.pid for child in self.children()}
             busy = self._until_one_runs(victims)
-            self._kill(what, busy, victims)
+            if not busy:
+                return
+            self._kill(what, busy)
         except psutil.Error:
             return
         self.kills += 1
-        self.hits += bool(busy)
+        self.hits += bool(busy & self.project.running_now())
         if what in ("parent", "group"):
             self.worker.wait()
             self.worker = self.start()
@@ -70,9 +72,9 @@ class Killer:
                 return busy
         return set()
 
-    def _kill(self, what: str, busy: set[int], victims: set[int]) -> None:
+    def _kill(self, what: str, busy: set[int]) -> None:
         if what == "child":
-            os.kill(random.choice(sorted(busy or victims)), signal.SIGKILL)
+            os.kill(random.choice(sorted(busy)), signal.SIGKILL)
         elif what == "template":
             psutil.Process(self.worker.pid).children()[0].kill()
         elif what == "parent":
@@ -136,16 +138,19 @@ def test_a_peer_takes_over_when_the_host_is_gone(project, redis_client, wait_for
 
 def send(project: Project, task: str, *arguments: Any, **options: Any) -> None:
     """One call, from a process of its own."""
-    code = f"import proj; proj.{task}.apply_async({list(arguments)!r}, **{options!r})"
-    argv = [sys.executable, "-c", code]
+    run(project, f"proj.{task}.apply_async({list(arguments)!r}, **{options!r})")
+
+
+def run(project: Project, code: str) -> None:
+    """Some code of a client."""
+    argv = [sys.executable, "-c", f"import proj\n{code}"]
     done = project.spawn(argv, env=project.environment, cwd=project.folder)
     assert done.wait() == 0, done.report()
 
 
 def test_three_workers_of_one_name_in_one_folder(project, redis_client, wait_for) -> None:
     workers = [project.worker("-c", "1", "-n", "same@h", name=f"same-{i}") for i in range(3)]
-    code = "import proj\nfor i in range(60): proj.late.delay(i, 0.01)"
-    assert project.spawn([sys.executable, "-c", code], env=project.environment, cwd=project.folder).wait() == 0
+    run(project, "for i in range(60): proj.late.delay(i, 0.01)")
     wait_for(lambda: len(project.effects()) == 60, 20, "all effects")
     wait_for(lambda: all_done(redis_client))
     assert max(project.effects().values()) == 1
@@ -171,10 +176,8 @@ def test_a_task_that_kills_its_process_again_and_again_ends_in_the_dead_letters(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_warm_stop_finishes_what_runs_and_gives_back_the_rest(number, project, redis_client, wait_for) -> None:
     worker = project.worker("-c", "1")
-    send(project, "late", 1, 0.5)
+    run(project, "proj.late.delay(1, 1.5)\nfor i in (2, 3, 4): proj.late.delay(i, 0.1)")
     wait_for(project.running_now)
-    for each in (2, 3, 4):
-        send(project, "late", each, 0.1)
     assert worker.stop(number) == 0
     assert set(project.effects()) == {"1"}
     assert redis_client.llen("celery") == 3

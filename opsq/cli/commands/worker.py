@@ -215,8 +215,6 @@ def _set_up_logs(app: Any, given: dict[str, Any]) -> Any:
     )
     signals.after_setup_logger.send(None, logger=logging.getLogger(), **told)
     signals.after_setup_task_logger.send(None, logger=logging.getLogger("celery.task"), **told)
-    if app.conf.worker_redirect_stdouts:
-        logs.redirect_standard_streams(logs.level_number(app.conf.worker_redirect_stdouts_level))
     return buffer
 
 
