@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, tzinfo
 from functools import cached_property
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
-from zoneinfo import ZoneInfo
 
 from opsq import _state
 from opsq._state import current_app as current_app
 from opsq._state import current_task as current_task
-from opsq.app import autodiscover, home
+from opsq.app import autodiscover
 from opsq.app.annotations import annotate
 from opsq.app.autoretry import add_autoretry
 from opsq.app.blame import broken
+from opsq.app.configured import Configured
 from opsq.app.publisher import Publisher, running_request
 from opsq.app.registry import TaskRegistry
 from opsq.app.registry import shared_task as shared_task
-from opsq.app.routes import Routes
 from opsq.app.task import Task
-from opsq.backends.disabled import DisabledBackend
-from opsq.backends.redis import RedisBackend
-from opsq.broker.broker import Broker
-from opsq.config import sources
-from opsq.config.broker import Found, resolve_broker, resolve_results
-from opsq.config.settings import Settings
-from opsq.exceptions import AlwaysEagerIgnored, CeleryWarning, ImproperlyConfigured, OpsqError
+from opsq.exceptions import AlwaysEagerIgnored, CeleryWarning, OpsqError
 from opsq.result.single import AsyncResult
 from opsq.signals import Signal, import_modules
 
@@ -39,7 +30,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App:
+class App(Configured):
     """A program's tasks, its settings, and the way to its broker and results. `Celery` is another name for it.
 
     `main` is the name of the module that is run as a script: its tasks are called after it. Further keywords are
@@ -65,27 +56,18 @@ class App:
         tasks: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
+        named = {"broker_url": broker, "result_backend": backend, "include": include}
+        super().__init__(config_source, namespace, {**(changes or {}), **named, **settings})
         self.main = main
         self.autofinalize, self.strict_typing = autofinalize, strict_typing
         self.task_cls = task_cls or self.task_cls
-        self.home = home.home_of(home.caller_outside())
         self.finalized = False
         self._registry = TaskRegistry(tasks or {})
         self._borrowed: set[str] = set()
         self._shared_seen: set[Callable[[Any], Any]] = set()
         self._packages: list[tuple[Any, str | None]] = []
         self._lock = threading.RLock()
-        self.on_configure, self.on_after_configure = (
-            Signal("app.on_configure"),
-            Signal("app.on_after_configure", ("source",)),
-        )
         self.on_after_finalize, self.on_after_fork = Signal("app.on_after_finalize"), Signal("app.on_after_fork")
-        self._config_source, self._config_silent = config_source, False
-        self.conf = Settings(self._load_settings, namespace, self._settings_are_loaded)
-        named = {"broker_url": broker, "result_backend": backend, "include": include}
-        for name, value in {**(changes or {}), **named, **settings}.items():
-            if value is not None and name not in _NOT_SETTINGS:
-                self.conf.put(name, value, f"{type(self).__name__}(...)")
         self.publisher = Publisher(self)
         if set_as_current:
             self.set_current()
@@ -113,87 +95,6 @@ class App:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.main or '__main__'} at {id(self):#x}>"
-
-    # -- settings ---------------------------------------------------------------------------------------------------
-
-    def config_from_object(
-        self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
-    ) -> None:
-        """Read settings from a module, an object, a mapping, or the name of one, when they are first needed.
-
-        `namespace`: only names that begin with it (`CELERY_...`). `silent`: it need not exist.
-        """
-        self._config_source, self._config_silent = obj, silent
-        self.conf.reload(self._load_settings, namespace or self.conf.namespace)
-        if force:
-            self.conf.load()
-
-    def config_from_envvar(self, variable_name: str, silent: bool = False, force: bool = False) -> bool:
-        """Read settings from the module that a variable of the environment names."""
-        name = os.environ.get(variable_name)
-        if name:
-            self.config_from_object(name, silent=silent, force=force)
-        elif not silent:
-            raise ImproperlyConfigured(f"cannot configure the app from {variable_name}", why="the variable is not set")
-        return bool(name)
-
-    def add_defaults(self, defaults: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
-        """Add defaults of the program's own: they count less than everything that is configured."""
-        self.conf.add_layer(sources.from_object(defaults() if callable(defaults) else defaults))
-
-    def _load_settings(self) -> list[sources.Layer]:
-        self.on_configure.send(self)
-        layers = []
-        source = self._config_source or os.environ.get("CELERY_CONFIG_MODULE")
-        if source is not None:
-            try:
-                layers.append(sources.from_object(source, self.conf.namespace))
-            except ImproperlyConfigured:
-                if not self._config_silent:
-                    raise
-        return layers + home.project_settings(self.home)
-
-    def _settings_are_loaded(self) -> None:
-        self.on_after_configure.send(self, source=self.conf)
-
-    def now(self) -> datetime:
-        """Now, in the app's time zone."""
-        return datetime.now(self.timezone)
-
-    @property
-    def timezone(self) -> tzinfo:
-        """The zone of naive times: `timezone`, else UTC, or the machine's zone with `enable_utc = False`."""
-        zone = self.conf.timezone
-        if zone:
-            return ZoneInfo(zone) if isinstance(zone, str) else zone
-        return UTC if self.conf.enable_utc else datetime.now().astimezone().tzinfo or UTC
-
-    # -- where things are -------------------------------------------------------------------------------------------
-
-    def find_broker(self) -> Found:
-        """The broker's URL and who named it. Raises BrokerError when there is none."""
-        return resolve_broker(self.conf, lambda: home.private_redis(self.home))
-
-    def find_results(self) -> Found:
-        """Where results go (no URL: nowhere), and who said so."""
-        return resolve_results(self.conf, self.find_broker)
-
-    @cached_property
-    def broker(self) -> Broker:
-        """The producers' side of the broker."""
-        url = self.find_broker().url
-        assert url is not None
-        return Broker(url, str((self.conf.broker_transport_options or {}).get("global_keyprefix") or ""))
-
-    @cached_property
-    def backend(self) -> Any:
-        """Where results are kept."""
-        url = self.find_results().url
-        return DisabledBackend(self) if url is None else RedisBackend.of(url, self.conf)
-
-    def queues(self) -> list[str]:
-        """The queues that a worker consumes unless it is told others."""
-        return Routes(self.conf).consumed()
 
     # -- tasks ------------------------------------------------------------------------------------------------------
 
@@ -402,9 +303,6 @@ class App:
 
 
 Celery = App
-
-#: Celery's other parameters name classes of its own parts, which are not made to be exchanged here.
-_NOT_SETTINGS = frozenset(("loader", "amqp", "events", "log", "control", "fixups", "config_source_silent"))
 
 
 def _warn_if_another(known: Task[..., Any], function: Callable[..., Any]) -> None:

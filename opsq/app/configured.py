@@ -1,0 +1,118 @@
+"""What an app knows of its surroundings: its settings, where its broker and its results are, what time it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, tzinfo
+from functools import cached_property
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from opsq.app import home
+from opsq.app.routes import Routes
+from opsq.backends.disabled import DisabledBackend
+from opsq.backends.redis import RedisBackend
+from opsq.broker.broker import Broker
+from opsq.config import sources
+from opsq.config.broker import Found, resolve_broker, resolve_results
+from opsq.config.settings import Settings
+from opsq.exceptions import ImproperlyConfigured
+from opsq.signals import Signal
+
+#: Celery's parameters that name classes of its own parts, which are not made to be exchanged here.
+NOT_SETTINGS = frozenset(("loader", "amqp", "events", "log", "control", "fixups", "config_source_silent"))
+
+
+class Configured:
+    """The part of an app that is settings and what follows from them."""
+
+    def __init__(self, config_source: Any, namespace: str | None, given: Mapping[str, Any]) -> None:
+        """`given`: settings that the program passes; None says nothing."""
+        self.home = home.home_of(home.caller_outside())
+        self.on_configure = Signal("app.on_configure")
+        self.on_after_configure = Signal("app.on_after_configure", ("source",))
+        self._config_source, self._config_silent = config_source, False
+        self.conf = Settings(self._load_settings, namespace, self._settings_are_loaded)
+        for name, value in given.items():
+            if value is not None and name not in NOT_SETTINGS:
+                self.conf.put(name, value, f"{type(self).__name__}(...)")
+
+    def config_from_object(
+        self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
+    ) -> None:
+        """Read settings from a module, an object, a mapping, or the name of one, when they are first needed.
+
+        `namespace`: only names that begin with it (`CELERY_...`). `silent`: it need not exist.
+        """
+        self._config_source, self._config_silent = obj, silent
+        self.conf.reload(self._load_settings, namespace or self.conf.namespace)
+        if force:
+            self.conf.load()
+
+    def config_from_envvar(self, variable_name: str, silent: bool = False, force: bool = False) -> bool:
+        """Read settings from the module that a variable of the environment names."""
+        name = os.environ.get(variable_name)
+        if name:
+            self.config_from_object(name, silent=silent, force=force)
+        elif not silent:
+            raise ImproperlyConfigured(f"cannot configure the app from {variable_name}", why="the variable is not set")
+        return bool(name)
+
+    def add_defaults(self, defaults: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
+        """Add defaults of the program's own: they count less than everything that is configured."""
+        self.conf.add_layer(sources.from_object(defaults() if callable(defaults) else defaults))
+
+    def _load_settings(self) -> list[sources.Layer]:
+        self.on_configure.send(self)
+        layers = []
+        source = self._config_source or os.environ.get("CELERY_CONFIG_MODULE")
+        if source is not None:
+            try:
+                layers.append(sources.from_object(source, self.conf.namespace))
+            except ImproperlyConfigured:
+                if not self._config_silent:
+                    raise
+        return layers + home.project_settings(self.home)
+
+    def _settings_are_loaded(self) -> None:
+        self.on_after_configure.send(self, source=self.conf)
+
+    def now(self) -> datetime:
+        """Now, in the app's time zone."""
+        return datetime.now(self.timezone)
+
+    @property
+    def timezone(self) -> tzinfo:
+        """The zone of naive times: `timezone`, else UTC, or the machine's zone with `enable_utc = False`."""
+        zone = self.conf.timezone
+        if zone:
+            return ZoneInfo(zone) if isinstance(zone, str) else zone
+        return UTC if self.conf.enable_utc else datetime.now().astimezone().tzinfo or UTC
+
+    # -- where things are -------------------------------------------------------------------------------------------
+
+    def find_broker(self) -> Found:
+        """The broker's URL and who named it. Raises BrokerError when there is none."""
+        return resolve_broker(self.conf, lambda: home.private_redis(self.home))
+
+    def find_results(self) -> Found:
+        """Where results go (no URL: nowhere), and who said so."""
+        return resolve_results(self.conf, self.find_broker)
+
+    @cached_property
+    def broker(self) -> Broker:
+        """The producers' side of the broker."""
+        url = self.find_broker().url
+        assert url is not None
+        return Broker(url, str((self.conf.broker_transport_options or {}).get("global_keyprefix") or ""))
+
+    @cached_property
+    def backend(self) -> Any:
+        """Where results are kept."""
+        url = self.find_results().url
+        return DisabledBackend(self) if url is None else RedisBackend.of(url, self.conf)
+
+    def queues(self) -> list[str]:
+        """The queues that a worker consumes unless it is told others."""
+        return Routes(self.conf).consumed()
