@@ -42,6 +42,11 @@ class Reader:
         self.partial = lines.pop()
         return lines[-count:] if count else []
 
+    def begin_at(self, place: int) -> None:
+        """Skip the first bytes of the file that is written to now."""
+        if self._open_first():
+            os.lseek(self._file, place, os.SEEK_SET)
+
     def more(self) -> list[bytes]:
         """The complete lines that were added since."""
         data = bytearray(self.partial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import time
@@ -32,15 +33,22 @@ _COLOURS = ("cyan", "yellow", "green", "magenta", "blue")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="The last N of each.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option("--all", "everything", is_flag=True, help="The supervisor's own log (opsq), too.")
+@click.option("--from", "places", hidden=True, help="JSON: where in each program's log to begin.")
 @pass_context
-def logs(context: Context, names: tuple[str, ...], lines: int, follow: bool, everything: bool) -> None:
+def logs(
+    context: Context, names: tuple[str, ...], lines: int, follow: bool, everything: bool, places: str | None
+) -> None:
     """Show what programs wrote. With more than one program each line begins with its name."""
     state = context.state_dir
     chosen = _chosen(state, names, everything, follow)
     show = Display(context, len(chosen) > 1 or (follow and not names))
     readers = {name: Reader(state.log / f"{name}.log") for name in chosen}
+    begin = json.loads(places) if places else {}
     for name, reader in readers.items():
-        show.write(name, reader.last_lines(lines))
+        if places:
+            reader.begin_at(begin.get(name, 0))
+        else:
+            show.write(name, reader.last_lines(lines))
     if follow:
         _follow(state, readers, show, not names, everything)
     for name, reader in readers.items():
@@ -70,6 +78,11 @@ class Display:
             return f"{name} | ".encode()
         colour = self._colours.setdefault(name, _COLOURS[len(self._colours) % len(_COLOURS)])
         return click.style(f"{name} | ", fg=colour).encode()
+
+
+def ends_of_logs(state: StateDir) -> str:
+    """Where all logs end now, for `--from`."""
+    return json.dumps({name: (state.log / f"{name}.log").stat().st_size for name in _known(state, own=True)})
 
 
 def _follow(state: StateDir, readers: dict[str, Reader], show: Display, any_program: bool, own: bool) -> None:

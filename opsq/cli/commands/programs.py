@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from opsq.cli.commands.logs import logs
+from opsq.cli.commands.logs import ends_of_logs, logs
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column
 from opsq.cli.params import command
@@ -139,8 +139,9 @@ def _stay(context: Context, plan: Plan, names: Sequence[str]) -> None:
     if client.keeper(state) is not None:
         raise UsageError("opsq is already up here", why=f"it runs in {state.root}", hint="opsq down, or opsq logs -f")
     statefile.write(state, statefile.fresh(plan, names))
+    show = [sys.executable, "-P", "-m", "opsq", "--state-dir", str(state.root), "logs", "--all", "--follow"]
     flags = ["--plain"] if context.flags.get("plain") else []
-    launch.become_keeper(state, [sys.executable, "-m", "opsq", "logs", "--all", "--follow", "-n", "0", *flags])
+    launch.become_keeper(state, [*show, "--from", ends_of_logs(state), *flags])
 
 
 @command("opsq down")

@@ -1,0 +1,185 @@
+"""`opsq up`, `status`, `down` and what they say, with programs of a project's own."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.processes import Spawner
+from support.supervised import Supervised, python_program
+
+SLEEPS = "import time; time.sleep(1000)"
+QUICK = "startsecs = 0"
+
+
+@pytest.fixture
+def project(tmp_path: Path, spawn: Spawner, wait_for: Callable[..., Any]) -> Supervised:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    return Supervised(folder, spawn, wait_for)
+
+
+def test_up_starts_what_the_file_says_and_down_leaves_nothing(project: Supervised) -> None:
+    project.toml(python_program("web", SLEEPS, more=QUICK))
+    said = project.opsq("up").stderr.splitlines()
+    assert said == [
+        "running: web",
+        f"logs: {project.state.log}",
+        "follow them: opsq logs -f",
+        "stop everything: opsq down",
+    ]
+    assert "already up" in project.opsq("up").stderr
+    assert "RUNNING" in project.opsq("status").stdout
+    assert "everything is down" in project.opsq("down").stderr
+    assert project.leftovers() == []
+    assert sorted(path.name for path in project.state.run.iterdir()) == ["daemon.lock", "slots"]
+    assert "nothing is up here" in project.opsq("down").stderr
+
+
+def test_status_for_scripts(project: Supervised) -> None:
+    project.toml(python_program("web", SLEEPS, more=f'{QUICK}\ngroup = "site"'))
+    assert project.opsq("status", code=3).stderr.startswith("opsq: no supervisor runs here")
+    project.opsq("up")
+    told = json.loads(project.opsq("status", "--json").stdout)
+    assert {"pid", "keeper_pid", "version", "since"} <= set(told["supervisor"])
+    assert told["supervisor"]["pid"] == project.process("daemon").pid
+    assert told["supervisor"]["keeper_pid"] == project.process("keeper").pid
+    assert (told["queues"], told["hosts"]) == ([], {})
+    (web,) = told["programs"]
+    assert (web["name"], web["group"], web["state"], web["ready"], web["restarts"], web["reason"]) == (
+        ("web", "site", "RUNNING", True, 0, None)
+    )
+    assert web["pid"] == project.process("web").pid
+    assert web["memory_bytes"] > 1_000_000
+    assert web["cpu_percent"] >= 0
+    assert project.opsq("status", "site").returncode == 0
+    unknown = project.opsq("status", "wep", code=2).stderr
+    assert "no program 'wep' here" in unknown
+    assert "did you mean 'web'?" in unknown
+
+
+def test_status_says_1_when_a_wanted_program_does_not_run(project: Supervised) -> None:
+    project.toml(
+        python_program("web", SLEEPS, more=QUICK) + "[programs.bad]\ncommand = '/does/not/exist'\nstartretries = 0\n"
+    )
+    said = project.opsq("up", code=1).stderr
+    assert "opsq: bad is FATAL: cannot be started:" in said
+    assert "No such file or directory" in said
+    project.opsq("status", code=1)
+    assert project.opsq("status", "web").returncode == 0
+    project.opsq("stop", "bad")
+    project.opsq("status")
+
+
+def test_two_projects_do_not_know_each_other(project: Supervised, tmp_path: Path) -> None:
+    other = Supervised(tmp_path / "other", project.spawner, project.wait_for)
+    for each in (project, other):
+        each.toml(python_program("web", SLEEPS, more=QUICK))
+        each.opsq("up")
+    assert project.process("web") != other.process("web")
+    project.opsq("down")
+    assert other.has("web", state="RUNNING")
+    other.opsq("down")
+
+
+def test_commands_find_the_project_from_below(project: Supervised) -> None:
+    project.toml(python_program("web", SLEEPS, more=QUICK))
+    (project.folder / "deep" / "er").mkdir(parents=True)
+    project.opsq("up")
+    below = Supervised(project.folder / "deep" / "er", project.spawner, project.wait_for)
+    assert "web" in below.opsq("status").stdout
+    below.opsq("down")
+
+
+def test_a_very_long_path_works(project: Supervised, tmp_path: Path) -> None:
+    folder = tmp_path.joinpath(*["a-rather-long-name-of-a-folder"] * 5)
+    folder.mkdir(parents=True)
+    deep = Supervised(folder, project.spawner, project.wait_for)
+    deep.toml(python_program("web", SLEEPS, more=QUICK))
+    deep.opsq("up")
+    assert deep.state.control_socket.parent == deep.state.short
+    deep.opsq("status")
+    deep.opsq("down")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("brocker_url = 'redis://x'", "'brocker_url' is no setting"),
+        ("[programs.web]\ncomand = 'x'", "'comand' is no key of [programs.web]"),
+        ("[programs.web]\nuser = 'x'", "its 'command' is missing"),
+        ("[programs.web]\ncommand = 'x'\nstopsignal = 'NOPE'", "stopsignal = 'NOPE' cannot be"),
+        ("[programs.web]\ncommand = 'x'\nstartsecs = 'long'", "startsecs = 'long' cannot be: it must be a number"),
+        ("[programs.web]\ncommand = 'x'\ndirectory = 'nowhere'", "there is no such directory"),
+        ("[programs.web]\ncommand = 'x'\nuser = 'nobody-of-this-name'", "no such user"),
+        ("[programs.web]\ncommand = '%(ENV_NOT_SET_ANYWHERE)s'", "the variable NOT_SET_ANYWHERE is not set"),
+        ("[programs.web]\ncommand = 'x'\ndepends_on = { db = 'ready' }", "it depends on 'db', which is no program"),
+        ("[programs.all]\ncommand = 'x'", "cannot use the program 'all'"),
+        ("services = ['wroker']", "'wroker' is no service"),
+        ("[worker]\nconcurency = 4", "'concurency' is no key of [worker]"),
+        ("[redis]\nappendfsync = 'sometimes'", "appendfsync = 'sometimes'"),
+        ("app = ", "not valid TOML"),
+        ("app = 'nowhere'", "cannot find the app 'nowhere'"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_clear_line(project: Supervised, text: str, says: str) -> None:
+    project.toml(text)
+    said = project.opsq("up", code=2).stderr
+    assert says in said
+    assert project.leftovers() == []
+
+
+def test_unknown_names_are_usage_errors(project: Supervised) -> None:
+    project.toml(python_program("web", SLEEPS, more=QUICK))
+    assert "no program 'wbe' here" in project.opsq("up", "wbe", code=2).stderr
+    project.opsq("up")
+    for verb in ("start", "stop", "restart"):
+        assert "did you mean 'web'?" in project.opsq(verb, "wbe", code=2).stderr
+    assert "'NOPE' is no signal" in project.opsq("signal", "NOPE", "web", code=2).stderr
+    assert "no log of 'wbe' here" in project.opsq("logs", "wbe", code=2).stderr
+
+
+def test_a_state_directory_that_cannot_be_written_is_one_clear_line(project: Supervised) -> None:
+    project.toml(python_program("web", SLEEPS))
+    (project.folder / ".opsq").write_text("in the way")
+    said = project.opsq("up", code=1).stderr
+    assert f"cannot write the state directory {project.state.root}: file exists" in said
+    refused = project.opsq("--state-dir", "/proc/nobody-can-write-here", "up", code=None)
+    assert refused.returncode in (1, 4)
+    assert "cannot write the state directory" in refused.stderr
+
+
+def test_what_is_left_of_a_dead_supervisor_does_not_hinder(project: Supervised) -> None:
+    project.toml(python_program("web", SLEEPS, more=QUICK))
+    project.opsq("up")
+    for name in ("keeper", "daemon", "scribe", "web"):
+        os.kill(project.process(name).pid, 19)  # nobody may act on the end of another one
+    for process in [project.process(name) for name in ("keeper", "daemon", "scribe", "web")]:
+        os.kill(process.pid, 9)
+    project.wait_for(lambda: not project.leftovers())
+    assert (project.state.run / "control.sock").exists()
+    assert project.opsq("status", code=3).returncode == 3
+    project.opsq("up")
+    project.opsq("status")
+
+
+def test_init_writes_what_up_can_start_and_touches_nothing(project: Supervised) -> None:
+    project.opsq("init")
+    toml = (project.folder / "opsq.toml").read_text()
+    (project.folder / "tasks.py").write_text("# mine")
+    said = project.opsq("init").stderr
+    assert "is there already: left as it is" in said
+    assert (project.folder / "opsq.toml").read_text() == toml
+    assert (project.folder / "tasks.py").read_text() == "# mine"
+
+
+def test_the_sockets_are_for_this_user_alone(project: Supervised) -> None:
+    project.toml(python_program("web", SLEEPS, more=QUICK))
+    project.opsq("up")
+    assert project.state.run.stat().st_mode & 0o777 == 0o700
+    for path in (project.state.control_socket, project.state.keeper_socket):
+        assert path.stat().st_mode & 0o777 == 0o600
