@@ -132,7 +132,7 @@ class Project:
     def marks(self) -> list[tuple[str, str, int]]:
         """(what, number, pid) in the order in which they were written."""
         try:
-            lines = (self.folder / "marks").read_text().splitlines()
+            lines = (self.folder / "marks").read_text().rpartition("\n")[0].splitlines()
         except FileNotFoundError:
             return []
         return [(what, number, int(pid)) for what, number, pid in (line.split() for line in lines)]
