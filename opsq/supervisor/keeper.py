@@ -210,14 +210,15 @@ class Keeper:
             for _fd, log in self.held.values():
                 self.scribe_link.send(log)
 
-    def ended(self, helper: Helper) -> None:
-        """Start it again: at once when it had lived for a while, else after a growing pause."""
+    def ended(self, helper: Helper, status: int | None = None) -> None:
+        """Start it again: at once when it had lived for a while or was killed, else after a growing pause."""
         helper.pid = 0
         if helper is self.scribe:
             self.drop_scribe()
         if self.ending:
             return
-        if time.monotonic() - helper.since >= SHORT_LIFE_S:
+        killed = status in (signal.SIGKILL, signal.SIGTERM)
+        if killed or time.monotonic() - helper.since >= SHORT_LIFE_S:
             helper.pause_s = 0.0
         helper.due = time.monotonic() + helper.pause_s
         helper.pause_s = min(max(0.1, 2 * helper.pause_s), LONGEST_PAUSE_S)
@@ -377,7 +378,7 @@ class Keeper:
                 self.report(id, pid, child.start, status)
             for helper in (self.scribe, self.daemon, self.output):
                 if pid == helper.pid:
-                    self.ended(helper)
+                    self.ended(helper, status)
 
     def report(self, id: str, pid: int, start: int, status: int | None) -> None:
         """Remember an end until it is acknowledged, and tell it."""
