@@ -87,6 +87,9 @@ def run(means: Means, index: int) -> None:
     signals.worker_process_init.send(None)
     try:
         line.run()
+    except Exception:
+        logger.critical("this child ends, its parent starts another one", exc_info=True)
+        raise
     finally:
         signals.worker_process_shutdown.send(None, pid=os.getpid(), exitcode=0)
         if means.buffer is not None:

@@ -35,6 +35,10 @@ logger = logging.getLogger("opsq.worker")
 
 #: A settlement whose writes fail this often goes to the dead letters instead.
 TRIES = 3
+#: How long a child that stops waits for a broker that is away, to write its outcomes (seconds).
+STOP_PATIENCE_S = 5.0
+#: A time limit beyond this is as good as none.
+LONGEST_S = 100 * 365 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +226,12 @@ class Line:
                 held = waiting.popleft()
             except IndexError:  # the stall thread gave it back
                 break
-            self._run_one(held)
+            try:
+                self._run_one(held)
+            except (RedisError, OSError):
+                raise
+            except Exception as error:  # of ours: the next one to take this message must not fall over it too
+                self._unforeseen(held, error)
             ran += 1
         self._stall.rest()
         self.lines.flush()
@@ -284,6 +293,13 @@ class Line:
         if self.lines.on:
             self.lines.ended(message, outcome)
 
+    def _unforeseen(self, held: Held, error: Exception) -> None:
+        logger.critical("a message of %r goes to the dead letters: it trips opsq itself", held.source, exc_info=error)
+        self.slot.end()
+        if not any(settlement.number == held.number for settlement in self.finished):
+            trouble = DecodeError("cannot run the message", why=repr(error))
+            self.finished.append(self.settler.broken(held.queue, held.number, held.source, held.raw, trouble))
+
     def _broken(self, held: Held, error: DecodeError) -> Settlement:
         """A message that cannot be read: dead, and a FAILURE where its id is known."""
         logger.error("a message of %r goes to the dead letters: %s", held.source, error)
@@ -343,7 +359,7 @@ class Line:
 
     def _recover(self, reason: str) -> None:
         """Connect anew, for as long as it takes; then settle again what was not confirmed, and compare."""
-        delay_s, told = 0.05, False
+        delay_s, told, since = 0.05, False, time.monotonic()
         while True:
             try:
                 if reason and not told:
@@ -360,6 +376,13 @@ class Line:
                 self.waiting.pause(delay_s)
                 delay_s = min(delay_s * 2, 1.0)
                 self._look_at_page()
+                if self.stopping and time.monotonic() - since > (STOP_PATIENCE_S if self._owes() else 0):
+                    logger.error("stopping without the broker; what is in flight is settled by whoever comes next")
+                    raise SystemExit(1) from None
+
+    def _owes(self) -> bool:
+        """Whether outcomes wait to be written."""
+        return bool(self.finished or any(self._unconfirmed))
 
     def _settle_again(self) -> None:
         for sent in reversed(self._unconfirmed):
@@ -369,7 +392,6 @@ class Line:
             self._send(0)
             self.consumer.receive()
             self._unconfirmed.clear()
-        self._match_holdings()
 
     def _compare(self) -> None:
         """The count of what is held was not what we know: look at the store. Nothing is on the way meanwhile."""
@@ -447,4 +469,9 @@ def _limits(message: Envelope, plan: Plan | None, now_ns: int) -> tuple[int, int
     if plan is not None:
         hard = hard or plan.time_limit
         soft = soft or plan.soft_time_limit
-    return (now_ns + int(soft * 1e9) if soft else 0, now_ns + int(hard * 1e9) if hard else 0)
+    return _limit_ns(soft, now_ns), _limit_ns(hard, now_ns)
+
+
+def _limit_ns(seconds: float | None, now_ns: int) -> int:
+    """0 for what is no limit: none, nothing, negative, NaN; what lies beyond a century is kept within 64 bits."""
+    return now_ns + int(min(seconds, LONGEST_S) * 1e9) if seconds and seconds > 0 else 0

@@ -134,8 +134,8 @@ def _as_text(raw: bytes) -> dict[str, str]:
 
 def _some_header(raw: bytes, name: str) -> str | None:
     try:
-        headers = json.loads(raw)["headers"]
-        return headers[name] if isinstance(headers[name], str) else None
+        found = json.loads(raw)["headers"][name]
+        return found if isinstance(found, str) and found.isprintable() else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

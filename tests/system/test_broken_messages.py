@@ -62,16 +62,27 @@ class World:
         assert self.worker.alive()
 
 
+#: A task of the user's that trips the worker before it begins.
+ODD_TASK = """
+@app.task(time_limit="soon")
+def odd():
+    pass
+"""
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("broken")
     spawner = Spawner(folder)
+    written = project.write(folder / "project", "opsq")
+    with (written / "proj.py").open("a") as file:
+        file.write(ODD_TASK)
     with redis_server.running() as server:
         worker = spawner(
             [sys.executable, "-m", "opsq", "-A", "proj", "worker", "-c", "1", "-l", "info"],
             name="worker",
             env={"PROJ_BROKER": server.url(), "PROJ_BACKEND": server.url()},
-            cwd=project.write(folder / "project", "opsq"),
+            cwd=written,
         )
         with server.client() as client:
             world = World(worker, client, spawner)
@@ -118,6 +129,17 @@ def test_the_reason_of_an_unknown_task_is_its_name(world: World) -> None:
     stored = json.loads(world.client.get(keys.result(task_id)) or b"")["result"]
     assert stored == {"exc_type": "NotRegistered", "exc_message": ["proj.nope"], "exc_module": "celery.exceptions"}
     assert "proj.nope" in json.dumps(world.wait_for(lambda: world.letter(raw), "it is in the dead letters"))
+
+
+def test_a_message_that_trips_the_worker_itself_ends_no_process(world: World) -> None:
+    message = whole(str(uuid4()))
+    message["headers"]["task"] = "proj.odd"
+    raw = json.dumps(message).encode()
+    world.push(raw)
+    letter = world.wait_for(lambda: world.letter(raw), "it is in the dead letters")
+    assert "TypeError" in letter["reason"]
+    world.runs_a_good_one()
+    assert "exited with code" not in world.worker.output()
 
 
 def test_broken_messages_in_one_batch_block_none_of_the_good_ones(world: World) -> None:
