@@ -33,8 +33,15 @@ def named_app(flag: str | None = None, start: Path | None = None) -> tuple[str, 
 def find_app(spec: str | None, workdir: str | os.PathLike[str] | None = None) -> App:
     """The app of `module`, `module:attribute`, `package.module.attribute` or a package; opsq's own when none is named.
 
-    The current directory (`workdir`, if given) is looked in first. Raises UsageError.
+    The current directory (`workdir`, if given) is looked in first. It becomes the current app. Raises UsageError.
     """
+    app = _find(spec, workdir)
+    app.set_current()
+    app.set_default()
+    return app
+
+
+def _find(spec: str | None, workdir: str | os.PathLike[str] | None) -> App:
     if workdir is not None:
         _go_to(workdir)
     _put_on_path(Path.cwd())

@@ -42,11 +42,12 @@ class FromSettings:
 
     def __get__(self, task: Any, owner: Any) -> Any:
         app = owner.app
-        return (
-            self.default
-            if app is None
-            else next((value for name in self.settings if (value := app.conf[name]) is not None), self.default)
-        )
+        if app is not None:
+            for name in self.settings:
+                value = getattr(app.conf, name)
+                if value is not None:
+                    return value
+        return self.default
 
 
 class _CurrentApp:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from opsq import _state
 from opsq.app.discovery import find_app, named_app
 from opsq.exceptions import UsageError
 
@@ -21,8 +22,10 @@ Write = Callable[[Mapping[str, str]], Path]
 def _clean_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_state, "_default_app", None)
     before = set(sys.modules)
     yield
+    vars(_state._thread).clear()
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
@@ -67,6 +70,14 @@ def write(tmp_path: Path) -> Write:
 def test_finds_what_celery_finds(write: Write, files: Mapping[str, str], spec: str) -> None:
     write(files)
     assert find_app(spec).main == "found"
+
+
+def test_the_app_that_was_found_is_the_current_one(write: Write) -> None:
+    write({"d_tasks.py": APP + "other = Celery('other')\napp = Celery('found', set_as_current=False)"})
+    app = find_app("d_tasks")
+    assert _state.get_current_app() is app
+    vars(_state._thread).clear()
+    assert _state.get_current_app() is app
 
 
 def test_looks_in_the_working_directory_that_is_named(write: Write) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from opsq import _state
 from opsq.app.discovery import find_app
 from opsq.app.home import home_of, private_redis
 from opsq.config.broker import PRIVATE
@@ -30,7 +31,9 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (path / "elsewhere" / "opsq.toml").write_text("")
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(path)
+    monkeypatch.setattr(_state, "_default_app", None)
     yield path
+    vars(_state._thread).clear()
     sys.modules.pop("home_tasks", None)
     shutil.rmtree(path)
 
