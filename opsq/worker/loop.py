@@ -392,6 +392,7 @@ class Line:
             self._send(0)
             self.consumer.receive()
             self._unconfirmed.clear()
+        self._match_holdings()
 
     def _compare(self) -> None:
         """The count of what is held was not what we know: look at the store. Nothing is on the way meanwhile."""

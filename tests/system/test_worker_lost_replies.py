@@ -1,0 +1,102 @@
+"""Answers that are lost, and turns that arrive late: found within a second, nothing lost, nothing run twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from support.proxy import CutAfterForward, HoldUntilCompared, Proxy
+from support.worker_project import Project, all_done
+
+from opsq.protocol import envelope
+
+STRIKES = 200
+LONGEST_REST_S = 1.0
+
+
+@pytest.fixture
+def behind(project: Project) -> Iterator[Callable[[type[Proxy]], Proxy]]:
+    """`behind(Kind)` puts a proxy between the project's worker and Redis."""
+    made: list[Proxy] = []
+
+    def build(kind: type[Proxy], user: str = "") -> Proxy:
+        parts = urlsplit(project.url)
+        made.append(kind(parts.port or 6379, STRIKES))
+        project.url = f"redis://{user}127.0.0.1:{made[-1].port}{parts.path}"
+        return made[-1]
+
+    yield build
+    for proxy in made:
+        proxy.close()
+
+
+class Rest:
+    """How long the messages in flight have rested, at the longest."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self.since: dict[tuple[bytes, bytes], float] = {}
+        self.longest_s = 0.0
+
+    def look(self) -> None:
+        now, there = time.monotonic(), set()
+        for store in self.client.scan_iter("opsq:inflight:*"):
+            there |= {(store, number) for number in self.client.hkeys(store)}
+        self.since = {each: self.since.get(each, now) for each in there}
+        self.longest_s = max([self.longest_s, *(now - since for since in self.since.values())])
+
+
+def send(client: redis.Redis, number: int) -> None:
+    raw = envelope.build(task="proj.early", id=f"id-{number}", args=[number], kwargs={}, queue="celery")
+    client.lpush("celery", raw)
+
+
+def strike_all(proxy: Proxy, project: Project, client: redis.Redis, wait_for: Callable[..., object]) -> None:
+    """Send tasks, a few at a time, until the proxy has struck as often as it may; then everything must be done once."""
+    rest, sent = Rest(client), 0
+    until = time.monotonic() + 80
+    while proxy.strikes < proxy.limit:
+        assert time.monotonic() < until, f"{proxy.strikes} strikes, {sent} sent"
+        if client.llen("celery") < 3:
+            for _ in range(sent % 4 + 1):
+                send(client, sent)
+                sent += 1
+        rest.look()
+        time.sleep(0.001)
+    until = time.monotonic() + 10
+    while not all_done(client) and time.monotonic() < until:
+        rest.look()
+        time.sleep(0.001)
+    wait_for(lambda: len(project.effects()) == sent, what=f"all of {sent} have run")
+    assert set(project.effects().values()) == {1}, "none runs twice"
+    assert client.hlen("opsq:dead:{celery}") == 0
+    assert rest.longest_s < LONGEST_REST_S
+
+
+def test_lost_answers_are_found(behind, project, redis_client, wait_for) -> None:
+    proxy = behind(CutAfterForward)
+    worker = project.worker("-c", "2", "-l", "error", ready=False)
+    strike_all(proxy, project, redis_client, wait_for)
+    assert worker.stop() == 0
+
+
+def test_late_turns_do_no_harm(behind, project, redis_client, wait_for) -> None:
+    proxy = behind(HoldUntilCompared)
+    worker = project.worker("-c", "2", "-l", "error", ready=False)
+    strike_all(proxy, project, redis_client, wait_for)
+    assert worker.stop() == 0
+
+
+def test_late_turns_are_found_where_connections_may_not_be_closed(behind, project, redis_client, wait_for) -> None:
+    """Without the right to CLIENT KILL a late turn is carried out: the count in the next answer shows it."""
+    redis_client.execute_command("ACL", "SETUSER", "plain", "on", ">pw", "~*", "&*", "+@all", "-client|kill")
+    proxy = behind(HoldUntilCompared, "plain:pw@")
+    try:
+        worker = project.worker("-c", "1", "-l", "error", ready=False)
+        strike_all(proxy, project, redis_client, wait_for)
+        assert worker.stop() == 0
+    finally:
+        redis_client.execute_command("ACL", "DELUSER", "plain")
