@@ -40,6 +40,9 @@ class Backend(Protocol):
     def get_meta(self, task_id: str) -> dict[str, Any]:
         """What is known of a task; PENDING when nothing is."""
 
+    def stored(self, limit: int = 0) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
+        """Id and record of results that are stored, in no order (0 = all), and whether there are more."""
+
     def wait(
         self,
         ids: Sequence[str],

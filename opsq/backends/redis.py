@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -95,6 +96,19 @@ class RedisBackend:
         with errors(self.url):
             return bool(client(self.url).exists(self.key(task_id)))
 
+    def stored(self, limit: int = 0) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
+        """Id and record of results that are stored, in no order (0 = all), and whether there are more."""
+        found: list[tuple[str, dict[str, Any]]] = []
+        start = self.key("")
+        with errors(self.url):
+            for key in client(self.url).scan_iter(match=f"{_escaped(start)}*", count=1000):
+                if limit and len(found) == limit:
+                    return found, True
+                task_id = key.decode(errors="replace").removeprefix(start)
+                if meta := self._read(task_id):
+                    found.append((task_id, meta))
+        return found, False
+
     def wait(
         self,
         ids: Sequence[str],
@@ -126,3 +140,8 @@ class RedisBackend:
         what = f"the result of {missing[0]}" if len(missing) == 1 else f"{len(missing)} results"
         why = f"Redis at {parse_url(self.url).address} cannot be reached" if self._subscriber.away else ""
         return TimeoutError(f"{what} did not come in time", why=why)
+
+
+def _escaped(text: str) -> str:
+    """The text for MATCH, which gives some characters a meaning."""
+    return re.sub(r"([\[\]*?\\^])", r"\\\1", text)

@@ -82,6 +82,11 @@ class Output:
         """A line of data."""
         print(text)
 
+    def block(self, text: str) -> None:
+        """Lines of data as they are, but for control characters."""
+        for line in text.rstrip().splitlines():
+            self.line(harmless(line))
+
     def document(self, value: Any) -> None:
         """Data as JSON."""
         print(jsonlib.dumps(value, indent=2 if self.terminal else None, default=str))

@@ -6,6 +6,7 @@ command. Every command line loads this module, so what only some need is importe
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,20 +17,44 @@ from opsq.exceptions import UsageError
 DEFAULT_LIMIT = 100
 
 
-class Command(click.Command):
+class Shared(click.Option):
+    """An option that all commands have."""
+
+
+class _Help:
+    """How help is laid out: examples, usage, what it does, commands, own options, options that all have."""
+
+    examples: str
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """All parts, in their order."""
+        write_examples(self.examples, formatter)
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The command's own options apart from those of all commands."""
+        if isinstance(self, click.Group):
+            self.format_commands(ctx, formatter)
+        rows: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
+        for param in self.get_params(ctx):  # type: ignore[attr-defined]
+            row = param.get_help_record(ctx)
+            if row is not None:
+                rows[isinstance(param, Shared)].append(row)
+        for shared, heading in ((False, "Options"), (True, "Options of all commands, before or after their name")):
+            if rows[shared]:
+                with formatter.section(heading):
+                    formatter.write_dl(rows[shared])
+
+
+class Command(_Help, click.Command):
     """A command whose help begins with examples."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Examples, usage, what it does, options."""
-        write_examples(self.examples, formatter)
-        super().format_help(ctx, formatter)
 
-
-class Group(click.Group):
+class Group(_Help, click.Group):
     """A command with commands below it; options may stand before or after their names."""
 
     command_class = Command
@@ -39,11 +64,6 @@ class Group(click.Group):
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
-
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Examples, usage, what it does, options, commands."""
-        write_examples(self.examples, formatter)
-        super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Hand the options of the command that stand before it to it, then parse."""
@@ -161,23 +181,21 @@ def _owner(word: str, mine: dict[str, int], theirs: dict[str, int]) -> tuple[boo
 # -- options that every command has ------------------------------------------------------------------------------------
 
 
-def global_options(take: Callable[[click.Context, click.Parameter, Any], Any]) -> list[click.Option]:
+def global_options(take: Callable[[click.Context, click.Parameter, Any], Any]) -> list[Shared]:
     """The options of all commands; `take` gets their values."""
     shared: dict[str, Any] = {"expose_value": False, "callback": take}
     flag: dict[str, Any] = {**shared, "is_flag": True, "default": None}
     return [
-        click.Option(["-A", "--app"], metavar="APP", help="The app: module, module:name, or a package.", **shared),
-        click.Option(["-b", "--broker"], metavar="URL", help="The broker, whatever the app says.", **shared),
-        click.Option(["--result-backend"], metavar="URL", help="Where results are kept.", **shared),
-        click.Option(
-            ["--workdir"], metavar="DIR", help="Change to this directory first.", **{**shared, "is_eager": True}
-        ),
-        click.Option(["--config"], metavar="NAME", help="A module with settings, or an opsq.toml.", **shared),
-        click.Option(["--state-dir"], metavar="DIR", help="Where `opsq up` keeps sockets, logs and data.", **shared),
-        click.Option(["--json"], help="Data as JSON.", **flag),
-        click.Option(["--plain"], help="Plain text, also in a terminal.", **flag),
-        click.Option(["-C", "--no-color"], help="No colours.", **flag),
-        click.Option(["-q", "--quiet"], help="Only data and errors.", **flag),
+        Shared(["-A", "--app"], metavar="APP", help="The app: module, module:name, or a package.", **shared),
+        Shared(["-b", "--broker"], metavar="URL", help="The broker, whatever the app says.", **shared),
+        Shared(["--result-backend"], metavar="URL", help="Where results are kept.", **shared),
+        Shared(["--workdir"], metavar="DIR", help="Change to this directory first.", **{**shared, "is_eager": True}),
+        Shared(["--config"], metavar="NAME", help="A module with settings, or an opsq.toml.", **shared),
+        Shared(["--state-dir"], metavar="DIR", help="Where `opsq up` keeps sockets, logs and data.", **shared),
+        Shared(["--json"], help="Data as JSON.", **flag),
+        Shared(["--plain"], help="Plain text, also in a terminal.", **flag),
+        Shared(["-C", "--no-color"], help="No colours.", **flag),
+        Shared(["-q", "--quiet"], help="Only data and errors.", **flag),
     ]
 
 
@@ -243,7 +261,11 @@ class Json(click.ParamType):  # type: ignore[type-arg]
 def limit_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--limit N`: how many are shown."""
     return click.option(
-        "--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True, help="Show at most N; 0 = all."
+        "--limit",
+        metavar="N",
+        type=click.IntRange(0),
+        default=DEFAULT_LIMIT,
+        help=f"Show at most N ({DEFAULT_LIMIT}); 0 = all.",
     )(function)
 
 
@@ -255,3 +277,23 @@ def command(examples: str = "", **attributes: Any) -> Callable[[Callable[..., An
 def group(examples: str = "", **attributes: Any) -> Callable[[Callable[..., Any]], Group]:
     """Make a group of a function; without a command below it, the function itself is what is done."""
     return click.group(cls=Group, examples=examples, **attributes)
+
+
+def limited(items: Sequence[Any], limit: int) -> Sequence[Any]:
+    """As many as `--limit` allows."""
+    return items[:limit] if limit else items
+
+
+def confirm_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--yes` and `--dry-run`: what every command has that destroys."""
+    function = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")(function)
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(function)
+
+
+def confirmed(question: str, yes: bool) -> bool:
+    """Whether to go on: `--yes`, or the answer of whoever sits at the terminal. Raises UsageError if nobody does."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError("nothing was done", why=f"nobody is here to answer: {question}", hint="add --yes")
+    return click.confirm(question, err=True)

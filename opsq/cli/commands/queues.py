@@ -1,0 +1,134 @@
+"""`opsq queues`: what waits in each queue; `peek` looks into one, `purge` empties one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from opsq.broker import queues as store
+from opsq.cli.context import Context, pass_context
+from opsq.cli.output import Column
+from opsq.cli.params import confirm_options, confirmed, group, limit_option, limited
+
+COLUMNS = (
+    Column("name", "QUEUE", cut="start"),
+    Column("waiting", "WAITING", "number"),
+    Column("delayed", "DELAYED", "number"),
+    Column("in_flight", "IN FLIGHT", "number"),
+    Column("dead", "DEAD", "number"),
+    Column("oldest", "OLDEST", "seconds"),
+    Column("consumers", "CONSUMERS", "number"),
+    Column("paused", "PAUSED", "yes", extra=True),
+    Column("priorities", "PRIORITY 0/3/6/9", extra=True),
+)
+PEEK_COLUMNS = (
+    Column("id", "ID"),
+    Column("task", "TASK", cut="start"),
+    Column("age", "AGE", "seconds"),
+    Column("retries", "RETRIES", "number", extra=True),
+    Column("args", "ARGS", cut="end", extra=True),
+    Column("kwargs", "KWARGS", cut="end", extra=True),
+    Column("priority", "PRIORITY", "number", extra=True),
+    Column("eta", "DUE", extra=True),
+    Column("trouble", "TROUBLE", cut="end", extra=True),
+)
+
+EXAMPLES = """
+opsq queues
+opsq queues --json
+opsq queues peek mail --limit 5
+opsq queues purge mail --dry-run
+"""
+
+
+@group(EXAMPLES, invoke_without_command=True)
+@limit_option
+@click.pass_context
+@pass_context
+def queues(context: Context, ctx: click.Context, limit: int) -> None:
+    """What waits in each queue, and for how long; who consumes it."""
+    if ctx.invoked_subcommand is not None:
+        return
+    broker = context.broker
+    names = store.known(broker, context.app.queues())
+    rows = [describe(state) for state in store.states(broker, limited(names, limit))]
+    texts = {row["name"]: _priorities(row["by_priority"]) for row in rows}
+    shown = rows if context.out.json else [{**row, "priorities": texts[row["name"]]} for row in rows]
+    context.out.table("queues", COLUMNS, shown, total=len(names))
+
+
+def describe(state: store.QueueState) -> dict[str, Any]:
+    """A queue as scripts get it; durations in seconds."""
+    return {
+        "name": state.name,
+        "waiting": state.depth,
+        "by_priority": {str(step): count for step, count in state.waiting.items()},
+        "delayed": state.delayed,
+        "in_flight": state.in_flight,
+        "dead": state.dead,
+        "oldest": state.oldest_s,
+        "consumers": state.consumers,
+        "paused": state.paused,
+    }
+
+
+def _priorities(counts: dict[str, int]) -> str:
+    """How the waiting ones are spread, where not all are of the first priority."""
+    return "/".join(str(count) for count in counts.values()) if sum(counts.values()) > counts["0"] else ""
+
+
+PEEK_EXAMPLES = """
+opsq queues peek mail
+opsq queues peek mail --limit 1 --json
+"""
+
+
+@queues.command(examples=PEEK_EXAMPLES, short_help="The next messages of a queue.")
+@click.argument("queue")
+@limit_option
+@pass_context
+def peek(context: Context, queue: str, limit: int) -> None:
+    """The next messages of a queue, in the order in which they will be taken. Nothing is changed."""
+    broker = context.broker
+    total = store.states(broker, [queue])[0].depth
+    now_ms = time.time() * 1000
+    rows = []
+    for message in store.peek(broker, queue, limit):
+        told = asdict(message)
+        published_ms = told.pop("published_ms")
+        told["priority"] = told.pop("step")
+        told["published"] = None if published_ms is None else published_ms / 1000
+        told["age"] = None if published_ms is None else max(now_ms - published_ms, 0) / 1000
+        rows.append(told)
+    context.out.table("messages", PEEK_COLUMNS, rows, total=total, empty=f"nothing waits in {queue}")
+
+
+PURGE_EXAMPLES = """
+opsq queues purge mail --dry-run
+opsq queues purge mail --yes
+"""
+
+
+@queues.command(examples=PURGE_EXAMPLES, short_help="Throw away all that waits in a queue.")
+@click.argument("queue")
+@confirm_options
+@pass_context
+def purge(context: Context, queue: str, yes: bool, dry_run: bool) -> None:
+    """Throw away all that waits in a queue, now or for later; what runs goes on, dead letters stay."""
+    broker = context.broker
+    state = store.states(broker, [queue])[0]
+    count = state.depth + state.delayed
+    if dry_run:
+        context.out.say(f"would throw away {count} messages of {queue}")
+    elif confirmed(f"throw away {count} messages of {queue}?", yes):
+        count = store.purge(broker, queue)
+        context.out.say(f"thrown away: {count} messages of {queue}")
+    else:
+        count = 0
+    if context.out.json:
+        context.out.document(
+            {"queue": queue, "purged": 0 if dry_run else count, "waiting": state.depth + state.delayed}
+        )

@@ -1,0 +1,77 @@
+"""`opsq results`: what came of a task; without an id, the results that are there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from opsq import states
+from opsq.cli.context import Context, pass_context
+from opsq.cli.output import Column
+from opsq.cli.params import command, limit_option
+from opsq.utils.time import parse_iso
+
+COLUMNS = (
+    Column("id", "ID"),
+    Column("state", "STATE"),
+    Column("done", "DONE", "time", extra=True),
+    Column("value", "RESULT", cut="end"),
+    Column("name", "TASK", cut="start", extra=True),
+)
+
+EXAMPLES = """
+opsq results 5a1e0c7e-6b5c-4d0e-9d55-2f6a4c8c2a11
+opsq results --limit 20
+"""
+
+
+@command(EXAMPLES)
+@click.argument("task_id", metavar="[ID]", required=False)
+@limit_option
+@pass_context
+def results(context: Context, task_id: str | None, limit: int) -> None:
+    """The state, the value or the error of a task; without an id, the results that are stored."""
+    if task_id is None:
+        _list(context, limit)
+        return
+    told = describe(context.app.backend.get_meta(task_id), task_id)
+    if context.out.json:
+        context.out.document(told)
+        return
+    traceback = told.pop("traceback")
+    if told["error"]:
+        told["error"] = f"{told['error']['type']}: {told['error']['message']}"
+    context.out.facts((name, value) for name, value in told.items() if value is not None)
+    if traceback:
+        context.out.block(traceback)
+    if told["state"] == states.PENDING:
+        context.out.say("nothing is stored: it waits, or runs, or has expired, or never was")
+
+
+def describe(meta: dict[str, Any], task_id: str) -> dict[str, Any]:
+    """A record as scripts get it; points in time are Unix seconds."""
+    value = meta["result"]
+    failed = isinstance(value, BaseException)
+    done = meta.get("date_done")
+    return {
+        "id": task_id,
+        "state": meta["status"],
+        "result": None if failed else value,
+        "error": {"type": type(value).__name__, "message": str(value)} if failed else None,
+        "traceback": meta.get("traceback"),
+        "done": parse_iso(done).timestamp() if isinstance(done, str) else None,
+        **{name: meta.get(name) for name in ("name", "args", "kwargs", "worker", "retries", "queue")},
+    }
+
+
+def _list(context: Context, limit: int) -> None:
+    """Those that were found first, latest first; a large database is not read to its end for this."""
+    found, more = context.app.backend.stored(limit)
+    rows = sorted((describe(meta, task_id) for task_id, meta in found), key=lambda row: -(row["done"] or 0))
+    if not context.out.json:
+        for row in rows:
+            row["value"] = f"{row['error']['type']}: {row['error']['message']}" if row["error"] else row["result"]
+    context.out.table("results", COLUMNS, rows, empty="no results are stored")
+    if more:
+        context.out.say(f"{len(rows)} shown, there are more; --limit 0 shows all")

@@ -1,0 +1,137 @@
+"""`opsq run task`: send a call of a task, and wait for its value if that is wanted."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from opsq.app.discovery import named_app
+from opsq.app.routes import Routes
+from opsq.broker import queues, workers
+from opsq.cli.context import Context, pass_context
+from opsq.cli.params import Duration, Json, group
+from opsq.exceptions import BrokerError, OpsqError, UsageError
+
+EXAMPLES = """
+opsq run task proj.tasks.add '[2, 3]' --wait
+opsq run task opsq.ping --wait
+"""
+
+
+@group(EXAMPLES)
+def run() -> None:
+    """Run something: a task on the workers."""
+
+
+TASK_EXAMPLES = """
+opsq run task proj.tasks.add '[2, 3]'
+opsq run task proj.tasks.send '[]' '{"to": "a@b.example"}' --wait --timeout 30s
+opsq run task opsq.ping --wait
+"""
+
+
+@run.command(examples=TASK_EXAMPLES, short_help="Send a call of a task.")
+@click.argument("name")
+@click.argument("args", type=Json(list, "'[1, \"a\"]'"), default="[]")
+@click.argument("kwargs", type=Json(dict, "'{\"a\": 1}'"), default="{}")
+@click.option("--wait", is_flag=True, help="Wait for the value and print it as JSON.")
+@click.option("--timeout", type=Duration(), metavar="TIME", help="Wait this long at most: 30, 5m.")
+@click.option("-Q", "--queue", metavar="QUEUE", help="Send it to this queue.")
+@click.option("--countdown", type=Duration(), metavar="TIME", help="Run it after this time.")
+@pass_context
+def task(
+    context: Context,
+    name: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    wait: bool,
+    timeout: float | None,
+    queue: str | None,
+    countdown: float | None,
+) -> None:
+    """Send a call of the task NAME with ARGS (a JSON list) and KWARGS (a JSON object); prints its id.
+
+    With --wait its value is printed instead. Exit code: 0 done; 1 the task failed; 2 no such task, or no place for
+    results; 3 no answer in time, or no worker for its queue.
+    """
+    known = _checked(context, name)
+    app = context.app
+    if wait:
+        _check_results(app, name, known)
+    options: dict[str, Any] = {
+        key: value for key, value in (("queue", queue), ("countdown", countdown)) if value is not None
+    }
+    call_options = {**(known.call_options if known is not None else {}), **options}
+    place = Routes(app.conf).route(name, call_options, args, kwargs, known).queue
+    result = app.send_task(name, list(args), dict(kwargs), task_type=known, **options)
+    told = {"id": result.id, "task": name, "queue": place}
+    consumed = _is_consumed(context, place)
+    if not wait:
+        context.out.document(told) if context.out.json else context.out.line(result.id)
+        if not consumed:
+            context.out.say(f"no worker consumes the queue {place!r} now")
+        return
+    if not context.out.json:
+        context.out.say(result.id)
+    if not consumed:
+        raise BrokerError(
+            f"cannot wait for {result.id}",
+            why=f"no worker consumes the queue {place!r}; the call stays there",
+            hint="opsq up, or opsq worker -A APP",
+        )
+    _wait(context, result, told, timeout)
+
+
+def _wait(context: Context, result: Any, told: dict[str, Any], timeout: float | None) -> None:
+    """Print the value; an error of the task is told as this command's own."""
+    value = result.get(timeout=timeout, propagate=False)
+    state = result.state
+    if state == "SUCCESS":
+        context.out.document({**told, "state": state, "result": value} if context.out.json else value)
+        return
+    if result.traceback:
+        print(result.traceback.rstrip(), file=sys.stderr)
+    raise OpsqError(f"the task {told['task']} failed", why=f"{type(value).__name__}: {value}")
+
+
+def _checked(context: Context, name: str) -> Any:
+    """The task of that name, None if only workers know it. Raises UsageError with the nearest names."""
+    app = context.app
+    app.import_tasks()
+    if name in app.tasks:
+        return app.tasks[name]
+    names, where = set(app.tasks), f"the app {app.main or ''!r}"
+    if named_app(context.app_spec) is None:
+        records = workers.live(context.broker)
+        names.update(known for record in records for known in record["tasks"] or ())
+        where = "the workers that are alive" if records else "opsq's own app, and no worker is alive to ask"
+        if name in names:
+            return None
+    near = difflib.get_close_matches(name, names, 3, cutoff=0.4)
+    raise UsageError(
+        f"no task is called {name}",
+        why=f"asked: {where}",
+        hint=f"did you mean {' or '.join(near)}?" if near else "opsq tasks lists them; -A names the app",
+    )
+
+
+def _check_results(app: Any, name: str, known: Any) -> None:
+    """Raises when no value can come."""
+    if not app.backend.keeps_results:
+        app.backend.wait([name])
+    if known is not None and known.ignore_result:
+        raise UsageError(
+            f"cannot wait for {name}", why="the task keeps no result (ignore_result)", hint="leave out --wait"
+        )
+
+
+def _is_consumed(context: Context, queue: str) -> bool:
+    """Whether a worker takes from the queue: one of ours by its lease, one of Celery's by what it does just now."""
+    broker = context.broker
+    if queues.states(broker, [queue])[0].consumers:
+        return True
+    return workers.celery_waits(broker)

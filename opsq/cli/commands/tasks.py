@@ -1,0 +1,99 @@
+"""`opsq tasks`: the tasks that the app knows, and what runs now."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+from opsq.app.routes import Routes
+from opsq.broker import workers as store
+from opsq.cli.context import Context, pass_context
+from opsq.cli.output import Column
+from opsq.cli.params import command, limit_option, limited
+
+COLUMNS = (
+    Column("name", "TASK", cut="start"),
+    Column("queue", "QUEUE", cut="start"),
+    Column("running", "RUNNING", "number"),
+    Column("options", "OPTIONS", cut="end"),
+)
+RUNNING_COLUMNS = (
+    Column("task", "RUNS NOW", cut="start"),
+    Column("id", "ID"),
+    Column("runtime", "FOR", "seconds"),
+    Column("worker", "WORKER", cut="start", extra=True),
+    Column("pid", "PID", "number", extra=True),
+)
+
+#: Shown where a task says something else than this.
+OPTIONS: dict[str, Any] = {
+    "bind": False,
+    "acks_late": False,
+    "ignore_result": False,
+    "track_started": False,
+    "max_retries": 3,
+    "default_retry_delay": 180,
+    "time_limit": None,
+    "soft_time_limit": None,
+    "rate_limit": None,
+    "serializer": "json",
+    "reject_on_worker_lost": None,
+}
+
+EXAMPLES = """
+opsq tasks
+opsq -A proj tasks --json
+"""
+
+
+@command(EXAMPLES)
+@limit_option
+@pass_context
+def tasks(context: Context, limit: int) -> None:
+    """The app's tasks with what they say about themselves, and what runs now on the workers."""
+    app = context.app
+    app.import_tasks()
+    running = _running(context)
+    counts = Counter(row["task"] for row in running)
+    routes = Routes(app.conf)
+    names = sorted(app.tasks)
+    rows = [_task(routes, app.tasks[name], counts[name]) for name in limited(names, limit)]
+    if context.out.json:
+        context.out.document({"tasks": rows, "running": running})
+        return
+    for row in rows:
+        row["options"] = ", ".join(f"{key}={value}" for key, value in row["options"].items())
+    context.out.table("tasks", COLUMNS, rows, total=len(names), empty="the app has no tasks")
+    if running:
+        context.out.line("")
+        context.out.table("running", RUNNING_COLUMNS, running)
+
+
+def _task(routes: Routes, task: Any, running: int) -> dict[str, Any]:
+    said = {name: getattr(task, name, default) for name, default in OPTIONS.items()}
+    return {
+        "name": task.name,
+        "queue": routes.route(task.name, task.call_options, task=task).queue,
+        "running": running,
+        "options": {name: value for name, value in said.items() if value != OPTIONS[name]},
+    }
+
+
+def _running(context: Context) -> list[dict[str, Any]]:
+    """What the children of all workers run, longest first."""
+    now = time.time()
+    found = [
+        {
+            "task": child["task"],
+            "id": child["task_id"],
+            "worker": record["node"],
+            "pid": child["pid"],
+            "since": child["since"],
+            "runtime": max(now - child["since"], 0),
+        }
+        for record in store.live(context.broker)
+        for child in record["children"]
+        if child.get("since")
+    ]
+    return sorted(found, key=lambda row: -row["runtime"])

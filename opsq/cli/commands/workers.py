@@ -1,0 +1,45 @@
+"""`opsq workers`: the workers that are alive."""
+
+from __future__ import annotations
+
+import time
+
+from opsq.broker import workers as store
+from opsq.cli.context import Context, pass_context
+from opsq.cli.output import Column
+from opsq.cli.params import command, limit_option, limited
+
+COLUMNS = (
+    Column("node", "NODE", cut="start"),
+    Column("host", "HOST", cut="end", extra=True),
+    Column("pid", "PID", "number"),
+    Column("busy", "BUSY"),
+    Column("queues", "QUEUES", cut="end"),
+    Column("up", "UP", "seconds"),
+    Column("processed", "DONE", "number"),
+    Column("pool", "POOL", extra=True),
+    Column("version", "VERSION", extra=True),
+)
+
+EXAMPLES = """
+opsq workers
+opsq workers --json
+"""
+
+
+@command(EXAMPLES)
+@limit_option
+@pass_context
+def workers(context: Context, limit: int) -> None:
+    """The opsq workers that are alive: where, for which queues, and how many of their children are busy."""
+    records = store.live(context.broker)
+    shown = limited(records, limit)
+    now = time.time()
+    if not context.out.json:
+        for record in shown:
+            busy = sum(1 for child in record["children"] if child.get("since"))
+            record["busy"] = f"{busy}/{record['concurrency']}"
+            record["up"] = now - record["since"] if record["since"] else None
+    context.out.table(
+        "workers", COLUMNS, shown, total=len(records), empty="no worker is alive here; opsq up, or opsq worker -A APP"
+    )
