@@ -76,10 +76,10 @@ class Supervised:
     def has(self, name: str, **values: Any) -> bool:
         """Whether a program's status has these values now."""
         try:
-            told = self.program(name)
+            told = self.programs().get(name)
         except OpsqError:
             return False
-        return all(told[key] == value for key, value in values.items())
+        return told is not None and all(told[key] == value for key, value in values.items())
 
     def until(self, name: str, timeout: float = 15, **values: Any) -> dict[str, Any]:
         """Wait for these values."""
@@ -118,6 +118,16 @@ class Supervised:
     def copies(self, text: str) -> int:
         """How many processes of this test have this text in their command line."""
         return sum(text in line for line in self.leftovers())
+
+    def end(self) -> None:
+        """Kill all that is still there; a Redis is found by its pidfile only, it overwrites its environment."""
+        for name in ("keeper", "daemon", "scribe"):
+            if (process := pidfile.holder(self.state.run / f"{name}.pid")) is not None:
+                send_signal(process, signal.SIGKILL)
+        for path in self.state.run.glob("*.pid"):
+            if (process := pidfile.holder(path)) is not None:
+                send_signal(process, signal.SIGKILL)
+                wait_end(process, 10)
 
     def leftovers(self) -> list[str]:
         """Command lines of everything that this test started and that still runs."""

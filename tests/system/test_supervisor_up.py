@@ -4,101 +4,91 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.processes import Spawner
 from support.supervised import Supervised, python_program
 
 SLEEPS = "import time; time.sleep(1000)"
 QUICK = "startsecs = 0"
 
 
-@pytest.fixture
-def project(tmp_path: Path, spawn: Spawner, wait_for: Callable[..., Any]) -> Supervised:
-    folder = tmp_path / "shop"
-    folder.mkdir()
-    return Supervised(folder, spawn, wait_for)
-
-
-def test_up_starts_what_the_file_says_and_down_leaves_nothing(project: Supervised) -> None:
-    project.toml(python_program("web", SLEEPS, more=QUICK))
-    said = project.opsq("up").stderr.splitlines()
+def test_up_starts_what_the_file_says_and_down_leaves_nothing(shop: Supervised) -> None:
+    shop.toml(python_program("web", SLEEPS, more=QUICK))
+    said = shop.opsq("up").stderr.splitlines()
     assert said == [
         "running: web",
-        f"logs: {project.state.log}",
+        f"logs: {shop.state.log}",
         "follow them: opsq logs -f",
         "stop everything: opsq down",
     ]
-    assert "already up" in project.opsq("up").stderr
-    assert "RUNNING" in project.opsq("status").stdout
-    assert "everything is down" in project.opsq("down").stderr
-    assert project.leftovers() == []
-    assert sorted(path.name for path in project.state.run.iterdir()) == ["daemon.lock", "slots"]
-    assert "nothing is up here" in project.opsq("down").stderr
+    assert "already up" in shop.opsq("up").stderr
+    assert "RUNNING" in shop.opsq("status").stdout
+    assert "everything is down" in shop.opsq("down").stderr
+    assert shop.leftovers() == []
+    assert sorted(path.name for path in shop.state.run.iterdir()) == ["daemon.lock", "slots"]
+    assert "nothing is up here" in shop.opsq("down").stderr
 
 
-def test_status_for_scripts(project: Supervised) -> None:
-    project.toml(python_program("web", SLEEPS, more=f'{QUICK}\ngroup = "site"'))
-    assert project.opsq("status", code=3).stderr.startswith("opsq: no supervisor runs here")
-    project.opsq("up")
-    told = json.loads(project.opsq("status", "--json").stdout)
+def test_status_for_scripts(shop: Supervised) -> None:
+    shop.toml(python_program("web", SLEEPS, more=f'{QUICK}\ngroup = "site"'))
+    assert shop.opsq("status", code=3).stderr.startswith("opsq: no supervisor runs here")
+    shop.opsq("up")
+    told = json.loads(shop.opsq("status", "--json").stdout)
     assert {"pid", "keeper_pid", "version", "since"} <= set(told["supervisor"])
-    assert told["supervisor"]["pid"] == project.process("daemon").pid
-    assert told["supervisor"]["keeper_pid"] == project.process("keeper").pid
+    assert told["supervisor"]["pid"] == shop.process("daemon").pid
+    assert told["supervisor"]["keeper_pid"] == shop.process("keeper").pid
     assert (told["queues"], told["hosts"]) == ([], {})
     (web,) = told["programs"]
     assert (web["name"], web["group"], web["state"], web["ready"], web["restarts"], web["reason"]) == (
         ("web", "site", "RUNNING", True, 0, None)
     )
-    assert web["pid"] == project.process("web").pid
+    assert web["pid"] == shop.process("web").pid
     assert web["memory_bytes"] > 1_000_000
     assert web["cpu_percent"] >= 0
-    assert project.opsq("status", "site").returncode == 0
-    unknown = project.opsq("status", "wep", code=2).stderr
+    assert shop.opsq("status", "site").returncode == 0
+    unknown = shop.opsq("status", "wep", code=2).stderr
     assert "no program 'wep' here" in unknown
     assert "did you mean 'web'?" in unknown
 
 
-def test_status_says_1_when_a_wanted_program_does_not_run(project: Supervised) -> None:
-    project.toml(
+def test_status_says_1_when_a_wanted_program_does_not_run(shop: Supervised) -> None:
+    shop.toml(
         python_program("web", SLEEPS, more=QUICK) + "[programs.bad]\ncommand = '/does/not/exist'\nstartretries = 0\n"
     )
-    said = project.opsq("up", code=1).stderr
+    said = shop.opsq("up", code=1).stderr
     assert "opsq: bad is FATAL: cannot be started:" in said
     assert "No such file or directory" in said
-    project.opsq("status", code=1)
-    assert project.opsq("status", "web").returncode == 0
-    project.opsq("stop", "bad")
-    project.opsq("status")
+    shop.opsq("status", code=1)
+    assert shop.opsq("status", "web").returncode == 0
+    shop.opsq("stop", "bad")
+    shop.opsq("status")
 
 
-def test_two_projects_do_not_know_each_other(project: Supervised, tmp_path: Path) -> None:
-    other = Supervised(tmp_path / "other", project.spawner, project.wait_for)
-    for each in (project, other):
+def test_two_projects_do_not_know_each_other(shop: Supervised, tmp_path: Path) -> None:
+    other = Supervised(tmp_path / "other", shop.spawner, shop.wait_for)
+    for each in (shop, other):
         each.toml(python_program("web", SLEEPS, more=QUICK))
         each.opsq("up")
-    assert project.process("web") != other.process("web")
-    project.opsq("down")
+    assert shop.process("web") != other.process("web")
+    shop.opsq("down")
     assert other.has("web", state="RUNNING")
     other.opsq("down")
 
 
-def test_commands_find_the_project_from_below(project: Supervised) -> None:
-    project.toml(python_program("web", SLEEPS, more=QUICK))
-    (project.folder / "deep" / "er").mkdir(parents=True)
-    project.opsq("up")
-    below = Supervised(project.folder / "deep" / "er", project.spawner, project.wait_for)
+def test_commands_find_the_project_from_below(shop: Supervised) -> None:
+    shop.toml(python_program("web", SLEEPS, more=QUICK))
+    (shop.folder / "deep" / "er").mkdir(parents=True)
+    shop.opsq("up")
+    below = Supervised(shop.folder / "deep" / "er", shop.spawner, shop.wait_for)
     assert "web" in below.opsq("status").stdout
     below.opsq("down")
 
 
-def test_a_very_long_path_works(project: Supervised, tmp_path: Path) -> None:
+def test_a_very_long_path_works(shop: Supervised, tmp_path: Path) -> None:
     folder = tmp_path.joinpath(*["a-rather-long-name-of-a-folder"] * 5)
     folder.mkdir(parents=True)
-    deep = Supervised(folder, project.spawner, project.wait_for)
+    deep = Supervised(folder, shop.spawner, shop.wait_for)
     deep.toml(python_program("web", SLEEPS, more=QUICK))
     deep.opsq("up")
     assert deep.state.control_socket.parent == deep.state.short
@@ -126,60 +116,60 @@ def test_a_very_long_path_works(project: Supervised, tmp_path: Path) -> None:
         ("app = 'nowhere'", "cannot find the app 'nowhere'"),
     ],
 )
-def test_a_mistake_in_the_file_is_one_clear_line(project: Supervised, text: str, says: str) -> None:
-    project.toml(text)
-    said = project.opsq("up", code=2).stderr
+def test_a_mistake_in_the_file_is_one_clear_line(shop: Supervised, text: str, says: str) -> None:
+    shop.toml(text)
+    said = shop.opsq("up", code=2).stderr
     assert says in said
-    assert project.leftovers() == []
+    assert shop.leftovers() == []
 
 
-def test_unknown_names_are_usage_errors(project: Supervised) -> None:
-    project.toml(python_program("web", SLEEPS, more=QUICK))
-    assert "no program 'wbe' here" in project.opsq("up", "wbe", code=2).stderr
-    project.opsq("up")
+def test_unknown_names_are_usage_errors(shop: Supervised) -> None:
+    shop.toml(python_program("web", SLEEPS, more=QUICK))
+    assert "no program 'wbe' here" in shop.opsq("up", "wbe", code=2).stderr
+    shop.opsq("up")
     for verb in ("start", "stop", "restart"):
-        assert "did you mean 'web'?" in project.opsq(verb, "wbe", code=2).stderr
-    assert "'NOPE' is no signal" in project.opsq("signal", "NOPE", "web", code=2).stderr
-    assert "no log of 'wbe' here" in project.opsq("logs", "wbe", code=2).stderr
+        assert "did you mean 'web'?" in shop.opsq(verb, "wbe", code=2).stderr
+    assert "'NOPE' is no signal" in shop.opsq("signal", "NOPE", "web", code=2).stderr
+    assert "no log of 'wbe' here" in shop.opsq("logs", "wbe", code=2).stderr
 
 
-def test_a_state_directory_that_cannot_be_written_is_one_clear_line(project: Supervised) -> None:
-    project.toml(python_program("web", SLEEPS))
-    (project.folder / ".opsq").write_text("in the way")
-    said = project.opsq("up", code=1).stderr
-    assert f"cannot write the state directory {project.state.root}: file exists" in said
-    refused = project.opsq("--state-dir", "/proc/nobody-can-write-here", "up", code=None)
+def test_a_state_directory_that_cannot_be_written_is_one_clear_line(shop: Supervised) -> None:
+    shop.toml(python_program("web", SLEEPS))
+    (shop.folder / ".opsq").write_text("in the way")
+    said = shop.opsq("up", code=1).stderr
+    assert f"cannot write the state directory {shop.state.root}: file exists" in said
+    refused = shop.opsq("--state-dir", "/proc/nobody-can-write-here", "up", code=None)
     assert refused.returncode in (1, 4)
     assert "cannot write the state directory" in refused.stderr
 
 
-def test_what_is_left_of_a_dead_supervisor_does_not_hinder(project: Supervised) -> None:
-    project.toml(python_program("web", SLEEPS, more=QUICK))
-    project.opsq("up")
+def test_what_is_left_of_a_dead_supervisor_does_not_hinder(shop: Supervised) -> None:
+    shop.toml(python_program("web", SLEEPS, more=QUICK))
+    shop.opsq("up")
     for name in ("keeper", "daemon", "scribe", "web"):
-        os.kill(project.process(name).pid, 19)  # nobody may act on the end of another one
-    for process in [project.process(name) for name in ("keeper", "daemon", "scribe", "web")]:
+        os.kill(shop.process(name).pid, 19)  # nobody may act on the end of another one
+    for process in [shop.process(name) for name in ("keeper", "daemon", "scribe", "web")]:
         os.kill(process.pid, 9)
-    project.wait_for(lambda: not project.leftovers())
-    assert (project.state.run / "control.sock").exists()
-    assert project.opsq("status", code=3).returncode == 3
-    project.opsq("up")
-    project.opsq("status")
+    shop.wait_for(lambda: not shop.leftovers())
+    assert (shop.state.run / "control.sock").exists()
+    assert shop.opsq("status", code=3).returncode == 3
+    shop.opsq("up")
+    shop.opsq("status")
 
 
-def test_init_writes_what_up_can_start_and_touches_nothing(project: Supervised) -> None:
-    project.opsq("init")
-    toml = (project.folder / "opsq.toml").read_text()
-    (project.folder / "tasks.py").write_text("# mine")
-    said = project.opsq("init").stderr
+def test_init_writes_what_up_can_start_and_touches_nothing(shop: Supervised) -> None:
+    shop.opsq("init")
+    toml = (shop.folder / "opsq.toml").read_text()
+    (shop.folder / "tasks.py").write_text("# mine")
+    said = shop.opsq("init").stderr
     assert "is there already: left as it is" in said
-    assert (project.folder / "opsq.toml").read_text() == toml
-    assert (project.folder / "tasks.py").read_text() == "# mine"
+    assert (shop.folder / "opsq.toml").read_text() == toml
+    assert (shop.folder / "tasks.py").read_text() == "# mine"
 
 
-def test_the_sockets_are_for_this_user_alone(project: Supervised) -> None:
-    project.toml(python_program("web", SLEEPS, more=QUICK))
-    project.opsq("up")
-    assert project.state.run.stat().st_mode & 0o777 == 0o700
-    for path in (project.state.control_socket, project.state.keeper_socket):
+def test_the_sockets_are_for_this_user_alone(shop: Supervised) -> None:
+    shop.toml(python_program("web", SLEEPS, more=QUICK))
+    shop.opsq("up")
+    assert shop.state.run.stat().st_mode & 0o777 == 0o700
+    for path in (shop.state.control_socket, shop.state.keeper_socket):
         assert path.stat().st_mode & 0o777 == 0o600
