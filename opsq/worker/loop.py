@@ -43,8 +43,8 @@ LONGEST_S = 100 * 365 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a line needs from outside: `store_started` stores that a task has begun, `call_parent` makes the parent look
-    at the time limits.
+    """What a line needs from outside: `store_started` stores that a task has begun, `call_parent` wakes the parent (a
+    time limit begins, or this child is at work).
     """
 
     store_started: Callable[[Envelope], None]
@@ -92,6 +92,8 @@ class Line:
     def run(self) -> None:
         """Work until told to stop, or until this child has run as many tasks as it may."""
         self._recover("")
+        self.slot.words[slots.STATE] = slots.IDLE
+        self.ports.call_parent()
         while not self._ending():
             self._look_at_page()
             if self.stopping:

@@ -58,6 +58,7 @@ class Worker:
         self.plan, self.app, self.judge = plan, app, judge
         self._settler, self._accept, self._buffer = settler, accept, buffer
         self._stopping = ""
+        self._ready = False
         self._asked_at = 0.0
         self._since = time.time()
         self._processed = 0
@@ -84,7 +85,6 @@ class Worker:
         self._leases.start()
         for _ in range(self.plan.concurrency):
             self._start_child()
-        self._leases.submit(lambda: self._post(self._announce_ready))
         self._loop()
         return self._stop()
 
@@ -123,7 +123,12 @@ class Worker:
         self._table = Slots.attach(Path(told["slots"]))
         template.serve(socket.socket(fileno=descriptor), self._become_child, parent)
 
-    def _announce_ready(self) -> None:
+    def _look_whether_ready(self) -> None:
+        """Ready means that as many children as wanted are at work."""
+        at_work = sum(child.slot.words[slots.STATE] >= slots.IDLE for child in self._children.alive.values())
+        if self._ready or at_work < self.plan.concurrency:
+            return
+        self._ready = True
         notify.ready()
         signals.worker_ready.send(self)
         self._on_ready()
@@ -236,6 +241,8 @@ class Worker:
         self._timers = [timer for timer in self._timers if timer[0] > now]
         for _when, action in due:
             action()
+        if not self._ready:
+            self._look_whether_ready()
 
     def _post(self, event: Callable[[], None]) -> None:
         self._events.put(event)

@@ -211,9 +211,7 @@ def test_a_second_signal_stops_at_once_and_what_ran_is_accounted_for(project, re
     assert redis_client.llen("celery") == 1
 
 
-def test_hup_replaces_the_children_and_runs_new_code_while_a_task_ends_in_the_old(
-    project, redis_client, wait_for
-) -> None:
+def test_hup_replaces_the_children_and_runs_new_code_while_a_task_ends_in_the_old(project, wait_for) -> None:
     worker = project.worker("-c", "2")
     send(project, "late", 1, 0.8)
     wait_for(project.running_now)
@@ -232,7 +230,7 @@ def _again(project: Project) -> bool:
     return False
 
 
-def test_nothing_of_a_worker_is_left_after_its_end(project, wait_for) -> None:
+def test_nothing_of_a_worker_is_left_after_its_end(project) -> None:
     worker = project.worker("-c", "2")
     assert worker.stop() == 0
     state = Path(project.spawn.environment()["OPSQ_STATE_DIR"])

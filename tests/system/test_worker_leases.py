@@ -1,0 +1,111 @@
+"""Leases: who lives keeps its messages however long a task takes, and an idle worker is silent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import redis
+from support.worker_project import Project, all_done
+
+from opsq.protocol import envelope
+
+LEASE_S = 1.5
+
+
+def send(client: redis.Redis, task: str, *arguments: object, task_id: str = "id-1") -> None:
+    raw = envelope.build(task=f"proj.{task}", id=task_id, args=list(arguments), kwargs={}, queue="celery")
+    client.lpush("celery", raw)
+
+
+def begun(project: Project) -> int:
+    return [what for what, _number, _pid in project.marks()].count("begin")
+
+
+def test_a_task_longer_than_the_lease_runs_once(project, redis_client, wait_for) -> None:
+    for name in ("one", "two"):
+        project.worker("-c", "1", "--lease", str(LEASE_S), "-n", f"{name}@h", OPSQ_STATE_DIR=str(project.folder / name))
+    send(redis_client, "late", 1, 2.5 * LEASE_S)
+    wait_for(lambda: all_done(redis_client) and project.effects(), 20)
+    assert begun(project) == 1
+    assert project.effects() == {"1": 1}
+
+
+def test_a_task_that_holds_the_interpreters_lock_longer_than_the_lease_runs_once(
+    project, redis_client, wait_for
+) -> None:
+    source = project.folder / "proj.py"
+    source.write_text(
+        source.read_text()
+        .replace("@app.task(time_limit=0.5)\ndef hold", "@app.task(acks_late=True)\ndef hold")
+        .replace("usleep(30_000_000)", "usleep(4_000_000)")
+        .replace('lock."""', 'lock."""\n    mark("begin", number)')
+    )
+    for name in ("one", "two"):
+        project.worker("-c", "1", "--lease", str(LEASE_S), "-n", f"{name}@h", OPSQ_STATE_DIR=str(project.folder / name))
+    send(redis_client, "hold_the_interpreter", 1)
+    wait_for(lambda: begun(project) and all_done(redis_client), 20)
+    assert begun(project) == 1
+
+
+def test_a_worker_that_was_frozen_beyond_its_lease_starts_nothing_that_a_peer_took_over(
+    project, redis_client, wait_for
+) -> None:
+    frozen = project.worker(
+        "-c", "1", "--lease", str(LEASE_S), "-n", "one@h", OPSQ_STATE_DIR=str(project.folder / "one")
+    )
+    for number in range(50):
+        send(redis_client, "early", number, 0.003, task_id=f"id-{number}")
+    wait_for(lambda: project.effects(), what="it works")
+    family = [psutil.Process(frozen.pid), *psutil.Process(frozen.pid).children(recursive=True)]
+    for each in family:
+        each.suspend()
+    project.worker("-c", "1", "--lease", str(LEASE_S), "-n", "two@h", OPSQ_STATE_DIR=str(project.folder / "two"))
+    wait_for(lambda: all_done(redis_client), 20, "a peer takes over")
+    for each in family:
+        each.resume()
+    send(redis_client, "late", 99, task_id="id-99")
+    wait_for(lambda: project.effects()["99"] and all_done(redis_client), 20)
+    assert max(project.effects().values()) == 1, "nothing has its effect twice"
+    dead = redis_client.hlen("opsq:dead:{celery}")
+    assert len(set(project.effects()) - {"99"}) + dead >= 50
+    assert frozen.stop() == 0
+
+
+def test_an_idle_worker_renews_three_times_a_lease_and_arms_once_and_sends_nothing_else(project, redis_server) -> None:
+    worker = project.worker("-c", "16", "--lease", str(LEASE_S))
+    seen: list[str] = []
+    with redis.Redis.from_url(redis_server.url(), socket_timeout=10).monitor() as monitor:
+        listening = iter(monitor.listen())
+        while not next(listening)["command"].startswith("SET opsq:worker:"):
+            pass
+        begin = time.monotonic()
+        while time.monotonic() - begin < 3 * LEASE_S:
+            seen.append(next(listening)["command"])
+    assert worker.alive()
+    renewals = sum(command.startswith("SET opsq:worker:") for command in seen)
+    turns = sum(
+        command.startswith("EVALSHA")
+        and " opsq:inflight:" in command.partition(" opsq:paused:")[0]
+        and "opsq:paused" in command
+        for command in seen
+    )
+    assert 7 <= renewals <= 10
+    assert 1 <= turns <= 4
+    assert {command.split()[0] for command in seen} <= {"EVALSHA", "SET", "CLIENT", *LUA_CALLS}
+
+
+#: What MONITOR shows of the scripts' inside.
+LUA_CALLS = ("TIME", "ZADD", "HLEN", "ZRANGEBYSCORE", "ZRANGE", "HDEL", "EXISTS", "LLEN")
+
+
+def test_sixteen_idle_children_stop_within_a_tenth_of_a_second(project) -> None:
+    """The time itself is a benchmark's; here: they need no push, no time-out and no lease to hear of the stop."""
+    worker = project.worker("-c", "16", "--lease", "600")
+    children = psutil.Process(worker.pid).children(recursive=True)
+    assert len(children) == 17
+    os.kill(worker.pid, signal.SIGTERM)
+    assert worker.wait(10) == 0
+    assert not any(child.is_running() for child in children)
