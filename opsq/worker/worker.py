@@ -61,6 +61,7 @@ class Worker:
         self._ready = False
         self._asked_at = 0.0
         self._since = time.time()
+        self._task_names = sorted(name for name in app.tasks if not name.startswith("celery."))
         self._processed = 0
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -367,6 +368,7 @@ class Worker:
             "pool": setup.pool,
             "queues": setup.queues,
             "version": self.plan.version,
+            "tasks": self._task_names,
             "children": running,
             "processed": done,
         }

@@ -89,7 +89,7 @@ def test_queues_take_turns(make, redis_client) -> None:
     assert set(firsts[:2]) == set(firsts[2:]) == {b"a", b"b"}
 
 
-def test_a_result_is_stored_and_announced_with_the_settlement(make, redis_client, redis_url) -> None:
+def test_a_result_is_stored_and_announced_with_the_settlement(make, redis_client) -> None:
     consumer = make()
     push(redis_client, b"a")
     (number,) = numbers(consumer.turn((), 1))

@@ -125,7 +125,7 @@ def test_default_tasks_run_at_most_once_and_the_rest_is_in_the_dead_letters(proj
     assert set(effects) | dead == sent
 
 
-def test_a_peer_takes_over_when_the_host_is_gone(project, redis_client, wait_for) -> None:
+def test_a_peer_takes_over_when_the_host_is_gone(project, wait_for) -> None:
     """Another state directory is another host as far as slots go: only the lease tells that the worker has gone."""
     first = project.worker("-c", "1", "-n", "one@h", "--lease", "1.5", OPSQ_STATE_DIR=str(project.folder / "one"))
     send(project, "late", 1, 60)
