@@ -61,7 +61,7 @@ class Publisher:
             how = self._prepare(name, args, kwargs, task, options)
         place, call, embed, due_ms, policy = how
         call = self._with_lineage(call)
-        task_id = task_id or new_task_id()
+        task_id = str(task_id) if task_id else new_task_id()
         if signals.before_task_publish.receivers:
             self._tell_before(name, task_id, (args, kwargs, embed), place, call)
         raw = envelope.build(
@@ -95,13 +95,14 @@ class Publisher:
     def _read_settings(self) -> None:
         conf = self.app.conf
         conf.load()
-        self._version, self._process = conf.version, os.getpid()
+        version, self._process = conf.version, os.getpid()
         self.routes = Routes(conf)
         self._prepared: dict[str, _Prepared] = {}
         self._serializer, self._compression = conf.task_serializer, conf.task_compression
         self._priority = int(conf.task_default_priority or 0)
         self._inherit_priority = bool(conf.task_inherit_parent_priority)
         self._policy: Mapping[str, Any] | None = conf.task_publish_retry_policy if conf.task_publish_retry else None
+        self._version = version  # last: other threads may send meanwhile
 
     # -- parts of a call --------------------------------------------------------------------------------------------
 
