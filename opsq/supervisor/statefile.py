@@ -30,28 +30,31 @@ def path_of(state: StateDir) -> Path:
     return state.run / "state.json"
 
 
-def write(state: StateDir, kept: Kept) -> None:
-    """Replace the file. It need not survive a power cut: then no process does either."""
-    content = {
-        "boot": boot_id(),
-        "plan": kept.plan.to_data(),
-        "records": kept.records,
-        "going_down": kept.going_down,
-    }
-    path = path_of(state)
-    fresh = path.with_name("state.json.new")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(content, file)
-    fresh.replace(path)
+class StateFile:
+    """Writes the file. The plan's text is made once a plan, not for each change of a program's state."""
+
+    def __init__(self, state: StateDir) -> None:
+        self._path = path_of(state)
+        self._plan: Plan | None = None
+        self._plan_text = ""
+
+    def write(self, kept: Kept) -> None:
+        """Replace the file. It need not survive a power cut: then no process does either."""
+        if kept.plan is not self._plan:
+            self._plan, self._plan_text = kept.plan, json.dumps(kept.plan.to_data())
+        rest = json.dumps({"boot": boot_id(), "records": kept.records, "going_down": kept.going_down})
+        fresh = self._path.with_name("state.json.new")
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(f"{self._plan_text}\n{rest}\n")
+        fresh.replace(self._path)
 
 
 def read(state: StateDir) -> Kept | None:
     """What was kept in this boot; None when there is nothing that can be used."""
     try:
-        content = json.loads(path_of(state).read_text())
-        if content["boot"] != boot_id():
-            return None
-        return Kept(Plan.from_data(content["plan"]), content["records"], content["going_down"])
+        first, second = path_of(state).read_text().splitlines()
+        plan, rest = Plan.from_data(json.loads(first)), json.loads(second)
+        return Kept(plan, rest["records"], rest["going_down"]) if rest["boot"] == boot_id() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -48,6 +48,7 @@ class Supervisor:
         self._changed = False
         self._told_ready = False
         self._link: KeeperLink | None = None
+        self._file = statefile.StateFile(state)
 
     # --- beginning, and changes of keeper ---------------------------------------------------------------------------
 
@@ -367,7 +368,7 @@ class Supervisor:
 
     def _keep(self) -> None:
         records = {child.name: child.to_record() for child in self.children.values()}
-        statefile.write(self.state, statefile.Kept(self.plan, records, self.going_down))
+        self._file.write(statefile.Kept(self.plan, records, self.going_down))
 
     def _tell_service_manager(self) -> None:
         wanted = [child for child in self.children.values() if child.wanted]

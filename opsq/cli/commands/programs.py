@@ -138,7 +138,7 @@ def _stay(context: Context, plan: Plan, names: Sequence[str]) -> None:
     state = context.state_dir
     if client.keeper(state) is not None:
         raise UsageError("opsq is already up here", why=f"it runs in {state.root}", hint="opsq down, or opsq logs -f")
-    statefile.write(state, statefile.fresh(plan, names))
+    statefile.StateFile(state).write(statefile.fresh(plan, names))
     show = [sys.executable, "-P", "-m", "opsq", "--state-dir", str(state.root), "logs", "--all", "--follow"]
     flags = ["--plain"] if context.flags.get("plain") else []
     launch.become_keeper(state, [*show, "--from", ends_of_logs(state), *flags])
