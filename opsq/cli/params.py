@@ -26,6 +26,10 @@ class _Help:
 
     examples: str
 
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """The short one too."""
+        return ["-h", "--help"]
+
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """All parts, in their order."""
         write_examples(self.examples, formatter)
