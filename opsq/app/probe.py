@@ -31,7 +31,8 @@ def main() -> int:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return 2
-    line = {"app": app.main, "broker_url": broker.url, "source": broker.source}
+    prefix = str((app.conf.broker_transport_options or {}).get("global_keyprefix") or "")
+    line = {"app": app.main, "broker_url": broker.url, "source": broker.source, "key_prefix": prefix}
     sys.stdout.flush()
     os.write(answer, json.dumps(line).encode() + b"\n")
     return 0

@@ -18,7 +18,7 @@ from opsq.exceptions import UsageError
 from opsq.runtime import statedir
 from opsq.runtime.statedir import StateDir
 from opsq.supervisor import plan, private_redis
-from opsq.supervisor.plan import Plan, Program
+from opsq.supervisor.plan import Broker, Plan, Program
 
 #: The app of a worker for which nobody named one.
 OWN_APP = "opsq.app.own"
@@ -45,18 +45,6 @@ class Place:
         return () if supervision_only else SERVICES
 
 
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """What the app, asked in a process of its own, or its surroundings say; no URL: the private Redis."""
-
-    url: str | None = None
-
-    @property
-    def private(self) -> bool:
-        """Whether it has to be a Redis of our own."""
-        return self.url is None
-
-
 def find_place(state: StateDir, here: Path, app_flag: str | None, broker_flag: str | None) -> Place:
     """What the flags, the environment and the project's file say about this folder. Raises ImproperlyConfigured."""
     path = toml_file.find(here)
@@ -72,18 +60,18 @@ def compose(place: Place) -> Plan:
     """The plan. Asks the app for its broker, and makes the private Redis ready to start if there is none."""
     programs: dict[str, Program] = {}
     services = place.services
-    broker = ask_app(place) if services else Broker(place.broker or "")
+    named = ask_app(place) if services else None
+    private = bool(services) and named is None
     for name in SERVICES:
-        wanted = name in services if name != private_redis.NAME else bool(services) and broker.private
-        if wanted:
-            programs[name] = _OURS[name](place, broker)
+        if private if name == private_redis.NAME else name in services:
+            programs[name] = _OURS[name](place, private)
     programs |= _named_in_file(place, programs)
-    shared = _shared_environment(place, broker)
+    shared = _shared_environment(place, private)
     programs = {
         name: replace(program, environment={**shared, **program.environment}) for name, program in programs.items()
     }
     app = (place.app or OWN_APP) if "worker" in services else place.app
-    made = Plan(app, programs)
+    made = Plan(app, programs, Broker(statedir.redis_url(place.state)) if private else named)
     plan.check(made)
     return made
 
@@ -104,18 +92,18 @@ def _needed(program: Program, known: set[str]) -> dict[str, str]:
     return {name: how for name, how in program.depends_on.items() if name in known or name not in SERVICES}
 
 
-def _shared_environment(place: Place, broker: Broker) -> dict[str, str]:
+def _shared_environment(place: Place, private: bool) -> dict[str, str]:
     """How programs learn of the broker: never by their command line, which others can read."""
-    if place.services and broker.private:
+    if private:
         return {"OPSQ_BROKER_URL": statedir.redis_url(place.state)}
     return {"OPSQ_BROKER_URL": place.broker} if place.broker else {}
 
 
-def _redis(place: Place, _broker: Broker) -> Program:
+def _redis(place: Place, _private: bool) -> Program:
     return private_redis.program(place.state, place.file.redis)
 
 
-def _worker(place: Place, broker: Broker) -> Program:
+def _worker(place: Place, private: bool) -> Program:
     flags = {"loglevel": "info", **place.file.worker}
     return Program(
         name="worker",
@@ -126,11 +114,12 @@ def _worker(place: Place, broker: Broker) -> Program:
         stopwaitsecs=60,
         priority=100,
         ready="notify",
-        depends_on={private_redis.NAME: "ready"} if broker.private else {},
+        depends_on={private_redis.NAME: "ready"} if private else {},
     )
 
 
-_OURS: Mapping[str, Callable[[Place, Broker], Program]] = {"redis": _redis, "worker": _worker}
+#: A row for each of our programs; the flag says whether there is a private Redis.
+_OURS: Mapping[str, Callable[[Place, bool], Program]] = {"redis": _redis, "worker": _worker}
 
 
 def _as_flags(table: Mapping[str, Any]) -> list[str]:
@@ -147,8 +136,11 @@ def _as_flags(table: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def ask_app(place: Place) -> Broker:
-    """Import the app in a process that ends at once, and hear which broker it names. Raises UsageError."""
+def ask_app(place: Place) -> Broker | None:
+    """Import the app in a process that ends at once, and hear which broker it (or its surroundings) names.
+
+    Raises UsageError.
+    """
     command = [sys.executable, "-m", "opsq.app.probe", *(["-A", place.app] if place.app else [])]
     environment = dict(os.environ)
     if place.broker:
@@ -156,7 +148,8 @@ def ask_app(place: Place) -> Broker:
     told = subprocess.run(command, cwd=place.folder, env=environment, capture_output=True, text=True, check=False)
     if told.returncode == 0:
         try:
-            return Broker(json.loads(told.stdout.splitlines()[-1])["broker_url"])
+            answer = json.loads(told.stdout.splitlines()[-1])
+            return Broker(answer["broker_url"], answer["key_prefix"]) if answer["broker_url"] else None
         except (ValueError, KeyError, IndexError):
             pass
     lines = [line for line in told.stderr.splitlines() if line.strip()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from opsq._version import __version__
@@ -52,6 +53,7 @@ class Handlers:
                 "since": sampling.started_at(supervisor.keeper_pid()),
             },
             "app": supervisor.plan.app,
+            "broker": asdict(supervisor.plan.broker) if supervisor.plan.broker else None,
             "programs": [_told(child, usage) for child in supervisor.children.values()],
         }
 

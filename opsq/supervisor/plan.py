@@ -74,21 +74,36 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
+class Broker:
+    """The broker of the app; kept for those who ask the supervisor what waits, it never connects itself."""
+
+    url: str
+    key_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """All programs, and the app that ours work for: what `-A` said, or None."""
+    """All programs, the app that ours work for (what `-A` said, or None), and its broker."""
 
     app: str | None = None
     programs: Mapping[str, Program] = field(default_factory=dict)
+    broker: Broker | None = None
 
     def to_data(self) -> dict[str, Any]:
         """As JSON can carry it."""
-        return {"app": self.app, "programs": [program.to_data() for program in self.programs.values()]}
+        programs = [program.to_data() for program in self.programs.values()]
+        return {"app": self.app, "programs": programs, "broker": asdict(self.broker) if self.broker else None}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Self:
         """What `to_data` made."""
         programs = [Program.from_data(each) for each in data["programs"]]
-        return cls(data["app"], {program.name: program for program in programs})
+        broker = Broker(**data["broker"]) if data["broker"] else None
+        return cls(data["app"], {program.name: program for program in programs}, broker)
+
+    def with_more(self, newer: Plan) -> Plan:
+        """This plan and what a newer one adds or changes."""
+        return Plan(newer.app or self.app, {**self.programs, **newer.programs}, newer.broker or self.broker)
 
     def changed_in(self, newer: Plan) -> list[str]:
         """Names of the programs that both plans have and that differ."""

@@ -176,7 +176,7 @@ class Supervisor:
 
     def add(self, plan: Plan) -> None:
         """Make these programs part of the plan; a program that runs gets its new values with its next start."""
-        self.plan = Plan(plan.app or self.plan.app, {**self.plan.programs, **plan.programs})
+        self.plan = self.plan.with_more(plan)
         for name, program in plan.programs.items():
             if name not in self.children:
                 self.children[name] = Child(program, self)

@@ -164,3 +164,24 @@ def test_a_server_that_is_too_old_or_missing_is_named_with_what_to_install(
         private_redis.find_server()
     assert "is 5.0" in error.value.why
     assert "6.2 or newer" in error.value.hint
+
+
+def test_status_shows_what_waits(shop: Supervised) -> None:
+    (shop.folder / "tasks.py").write_text(TASKS)
+    shop.toml("app = 'tasks'\nservices = ['redis']")
+    shop.opsq("up")
+    code = "from tasks import send\nfor n in range(3): send.delay('x')"
+    assert shop.spawner([sys.executable, "-c", code], cwd=shop.folder, env=shop.environment).wait() == 0
+    (queue,) = json.loads(shop.opsq("status", "--json").stdout)["queues"]
+    assert (queue["name"], queue["waiting"], queue["consumers"]) == ("celery", 3, 0)
+    assert "celery" in shop.opsq("status").stdout
+    shop.opsq("down")
+
+
+def test_status_without_supervisor_looks_at_the_broker(shop: Supervised, redis_url: str) -> None:
+    shop.environment["OPSQ_BROKER_URL"] = redis_url
+    told = shop.opsq("status", "--json")
+    assert json.loads(told.stdout) == {"supervisor": None, "app": None, "programs": [], "queues": [], "hosts": {}}
+    assert "no supervisor runs here" in told.stderr
+    shop.environment["OPSQ_BROKER_URL"] = "redis://localhost:1/0"
+    assert "no supervisor runs here" in shop.opsq("status", code=3).stderr

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from opsq.cli.commands.logs import ends_of_logs, logs
+from opsq.cli.commands.status import status
 from opsq.cli.context import Context, pass_context
-from opsq.cli.output import Column
 from opsq.cli.params import command
 from opsq.exceptions import OpsqError, SupervisorError, UsageError
 from opsq.supervisor import client
-from opsq.supervisor.messages import Down, Restart, Signal, Start, Status, Stop
+from opsq.supervisor.messages import Down, Restart, Signal, Start, Stop
 
 if TYPE_CHECKING:
     from opsq.supervisor.compose import Place
@@ -23,16 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["down", "logs", "restart", "signal", "start", "status", "stop", "up"]
 
-COLUMNS = (
-    Column("name", "PROGRAM"),
-    Column("state", "STATE"),
-    Column("pid", "PID", "number"),
-    Column("uptime", "UP", "seconds"),
-    Column("restarts", "RESTARTS", "number", extra=True),
-    Column("cpu_percent", "CPU %", "number", extra=True),
-    Column("memory", "MEMORY", "number", extra=True),
-    Column("reason", "REASON", cut="end"),
-)
 _END_PATIENCE_S = 15.0
 
 UP_EXAMPLES = """
@@ -167,36 +157,6 @@ def down(context: Context) -> None:
     context.out.say("everything is down")
 
 
-STATUS_EXAMPLES = """
-opsq status
-opsq status worker
-opsq status --json
-"""
-
-
-@command(STATUS_EXAMPLES)
-@click.argument("names", nargs=-1, metavar="[PROGRAM]...")
-@pass_context
-def status(context: Context, names: tuple[str, ...]) -> None:
-    """Show what runs. Exit code 0: all that should; 1: something does not; 2: unknown name; 3: no supervisor."""
-    answer = client.ask(context.state_dir, Status())
-    programs = answer["programs"]
-    for name in names:
-        if not any(name in (program["name"], program["group"]) for program in programs):
-            from opsq.supervisor.handlers import unknown_program
-
-            raise unknown_program(name, [program["name"] for program in programs])
-    if names:
-        programs = [each for each in programs if each["name"] in names or each["group"] in names]
-    if context.out.json:
-        context.out.document({**answer, "programs": programs, "queues": [], "hosts": {}})
-    else:
-        rows = [{**program, "memory": _size(program["memory_bytes"])} for program in programs]
-        context.out.table("programs", COLUMNS, rows, empty="no programs")
-    if not all(program["state"] == "RUNNING" for program in programs if program["wanted"]):
-        click.get_current_context().exit(1)
-
-
 @command("opsq start web\nopsq start all")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @pass_context
@@ -247,9 +207,3 @@ def _tell(context: Context, answer: Mapping[str, Any]) -> None:
         for program in programs:
             context.out.say(f"{program['name']}: {program['state']}")
     _exit_for_failures(programs)
-
-
-def _size(size: int | None) -> str | None:
-    if size is None:
-        return None
-    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
