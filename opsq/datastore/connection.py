@@ -177,6 +177,10 @@ def client(url: str) -> redis.Redis:
     return found
 
 
+#: All that trouble with a server raises: redis-py's errors, the system's, and ours that are made of them.
+TROUBLE = (RedisError, OSError, BrokerError, RefusedError)
+
+
 @contextmanager
 def errors(url: str) -> Iterator[None]:
     """Turn redis-py's errors into ours: which server, why, and what to do."""

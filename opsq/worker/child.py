@@ -14,6 +14,7 @@ from typing import Any
 
 from opsq import signals
 from opsq.broker.consumer import Consumer
+from opsq.datastore.connection import TROUBLE
 from opsq.exceptions import SoftTimeLimitExceeded
 from opsq.execution.context import Context
 from opsq.execution.runner import Runner
@@ -138,8 +139,6 @@ def _line(means: Means, index: int) -> Line:
         most_tasks=setup.most_tasks,
         most_memory_kib=setup.most_memory_kib,
     )
-    if means.buffer is not None:
-        means.buffer.held = True
     waiting.install()
     signal.signal(signal.SIGUSR1, _on_usr1(line, waiting))
     return line
@@ -168,7 +167,10 @@ def _store_started(means: Means, message: Envelope) -> None:
         return
     request = Context.of(message, None, means.setup.node)
     data = record(request, STARTED, {"pid": os.getpid(), "hostname": means.setup.node}, None)
-    means.backend.store_records([means.settler.result(message.headers.id, data)[1:]])
+    try:
+        means.backend.store_records([means.settler.result(message.headers.id, data)[1:]])
+    except TROUBLE as error:
+        logger.warning("cannot store that %s[%s] has started: %s", message.name, message.headers.id, error)
 
 
 def leave(status: int) -> None:

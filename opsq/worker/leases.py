@@ -24,7 +24,7 @@ from redis.exceptions import NoScriptError, RedisError
 from opsq.broker.broker import LUA, announce_queue
 from opsq.broker.consumer import Alive, Consumer
 from opsq.datastore import keys
-from opsq.datastore.connection import Link, client, connection
+from opsq.datastore.connection import TROUBLE, Link, client, connection
 from opsq.datastore.scripts import Script
 from opsq.worker import slots, successor
 from opsq.worker.slots import Slots
@@ -121,19 +121,22 @@ class Leases(threading.Thread):
                     self._connect()
                     self._renew()
                     self.ready.set()
-                if self.trouble:
-                    logger.info("the broker is back")
-                delay_s, self.trouble = 0.05, ""
                 while True:
                     job = job or self._next_job()
                     if job is None:
                         break
                     job()
                     job = None
+                if self.trouble:
+                    logger.info("the broker is back")
+                delay_s, self.trouble = 0.05, ""
                 if self._ending:
                     return
                 self._pass_time()
-            except (RedisError, OSError) as error:
+            except Exception as error:
+                if not isinstance(error, TROUBLE):  # of ours: leases must be renewed whatever happens
+                    logger.critical("the thread of the leases stumbled over a job and goes on", exc_info=True)
+                    job = None
                 self._lost(error)
                 if self._ending and delay_s > 0.5:
                     return

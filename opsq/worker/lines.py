@@ -50,9 +50,15 @@ class Lines:
         elif state == states.REJECTED:
             trace_logger.info("Task %s[%s] rejected, back to its queue", name, task_id)
 
-    def flush(self) -> None:
-        """Write what is buffered."""
+    def hold(self) -> None:
+        """Lines of a batch of short tasks are written in one piece (until `flush`)."""
         if self._buffer is not None:
+            self._buffer.held = True
+
+    def flush(self) -> None:
+        """Write what is buffered, and from now on each line at once: what a long task prints is seen while it runs."""
+        if self._buffer is not None:
+            self._buffer.held = False
             self._buffer.write_out()
 
 

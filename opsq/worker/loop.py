@@ -15,10 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from redis.exceptions import RedisError
-
 from opsq import states
 from opsq.broker.consumer import Consumer, Leased, Settlement, Turn
+from opsq.datastore.connection import TROUBLE
 from opsq.exceptions import DecodeError, InvalidTaskError, TaskRevokedError
 from opsq.execution.context import Context
 from opsq.execution.outcome import Outcome
@@ -116,7 +115,7 @@ class Line:
         """A step with Redis; after trouble everything is in order again and the step is to be asked for anew."""
         try:
             return step()
-        except (RedisError, OSError) as error:
+        except TROUBLE as error:
             self._recover(str(error) or type(error).__name__)
             return None
 
@@ -217,6 +216,7 @@ class Line:
     def _run_batch(self, count: int) -> None:
         waiting, page, clock_ns = self.batch.waiting, self.page, self._clock_ns
         if count > 1 or self._unconfirmed:
+            self.lines.hold()
             self._stall.watch()
         begin, ran = time.monotonic(), 0
         while waiting:
@@ -230,7 +230,7 @@ class Line:
                 break
             try:
                 self._run_one(held)
-            except (RedisError, OSError):
+            except TROUBLE:
                 raise
             except Exception as error:  # of ours: the next one to take this message must not fall over it too
                 self._unforeseen(held, error)
@@ -352,7 +352,7 @@ class Line:
                 if self.finished:
                     self._send(0)
                     self._take(self.consumer.receive())
-            except (RedisError, OSError) as error:
+            except TROUBLE as error:
                 logger.warning("cannot give back what waits behind a long task: %s", error)
                 self._doubt = True
             self.lines.flush()
@@ -373,7 +373,7 @@ class Line:
                 if told:
                     logger.info("the broker is back")
                 return
-            except (RedisError, OSError) as error:
+            except TROUBLE as error:
                 reason = str(error) or type(error).__name__
                 self.waiting.pause(delay_s)
                 delay_s = min(delay_s * 2, 1.0)

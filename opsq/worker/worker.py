@@ -161,7 +161,8 @@ class Worker:
         self._leases.submit(lambda: self._settle(dead, how))
         if not self._stopping:
             lived = time.monotonic() - dead.born_at
-            self._after(0.0 if lived > SHORT_LIFE_S or not how else SHORT_LIFE_S, self._start_child)
+            at_once = lived > SHORT_LIFE_S or dead.killed or not how
+            self._after(0.0 if at_once else SHORT_LIFE_S, self._start_child)
             self._replace_next()
 
     def _settle(self, dead: Child, how: str) -> None:
