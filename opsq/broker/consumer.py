@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from redis.exceptions import NoScriptError, ResponseError
 
 from opsq.broker.broker import LUA
@@ -27,6 +28,9 @@ MOST = 500
 STRIDE = 1000
 
 
+_note = msgspec.msgpack.Encoder().encode
+
+
 @dataclass(slots=True)
 class Settlement:
     """A finished message: its queue (index), its number, and what is to be written (arguments of turn.lua).
@@ -39,6 +43,16 @@ class Settlement:
     writes: tuple[Any, ...] = ()
     count: int = 0
     tries: int = 0
+
+    def noted(self) -> bytes:
+        """As bytes, to be written down until it is confirmed."""
+        return _note((self.queue, self.number, self.count, self.writes))
+
+    @classmethod
+    def read(cls, note: bytes) -> Settlement:
+        """From such bytes."""
+        queue, number, count, writes = msgspec.msgpack.decode(note)
+        return cls(queue, number, tuple(writes), count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ class Line:
         self.stopping = False
         self.finished: deque[Settlement] = deque()
         self._unconfirmed: deque[list[Settlement]] = deque()
+        self._book = 0
         self._held = 0
         self._doubt = False
         self._generation = 0
@@ -139,6 +140,8 @@ class Line:
         """An answer has come: what it settled is settled, what it leased is in hand."""
         settled = self._unconfirmed.popleft()
         self._held -= len(settled)
+        if not self._unconfirmed:
+            self.slot.wipe(self._book ^ 1)
         for leased in turn.leased:
             self._add(leased)
         if turn.failed:
@@ -205,8 +208,12 @@ class Line:
         return min(numbers, default=2**63)
 
     def _send(self, want: int) -> None:
-        """Send a turn that settles all that is finished. The caller holds `_io`."""
+        """Send a turn that settles all that is finished. The caller holds `_io`.
+
+        What ends from now on goes into the other notebook; this one is wiped when the turn is answered.
+        """
         settlements = []
+        self._book ^= 1
         while self.finished:
             settlements.append(self.finished.popleft())
         self._unconfirmed.append(settlements)
@@ -290,6 +297,7 @@ class Line:
         self.done += 1
         self.slot.words[slots.DONE] = self.done
         settlement = self.settler.outcome(held.queue, held.number, held.source, message, outcome)
+        self.slot.note(self._book, settlement.noted())
         self.finished.append(settlement)
         self.slot.end()
         if self.lines.on:

@@ -16,7 +16,6 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from opsq.runtime.process import boot_id
 
@@ -25,6 +24,10 @@ PAGE = 4096
 SLOT = 256
 #: Slots of a worker; a slot is used again only after what its last child held was settled.
 COUNT = 1024
+#: Each slot's two notebooks of settlements that are not yet confirmed, in bytes. The file is sparse: what is not used
+#: takes no room.
+NOTEBOOK = 32_768
+SIZE = PAGE + COUNT * (SLOT + 2 * NOTEBOOK)
 
 # The parent's page: words of 8 bytes.
 _MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING = range(6)
@@ -35,6 +38,8 @@ _FACTS = slice(512, PAGE)
 PID, TICKS, FIRST, CURRENT, STARTED_NS, SOFT_NS, HARD_NS, SEEN, STATE, DONE, SOFT_NUMBER, SOFT_TOLD, HIGHEST, LEAVE = (
     range(14)
 )
+#: How much is written in each of the two notebooks (bytes).
+NOTED = (14, 15)
 FREE, STARTING, IDLE, BUSY, SETTLING = range(5)
 
 _begin = struct.Struct("=QQQQ").pack_into
@@ -56,7 +61,7 @@ class Slots:
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
-        self._map = mmap.mmap(descriptor, PAGE + COUNT * SLOT)
+        self._map = mmap.mmap(descriptor, SIZE)
         os.close(descriptor)
         self.words = memoryview(self._map)[:512].cast("Q")
         self._lock: int | None = None
@@ -65,7 +70,7 @@ class Slots:
     def create(cls, path: Path, facts: Facts) -> Slots:
         """Make and lock the file of a worker that starts."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        os.ftruncate(descriptor, PAGE + COUNT * SLOT)
+        os.ftruncate(descriptor, SIZE)
         slots = cls(path, descriptor)
         slots._hold()
         slots._map[_BOOT] = boot_id().encode().ljust(64, b"\0")
@@ -83,7 +88,7 @@ class Slots:
             return None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock).st_size != PAGE + COUNT * SLOT or os.fstat(lock).st_nlink == 0:
+            if os.fstat(lock).st_size != SIZE or os.fstat(lock).st_nlink == 0:
                 raise OSError("not a whole file of ours, or already taken away")
             slots = cls(path, os.open(path, os.O_RDWR))
         except OSError:
@@ -127,8 +132,9 @@ class Slots:
 
     def slot(self, index: int) -> Slot:
         """One child's part."""
-        start = PAGE + index * SLOT
-        return Slot(index, memoryview(self._map)[start : start + SLOT])
+        start, notes = PAGE + index * SLOT, PAGE + COUNT * SLOT + index * 2 * NOTEBOOK
+        view = memoryview(self._map)
+        return Slot(index, view[start : start + SLOT], view[notes : notes + 2 * NOTEBOOK])
 
     def used(self) -> Iterator[Slot]:
         """The slots that a child has, or had and nobody has settled."""
@@ -149,11 +155,11 @@ class Slots:
 class Slot:
     """One child's part of the file."""
 
-    __slots__ = ("_bytes", "index", "words")
+    __slots__ = ("_bytes", "_notes", "index", "words")
 
-    def __init__(self, index: int, view: memoryview) -> None:
+    def __init__(self, index: int, view: memoryview, notes: memoryview) -> None:
         self.index = index
-        self._bytes = view
+        self._bytes, self._notes = view, notes
         self.words = view.cast("Q")
 
     def clear(self) -> None:
@@ -176,7 +182,29 @@ class Slot:
         """Whether a message that is still held had been started, by all that the child wrote down."""
         return self.words[FIRST] <= number <= self.words[HIGHEST]
 
-    def snapshot(self) -> dict[str, Any]:
-        """What the child runs now, for those who look."""
-        words = self.words
-        return {"slot": self.index, "pid": words[PID], "number": words[CURRENT], "started_ns": words[STARTED_NS]}
+    # -- what has ended and is not yet confirmed ---------------------------------------------------------------------
+
+    def note(self, book: int, text: bytes) -> None:
+        """Write a settlement into one of the two notebooks; when it is full, the message counts as started only."""
+        used = self.words[NOTED[book]]
+        end = used + 4 + len(text)
+        if end > NOTEBOOK:
+            return
+        start = book * NOTEBOOK + used
+        self._notes[start : start + 4] = len(text).to_bytes(4, "little")
+        self._notes[start + 4 : start + 4 + len(text)] = text
+        _number(self._bytes, NOTED[book] * 8, end)
+
+    def wipe(self, book: int) -> None:
+        """What is in a notebook is confirmed."""
+        _number(self._bytes, NOTED[book] * 8, 0)
+
+    def notes(self) -> Iterator[bytes]:
+        """All settlements that were noted and not confirmed."""
+        for book in (0, 1):
+            at, end = 0, min(self.words[NOTED[book]], NOTEBOOK)
+            while at < end:
+                start = book * NOTEBOOK + at
+                length = int.from_bytes(self._notes[start : start + 4], "little")
+                yield bytes(self._notes[start + 4 : start + 4 + length])
+                at += 4 + length

@@ -76,10 +76,14 @@ class Judge:
 def settle_slot(judge: Judge, consumer: Consumer, slot: Slot, why: str, limit: tuple[int, float] | None = None) -> int:
     """Settle what the child of a slot held; it has ended. Returns how many messages it held.
 
-    `limit`: number and hard limit (seconds) of the message for which it was killed.
+    What had ended is settled as it had ended (the child wrote it down). `limit`: number and hard limit (seconds) of the
+    message for which it was killed.
     """
+    ended = {settlement.number: settlement for settlement in map(Settlement.read, slot.notes())}
 
     def decide(settler: Settler, queue: int, number: int, list_key: str, message: Envelope) -> Settlement | None:
+        if number in ended:
+            return ended[number]
         if limit is not None and number == limit[0]:
             return judge.killed(settler, queue, number, list_key, message, limit[1])
         if slot.had_started(number):

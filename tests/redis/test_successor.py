@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from opsq.broker.consumer import Consumer
+from opsq.broker.consumer import Consumer, Settlement
 from opsq.datastore import keys
 from opsq.execution.runner import Runner
 from opsq.protocol import envelope
@@ -176,4 +176,24 @@ def test_a_message_that_cannot_be_read_is_dead(left: Left) -> None:
     assert len(left.dead()) == 1
 
 
-Hold = Callable[..., None]
+def test_what_had_ended_is_settled_as_it_had_ended(left: Left) -> None:
+    """The child wrote down how its messages ended, and was killed before the broker had confirmed it."""
+    left.hold("late", "early", "early", started=3)
+    slot = left.table.slot(0)
+    first = slot.words[slots.FIRST]
+    slot.note(0, Settlement(0, first, ("R", "celery-task-meta-id-0", 60, b"done"), 1).noted())
+    slot.note(1, Settlement(0, first + 1).noted())
+    left.settle_slot()
+    assert left.client.get("celery-task-meta-id-0") == b"done"
+    assert left.waiting() == []
+    assert set(left.dead()) == {"id-2"}
+
+
+def test_a_full_notebook_leaves_the_rest_as_started(left: Left) -> None:
+    slot = left.table.slot(0)
+    slot.note(0, b"x" * (slots.NOTEBOOK - 100))
+    slot.note(0, b"y" * 200)
+    slot.note(0, b"z")
+    assert [note[:1] for note in slot.notes()] == [b"x", b"z"]
+    slot.wipe(0)
+    assert list(slot.notes()) == []
