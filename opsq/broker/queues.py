@@ -60,13 +60,15 @@ def known(broker: Broker, more: Iterable[str] = ()) -> list[str]:
 
 def states(broker: Broker, names: Sequence[str]) -> list[QueueState]:
     """The queues as they are now, in three round trips whatever their number."""
+    if not names:
+        return []
     with errors(broker.url):
         now_ms = server_ms(broker)
         pipe = broker.client.pipeline(transaction=False)
         for name in names:
             _ask_about(pipe, broker, name, now_ms)
         answers = pipe.execute()
-        width = len(answers) // max(len(names), 1)
+        width = len(answers) // len(names)
         parts = [answers[at : at + width] for at in range(0, len(answers), width)]
         held = _in_flight(broker, names, [part[-1] for part in parts])
     return [_state(name, part, held[name], now_ms) for name, part in zip(names, parts, strict=True)]
