@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from opsq.exceptions import Retry
@@ -21,7 +21,7 @@ RETRY_DELAY_S = 180.0
 def next_try(request: Context, message: Envelope, retry: Retry, embed: Mapping[str, Any]) -> FollowUp:
     """The message of a task's next try (wire section 5.1): the same id and lineage, one retry more, due later."""
     call = dict(retry.call)
-    due = _due(call.pop("eta", None), call.pop("countdown", None), retry)
+    due = _due(call.pop("eta", None), call.pop("countdown", None), retry, request.task.app.timezone)
     queue = call.get("queue") or call.get("routing_key") or message.properties.delivery_info.routing_key or "celery"
     priority = call.get("priority")
     if priority is None:
@@ -34,13 +34,14 @@ def next_try(request: Context, message: Envelope, retry: Retry, embed: Mapping[s
     return FollowUp(queue, raw, priority, int(due.timestamp() * 1000))
 
 
-def _due(eta: Any, countdown: Any, retry: Retry) -> datetime:
+def _due(eta: Any, countdown: Any, retry: Retry, zone: tzinfo) -> datetime:
+    """When the next try is due; times without a zone are of the app's."""
     if isinstance(eta, datetime):
-        return make_aware(eta, UTC)
+        return make_aware(eta, zone)
     if isinstance(eta, str):
-        return make_aware(datetime.fromisoformat(eta), UTC)
+        return make_aware(datetime.fromisoformat(eta), zone)
     if countdown is None and isinstance(retry.when, datetime):
-        return make_aware(retry.when, UTC)
+        return make_aware(retry.when, zone)
     if countdown is None:
         countdown = retry.when if isinstance(retry.when, int | float) else RETRY_DELAY_S
     return datetime.fromtimestamp(time.time(), UTC) + timedelta(seconds=countdown)

@@ -115,6 +115,7 @@ def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Wo
         waiting_lock=folder / f"{worker_id.rpartition(':')[2]}.waiting",
         pool=pool,
         redirect_level=level_number(conf.worker_redirect_stdouts_level) if conf.worker_redirect_stdouts else None,
+        zone=app.timezone,
     )
     plan = Plan(setup, _concurrency(app, wishes, pool), folder, __version__, socket.gethostname())
     return Worker(plan, app, Judge(runner, settler), settler(queues), accept, buffer)

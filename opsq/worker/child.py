@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import tzinfo
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,7 +38,8 @@ logger = logging.getLogger("opsq.worker")
 class Setup:
     """What all children of a worker have in common.
 
-    `worker_id` is `<node>:<8 hex>`; times are in seconds; `redirect_level`: prints become log lines of this level.
+    `worker_id` is `<node>:<8 hex>`; times are in seconds; `redirect_level`: prints become log lines of this level;
+    `zone`: of times that name none.
     """
 
     url: str
@@ -52,6 +54,7 @@ class Setup:
     waiting_lock: Path
     pool: str
     redirect_level: int | None
+    zone: tzinfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,7 @@ def _line(means: Means, index: int) -> Line:
         prefetch=setup.prefetch,
         most_tasks=setup.most_tasks,
         most_memory_kib=setup.most_memory_kib,
+        zone=setup.zone,
     )
     waiting.install()
     signal.signal(signal.SIGUSR1, _on_usr1(line, waiting))

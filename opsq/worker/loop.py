@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 
 from opsq import states
 from opsq.broker.consumer import Consumer, Leased, Settlement, Turn
@@ -67,15 +68,18 @@ class Line:
         prefetch: int = 0,
         most_tasks: int = 0,
         most_memory_kib: int = 0,
+        zone: tzinfo = UTC,
     ) -> None:
         """`prefetch`: hard cap of messages in hand, 0 = automatic. `most_tasks`: tasks until this child ends,
         `most_memory_kib`: memory (KiB) beyond which it does; 0 = no limit.
+        `zone`: of times that name none.
         """
         self.page, self.slot = table.words, slot
         self.consumer, self.runner, self.settler = consumer, runner, settler
         self.waiting, self.lines, self.ports = waiting, lines, ports
         self.batch = Batch(prefetch)
         self.most_tasks, self.most_memory_kib = most_tasks, most_memory_kib
+        self.zone = zone
         self.done = 0
         self.stopping = False
         self.finished: deque[Settlement] = deque()
@@ -322,7 +326,7 @@ class Line:
 
     def _gate(self, held: Held, message: Envelope) -> Settlement | None:
         try:
-            verdict = gate.judge(message)
+            verdict = gate.judge(message, self.zone)
         except InvalidTaskError as error:
             outcome = self.runner.refuse(message, error, str(error))
             return self.settler.outcome(held.queue, held.number, held.source, message, outcome)

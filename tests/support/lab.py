@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
+from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 import redis
 
 from opsq import App
 from support import key_audit, redis_server
+from support.broken_messages import body_text, whole
 from support.processes import Running, Spawner
 from support.redis_server import RedisServer
 from support.worker_project import Project
+
+#: How tests call the command line.
+OPSQ = [sys.executable, "-m", "opsq"]
 
 #: Before the tasks of a test module; `mark` writes a line that outlives its process, with the time (Unix seconds).
 HEAD = """
@@ -173,6 +179,23 @@ def opened(factory: pytest.TempPathFactory, tasks: str, name: str = "lab") -> It
             spawner.end_all()
         assert not lab.in_flight(), "messages left in flight"
         assert not (problems := key_audit.of_server(server)), problems
+
+
+def new_id() -> str:
+    return str(uuid4())
+
+
+def message(task: str, task_id: str, args: tuple[Any, ...] = (), priority: int = 0, **headers: Any) -> bytes:
+    """A message of a task of the project as a Celery client writes it."""
+    made = whole(task_id)
+    made["headers"] |= {"task": f"proj.{task}", **headers}
+    made["properties"] |= {"delivery_tag": new_id(), "priority": priority}
+    made["body"] = body_text(list(args))
+    return json.dumps(made).encode()
+
+
+def zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
 
 
 def moment(text: str) -> float:
