@@ -18,7 +18,7 @@ RunningTask = Callable[[], "tuple[str, str] | None"]
 
 
 class Buffered:
-    """A text stream that is written in one piece: when `write_out` is called, when it is large, or at once if not held."""
+    """A text stream that writes at once; while held, in one piece: when `write_out` is called or when it is large."""
 
     LARGE = 65_536
 
