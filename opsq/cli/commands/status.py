@@ -99,7 +99,8 @@ def _queues(context: Context, told: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     broker = Broker(told["broker"]["url"], told["broker"]["key_prefix"])
     try:
-        return [describe(state) for state in store.states(broker, store.known(broker))]
+        names = store.known(broker)
+        return [describe(state) for state in store.states(broker, names)] if names else []
     except BrokerError as error:
         context.out.say(f"queues: {error}")
         return []
