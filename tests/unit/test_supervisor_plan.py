@@ -1,0 +1,122 @@
+"""Programs from tables, plans as values."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opsq.config.options.programs import PROGRAM_OPTIONS
+from opsq.exceptions import ImproperlyConfigured
+from opsq.supervisor import plan
+from opsq.supervisor.plan import Answer, Broker, Plan, Program, program_from_table
+
+
+def made(folder: Path, **table: Any) -> Program:
+    return program_from_table("web", {"command": "web --port 80", **table}, folder)
+
+
+def test_a_table_in_supervisords_words_becomes_a_program(tmp_path: Path) -> None:
+    program = made(
+        tmp_path,
+        autorestart=True,
+        stopsignal="HUP",
+        umask="022",
+        exitcodes=[0, 2],
+        environment={"PORT": 80},
+        startsecs=5,
+    )
+    assert program.command == ("web", "--port", "80")
+    assert program.directory == str(tmp_path)
+    assert (program.autorestart, program.stopsignal, program.umask) == ("always", signal.SIGHUP, 0o022)
+    assert (program.exitcodes, program.environment, program.startsecs) == ((0, 2), {"PORT": "80"}, 5)
+
+
+def test_every_option_of_the_table_is_a_value_of_a_program() -> None:
+    fields = set(Program.__dataclass_fields__)
+    assert {option.name for option in PROGRAM_OPTIONS} <= fields
+    for option in PROGRAM_OPTIONS:
+        if option.name not in ("command", "directory", "umask", "exitcodes", "stopsignal", "environment", "depends_on"):
+            assert Program.__dataclass_fields__[option.name].default == option.default, option.name
+
+
+def test_a_table_for_one_of_ours_changes_only_what_it_says(tmp_path: Path) -> None:
+    base = Program("worker", ("opsq", "worker"), "/", {"A": "1", "B": "1"}, ready="notify", stopwaitsecs=60)
+    changed = program_from_table("worker", {"stopwaitsecs": 5, "environment": {"B": "2"}}, tmp_path, base)
+    assert (changed.command, changed.stopwaitsecs, changed.environment) == (base.command, 5, {"A": "1", "B": "2"})
+
+
+def test_variables_of_the_environment_stand_in_strings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_PORT", "81")
+    program = made(tmp_path, command=["web", "%(ENV_SHOP_PORT)s"], environment={"X": "p%(ENV_SHOP_PORT)sq"})
+    assert (program.command, program.environment) == (("web", "81"), {"X": "p81q"})
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"command": []},
+        {"command": 3},
+        {"startsecs": -1},
+        {"startsecs": True},
+        {"startretries": 1.5},
+        {"autostart": "yes"},
+        {"autorestart": "sometimes"},
+        {"exitcodes": 3},
+        {"environment": {"A": []}},
+        {"umask": "9"},
+        {"ready": "soon"},
+        {"stopsignal": 99},
+        {"group": 3},
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_its_key(tmp_path: Path, table: dict[str, Any]) -> None:
+    with pytest.raises(ImproperlyConfigured) as error:
+        made(tmp_path, **table)
+    assert next(iter(table)) in str(error.value)
+
+
+def test_dependencies_in_a_circle_are_refused() -> None:
+    programs = {
+        "a": Program("a", ("a",), "/", depends_on={"b": "ready"}),
+        "b": Program("b", ("b",), "/", depends_on={"c": "started"}),
+        "c": Program("c", ("c",), "/", depends_on={"a": "ready"}),
+    }
+    with pytest.raises(ImproperlyConfigured, match="depend on each other"):
+        plan.check(Plan(None, programs))
+
+
+def test_needed_by_follows_dependencies() -> None:
+    names = {"web": "cache", "cache": "db", "db": None, "other": None}
+    programs = {
+        name: Program(name, (name,), "/", depends_on={needs: "ready"} if needs else {}) for name, needs in names.items()
+    }
+    assert Plan(None, programs).needed_by(["web"]) == {"web", "cache", "db"}
+
+
+texts = st.text(max_size=8)
+programs = st.builds(
+    Program,
+    name=texts,
+    command=st.lists(texts, min_size=1).map(tuple),
+    directory=texts,
+    environment=st.dictionaries(texts, texts, max_size=3),
+    user=st.none() | texts,
+    exitcodes=st.lists(st.integers(0, 255)).map(tuple),
+    startsecs=st.floats(0, 100),
+    depends_on=st.dictionaries(texts, st.sampled_from(["started", "ready"]), max_size=2),
+    answer=st.none() | st.builds(Answer, texts, texts, texts),
+)
+
+
+@given(st.lists(programs, max_size=3), st.none() | texts, st.none() | st.builds(Broker, texts, texts))
+def test_a_plan_survives_json(made: list[Program], app: str | None, broker: Broker | None) -> None:
+    before = Plan(app, {program.name: program for program in made}, broker)
+    after = Plan.from_data(json.loads(json.dumps(before.to_data())))
+    assert after == before
+    assert before.changed_in(after) == []
