@@ -276,3 +276,17 @@ def test_numbers_of_different_turns_never_meet(make, redis_client) -> None:
         assert not fresh & seen
         seen |= fresh
     assert redis_client.hlen(consumer.stores[0]) == 6
+
+
+def test_an_empty_turn_reads_every_list_because_newer_servers_arm_only_what_a_script_reads(make, redis_server) -> None:
+    consumer = make()
+    with redis.Redis.from_url(redis_server.url(), socket_timeout=5).monitor() as monitor:
+        commands = (entry["command"] for entry in monitor.listen())
+        consumer.turn((), 1, armed=True)
+        read = set()
+        for command in commands:
+            if command.startswith("LLEN "):
+                read.add(command.removeprefix("LLEN ").encode().decode("unicode_escape"))
+            if command.startswith("HLEN "):
+                break
+    assert read == set(keys.priority_lists(QUEUE))
