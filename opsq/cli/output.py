@@ -1,7 +1,7 @@
 """How data leaves a command: one table, three ways out (terminal, plain, JSON). Data on stdout, talk on stderr.
 
-In a terminal a table fits its width: columns that are only nice to have go first, then long texts are cut. In a pipe
-nothing is ever cut.
+In a terminal a table fits its width: long texts are cut a little, then columns that are only nice to have go, then
+texts are cut more. In a pipe nothing is ever cut.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ STYLES: Mapping[str, str] = {
 }
 GAP = 2
 SHORTEST = 12
+COMFORTABLE = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Column:
     kind: Kind = "text"
     #: Which end of a text is cut; None: never cut.
     cut: Literal["start", "end"] | None = None
-    #: Left out where the table is too wide otherwise; of several the last one first.
+    #: Left out where the table is too wide otherwise (of several the last one first), or where it says nothing.
     extra: bool = False
 
     @property
@@ -124,7 +125,8 @@ class Output:
             max(text_width(column.title), *(text_width(row[n]) for row in cells)) for n, column in enumerate(columns)
         ]
         if self.terminal and not self.plain:
-            kept = fit(columns, widths, self.width)
+            silent = [n for n in kept if _says_nothing(columns[n], [row[n] for row in cells])]
+            kept = fit(columns, widths, self.width, silent)
         columns = [columns[n] for n in kept]
         widths = [widths[n] for n in kept]
         cells = [[shortened(row[n], widths[at], columns[at].cut) for at, n in enumerate(kept)] for row in cells]
@@ -138,21 +140,29 @@ class Output:
             print((" " * GAP).join(words).rstrip())
 
 
-def fit(columns: Sequence[Column], widths: list[int], room: int) -> list[int]:
-    """Which columns are shown; changes `widths` of those that are cut."""
-    kept = list(range(len(columns)))
+def _says_nothing(column: Column, cells: Sequence[str]) -> bool:
+    return (column.extra or column.kind == "yes") and all(text in ("", "-") for text in cells)
+
+
+def fit(columns: Sequence[Column], widths: list[int], room: int, silent: Sequence[int] = ()) -> list[int]:
+    """Which columns are shown, never the silent ones; changes `widths` of those that are cut."""
+    kept = [n for n in range(len(columns)) if n not in silent]
 
     def excess() -> int:
         return sum(widths[n] for n in kept) + GAP * (len(kept) - 1) - room
 
-    for n in reversed(range(len(columns))):
+    def cut_down_to(shortest: int) -> None:
+        while excess() > 0:
+            widest = max((n for n in kept if columns[n].cut), key=lambda n: widths[n], default=None)
+            if widest is None or widths[widest] <= shortest:
+                return
+            widths[widest] -= 1
+
+    cut_down_to(COMFORTABLE)
+    for n in reversed(kept.copy()):
         if excess() > 0 and columns[n].extra:
             kept.remove(n)
-    while excess() > 0:
-        widest = max((n for n in kept if columns[n].cut), key=lambda n: widths[n], default=None)
-        if widest is None or widths[widest] <= SHORTEST:
-            break
-        widths[widest] -= 1
+    cut_down_to(SHORTEST)
     return kept
 
 
@@ -177,12 +187,17 @@ def cell(value: Any, column: Column) -> str:
     if column.kind == "seconds":
         return humanize_duration(value)
     if column.kind == "time":
-        return datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M:%S")
+        return local_time(value)
     if column.kind == "yes":
         return column.title if value else ""
     if isinstance(value, list | tuple):
         return harmless(", ".join(str(item) for item in value))
-    return harmless(str(value))
+    return shown(value)
+
+
+def local_time(unix_s: float) -> str:
+    """A point in time for people."""
+    return datetime.fromtimestamp(unix_s).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def shown(value: Any) -> str:

@@ -41,7 +41,7 @@ class _Help:
             self.format_commands(ctx, formatter)
         rows: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
         for param in self.get_params(ctx):  # type: ignore[attr-defined]
-            row = param.get_help_record(ctx)
+            row = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if row is not None:
                 rows[isinstance(param, Shared)].append(row)
         for shared, heading in ((False, "Options"), (True, "Options of all commands, before or after their name")):

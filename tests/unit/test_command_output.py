@@ -50,14 +50,20 @@ def test_how_many_there_are_is_said_beside_the_data(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "2 of 7; --limit 0 shows all\n"
 
 
-def test_where_room_is_short_extra_columns_go_first_then_texts_are_cut() -> None:
+def test_where_room_is_short_texts_are_cut_a_little_then_extra_columns_go() -> None:
     widths = [30, 5, 40, 10]
     assert fit(COLUMNS, widths, 200) == [0, 1, 2, 3]
-    assert fit(COLUMNS, widths, 80) == [0, 1, 2]
     assert widths == [30, 5, 40, 10]
-    assert fit(COLUMNS, widths, 50) == [0, 1, 2]
-    assert sum(widths[:3]) + 4 == 50
+    assert fit(COLUMNS, widths, 80) == [0, 1, 2, 3]
+    assert sum(widths) + 6 == 80
+    assert fit(COLUMNS, widths, 60) == [0, 1, 2]
     assert widths[1] == 5
+    assert fit(COLUMNS, widths, 40) == [0, 1, 2]
+    assert sum(widths[:3]) + 4 == 40
+
+
+def test_columns_that_say_nothing_are_not_shown() -> None:
+    assert fit(COLUMNS, [30, 5, 40, 10], 200, silent=[3]) == [0, 1, 2]
 
 
 def test_a_text_is_cut_at_the_end_that_says_less() -> None:

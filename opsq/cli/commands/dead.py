@@ -11,7 +11,7 @@ from opsq.broker import deadletters as store
 from opsq.broker import queues
 from opsq.broker.deadletters import DeadLetter
 from opsq.cli.context import Context, pass_context
-from opsq.cli.output import Column
+from opsq.cli.output import Column, local_time
 from opsq.cli.params import confirm_options, confirmed, group, limit_option
 from opsq.exceptions import OpsqError, UsageError
 
@@ -65,6 +65,8 @@ def show(context: Context, letter_id: str, queue: str | None) -> None:
             context.out.document(record)
             continue
         error = record.pop("error")
+        if record["time"]:
+            record["time"] = local_time(record["time"])
         context.out.facts((name, value) for name, value in record.items() if name != "encoding")
         if error:
             context.out.block(error)

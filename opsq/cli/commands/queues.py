@@ -21,7 +21,7 @@ COLUMNS = (
     Column("dead", "DEAD", "number"),
     Column("oldest", "OLDEST", "seconds"),
     Column("consumers", "CONSUMERS", "number"),
-    Column("paused", "PAUSED", "yes", extra=True),
+    Column("paused", "PAUSED", "yes"),
     Column("priorities", "PRIORITY 0/3/6/9", extra=True),
 )
 PEEK_COLUMNS = (

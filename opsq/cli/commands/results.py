@@ -8,7 +8,7 @@ import click
 
 from opsq import states
 from opsq.cli.context import Context, pass_context
-from opsq.cli.output import Column
+from opsq.cli.output import Column, local_time, shown
 from opsq.cli.params import command, limit_option
 from opsq.utils.time import parse_iso
 
@@ -40,6 +40,8 @@ def results(context: Context, task_id: str | None, limit: int) -> None:
         context.out.document(told)
         return
     traceback = told.pop("traceback")
+    if told["done"]:
+        told["done"] = local_time(told["done"])
     if told["error"]:
         told["error"] = f"{told['error']['type']}: {told['error']['message']}"
     context.out.facts((name, value) for name, value in told.items() if value is not None)
@@ -71,7 +73,9 @@ def _list(context: Context, limit: int) -> None:
     rows = sorted((describe(meta, task_id) for task_id, meta in found), key=lambda row: -(row["done"] or 0))
     if not context.out.json:
         for row in rows:
-            row["value"] = f"{row['error']['type']}: {row['error']['message']}" if row["error"] else row["result"]
+            row["value"] = (
+                f"{row['error']['type']}: {row['error']['message']}" if row["error"] else shown(row["result"])
+            )
     context.out.table("results", COLUMNS, rows, empty="no results are stored")
     if more:
         context.out.say(f"{len(rows)} shown, there are more; --limit 0 shows all")

@@ -29,7 +29,8 @@ def run() -> None:
 
 TASK_EXAMPLES = """
 opsq run task proj.tasks.add '[2, 3]'
-opsq run task proj.tasks.send '[]' '{"to": "a@b.example"}' --wait --timeout 30s
+opsq run task proj.tasks.send '[]' '{"to": "a@b.example"}' --countdown 5m
+opsq run task proj.tasks.report --wait --timeout 30s
 opsq run task opsq.ping --wait
 """
 
@@ -104,17 +105,17 @@ def _checked(context: Context, name: str) -> Any:
     app.import_tasks()
     if name in app.tasks:
         return app.tasks[name]
-    names, where = set(app.tasks), f"the app {app.main or ''!r}"
+    names, why = set(app.tasks), f"the app {app.main or context.app_spec!r} does not have it"
     if named_app(context.app_spec) is None:
         records = workers.live(context.broker)
         names.update(known for record in records for known in record["tasks"] or ())
-        where = "the workers that are alive" if records else "opsq's own app, and no worker is alive to ask"
+        why = "no worker that is alive has it" if records else "opsq itself does not have it, and no worker is alive"
         if name in names:
             return None
     near = difflib.get_close_matches(name, names, 3, cutoff=0.4)
     raise UsageError(
         f"no task is called {name}",
-        why=f"asked: {where}",
+        why=why,
         hint=f"did you mean {' or '.join(near)}?" if near else "opsq tasks lists them; -A names the app",
     )
 

@@ -1,0 +1,213 @@
+"""What a person sees in a real terminal of 80 and of 140 columns, held against stored text.
+
+OPSQ_TEST_STORE=1 writes the stored text anew: look at the difference before it is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from support.processes import Spawner
+
+from opsq.datastore import keys
+from opsq.protocol import envelope
+
+STORED = Path(__file__).parent / "stored"
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+
+
+class Terminal:
+    """A tmux server of the test's own."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], columns: int, wait_for: Callable[..., Any]) -> None:
+        self.socket, self.wait_for, self.columns = folder / "tmux", wait_for, columns
+        self.calls = 0
+        environment = {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
+        self.environment = {**environment, "TERM": "screen-256color", "TZ": "UTC", "PS1": "", "LC_ALL": "C.UTF-8"}
+        self.tmux("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", "60", "-c", str(folder), "sh")
+
+    def tmux(self, *line: str) -> str:
+        found = subprocess.run(
+            ["tmux", "-S", str(self.socket), *line],
+            capture_output=True,
+            text=True,
+            env={key: value for key, value in self.environment.items() if key not in ("TMUX", "NO_COLOR")},
+            timeout=30,
+        )
+        return found.stdout
+
+    def run(self, *line: str) -> str:
+        """Type a command; the returned text stands on the screen when it has ended."""
+        words = " ".join(shlex.quote(word) for word in (sys.executable, "-m", "opsq", *line))
+        self.calls += 1
+        self.tmux("send-keys", f"clear; {words}; echo 'end'-{self.calls}", "Enter")
+        return f"end-{self.calls}"
+
+    def see(self, *line: str, styled: bool = False) -> str:
+        """What stands on the screen after a command has run."""
+        end = self.run(*line)
+        self.wait_for(lambda: end in self.screen(), 30, "the command ends")
+        return self.screen(styled).partition(end)[0]
+
+    def screen(self, styled: bool = False) -> str:
+        return self.tmux("capture-pane", "-p", *(["-e"] if styled else []))
+
+    def end(self) -> None:
+        self.tmux("kill-server")
+
+
+@pytest.fixture(params=[80, 140])
+def terminal(
+    request: pytest.FixtureRequest, tmp_path: Path, spawn: Spawner, redis_url: str, wait_for: Callable[..., Any]
+) -> Iterator[Terminal]:
+    """A terminal of each width, in a folder with a small project."""
+    (tmp_path / "shop.py").write_text(APP)
+    environment = spawn.environment({"OPSQ_BROKER_URL": redis_url, "OPSQ_STATE_DIR": str(tmp_path / "state")})
+    terminal = Terminal(tmp_path, environment, request.param, wait_for)
+    yield terminal
+    terminal.end()
+
+
+APP = """
+from opsq import Celery
+
+app = Celery("shop")
+
+
+@app.task(acks_late=True, max_retries=5, time_limit=300, soft_time_limit=240)
+def charge(order): ...
+
+
+@app.task(bind=True, ignore_result=True)
+def send_a_confirmation_to_everybody_who_has_asked_for_one(self, order): ...
+"""
+
+DAY_MS = 86_400_000
+
+
+def fill(client: redis.Redis) -> None:
+    """Queues, workers, dead letters and results that are the same each time."""
+    old = _tag(int(time.time() * 1000) - 3 * DAY_MS)
+    for queue, count in (("celery", 3), ("mail", 1), ("a.queue.with.quite.a.long.name.of.some.tenant", 2)):
+        for number in range(count):
+            raw = envelope.build(
+                task="shop.charge", id=f"{queue[:6]}-{number}", args=[number], kwargs={}, queue=queue, origin="t"
+            )
+            client.lpush(queue, envelope.changed(raw, {}, {"delivery_tag": old}))
+        client.sadd(keys.QUEUES, queue)
+    client.lpush(keys.priority_list("mail", 9), envelope.changed(raw, {}, {"delivery_tag": old}))
+    client.set(keys.paused("mail"), "1")
+    later = time.time() * 1000 + 60_000
+    client.zadd(keys.consumers("celery"), {f"shop@web1:0a1b2c3d:{slot}": later for slot in range(4)})
+    client.zadd(keys.delayed("mail"), {"|x": later})
+    _add_worker(client, later)
+    _add_dead(client)
+    _add_results(client)
+
+
+def _tag(ms: int) -> str:
+    text = f"{ms:012x}"
+    return f"{text[:8]}-{text[8:]}-7000-8000-000000000000"
+
+
+def _add_worker(client: redis.Redis, later: float) -> None:
+    raw = envelope.build(task="shop.charge", id=f"{1:032x}", args=[1], kwargs={}, queue="celery", origin="t")
+    record = {"id": "shop@web1:0a1b2c3d", "node": "shop@web1", "pid": 4711, "host": "web1.example.net"}
+    record |= {"since": time.time() - 3 * 86_400 - 1, "concurrency": 4, "pool": "prefork", "processed": 12345}
+    record |= {"queues": ["celery", "mail", "a.queue.with.quite.a.long.name.of.some.tenant"], "version": "0.1.0"}
+    record["children"] = [{"slot": 0, "pid": 4712, "number": 1, "since": time.time() - 2 * 86_400 - 1}]
+    client.zadd(keys.WORKERS, {"shop@web1:0a1b2c3d": later})
+    client.set(keys.worker("shop@web1:0a1b2c3d"), json.dumps(record), px=60_000)
+    client.hset(keys.inflight("celery", "shop@web1:0a1b2c3d:0"), "1", raw)
+
+
+def _add_dead(client: redis.Redis) -> None:
+    for number, reason in enumerate(("unknown task 'shop.gone'", "started 5 times and lost each time: " * 3)):
+        letter_id = f"{number:032x}"
+        record = {"id": letter_id, "task": "shop.charge", "queue": "celery", "reason": reason, "host": "web1"}
+        record |= {"time": 1_700_000_000.0 + number, "deliveries": 5, "error": None, "list": "celery"}
+        record["message"] = '{"body": "x\\u001b[31mred"}'
+        client.hset(keys.dead("celery"), letter_id, json.dumps(record))
+        client.zadd(keys.dead_index("celery"), {letter_id: record["time"]})
+
+
+def _add_results(client: redis.Redis) -> None:
+    done = "2026-01-02T03:04:05.678900+00:00"
+    blank = {"traceback": None, "children": [], "date_done": done}
+    error = {"exc_type": "ValueError", "exc_message": ["the card was refused"], "exc_module": "builtins"}
+    for number, told in enumerate(
+        (
+            {"status": "SUCCESS", "result": {"paid": True, "note": "größer " * 20}},
+            {"status": "FAILURE", "result": error},
+        )
+    ):
+        task_id = f"{number:08x}-0000-4000-8000-000000000000"
+        client.set(keys.result(task_id), json.dumps({**told, **blank, "task_id": task_id}), ex=600)
+
+
+def check(name: str, terminal: Terminal, shown: str) -> None:
+    """The screen is as stored; what differs each time is told apart by what it means."""
+    shown = re.sub(r"\d+\.\d+\.\d+", "VERSION", "\n".join(line.rstrip() for line in shown.rstrip().splitlines()))
+    assert all(len(line) <= terminal.columns for line in shown.splitlines())
+    path = STORED / f"{name}-{terminal.columns}.txt"
+    if os.environ.get("OPSQ_TEST_STORE"):
+        path.write_text(shown + "\n")
+    assert shown + "\n" == path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("help", ["--help"]),
+        ("queues", ["queues"]),
+        ("peek", ["queues", "peek", "celery"]),
+        ("dead", ["dead"]),
+        ("dead-show", ["dead", "show", f"{0:032x}"]),
+        ("workers", ["workers"]),
+        ("tasks", ["-A", "shop", "tasks"]),
+        ("results", ["results"]),
+        ("mistake", ["-A", "shop", "run", "task", "shop.chrge"]),
+        ("run-help", ["run", "task", "--help"]),
+    ],
+)
+def test_a_screen_is_as_it_was(name: str, line: list[str], terminal: Terminal, redis_client: redis.Redis) -> None:
+    fill(redis_client)
+    check(name, terminal, terminal.see(*line))
+    redis_client.flushdb()
+
+
+@pytest.mark.parametrize("terminal", [80], indirect=True)
+def test_a_terminal_is_painted_unless_it_must_not_be(terminal: Terminal, redis_client: redis.Redis) -> None:
+    fill(redis_client)
+    assert "\x1b[1m" in terminal.see("queues", styled=True)
+    for plain in (["--no-color"], ["--plain"], ["-C"]):
+        assert "\x1b[" not in terminal.see("queues", *plain, styled=True).replace("\x1b[0m", "")
+    redis_client.flushdb()
+
+
+@pytest.mark.parametrize("terminal", [80], indirect=True)
+def test_what_destroys_asks_who_sits_there(terminal: Terminal, redis_client: redis.Redis) -> None:
+    fill(redis_client)
+    end = terminal.run("queues", "purge", "mail")
+    terminal.wait_for(lambda: "throw away 3 messages of mail? [y/N]:" in terminal.screen(), 30)
+    terminal.tmux("send-keys", "n", "Enter")
+    terminal.wait_for(lambda: end in terminal.screen())
+    assert redis_client.llen("mail") == 1
+    terminal.run("queues", "purge", "mail")
+    terminal.wait_for(lambda: end not in terminal.screen() and "[y/N]:" in terminal.screen(), 30)
+    terminal.tmux("send-keys", "y", "Enter")
+    terminal.wait_for(lambda: "thrown away: 3 messages of mail" in terminal.screen(), 30)
+    assert redis_client.llen("mail") == 0
+    redis_client.flushdb()
