@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from opsq import App
+from opsq.broker.broker import Outgoing
 from support import key_audit, redis_server
 from support.broken_messages import body_text, whole
 from support.processes import Running, Spawner
@@ -192,6 +193,11 @@ def message(task: str, task_id: str, args: tuple[Any, ...] = (), priority: int =
     made["properties"] |= {"delivery_tag": new_id(), "priority": priority}
     made["body"] = body_text(list(args))
     return json.dumps(made).encode()
+
+
+def outgoing(task: str, queue: str, *args: Any, **headers: Any) -> Outgoing:
+    """Such a message on its way to a queue, for `publish_many`."""
+    return Outgoing(queue, message(task, new_id(), args, **headers))
 
 
 def zone(name: str) -> ZoneInfo:
