@@ -15,7 +15,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from opsq._version import __version__
 from opsq.datastore import connection, keys
-from opsq.exceptions import ImproperlyConfigured, UsageError
+from opsq.exceptions import ImproperlyConfigured, RefusedError, UsageError
 from opsq.execution.runner import Runner
 from opsq.protocol import codec
 from opsq.runtime.logs import Buffered, level_number
@@ -94,6 +94,7 @@ def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Wo
     backend = app.backend
     results = _results(url, backend)
     accept = codec.accepted(app.conf.accept_content)
+    _refuse_pickle_as_root(accept)
     runner = Runner(app.tasks, accept, node, backend.record if backend.keeps_results else None)
 
     def settler(names: list[str]) -> Settler:
@@ -119,6 +120,16 @@ def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Wo
     )
     plan = Plan(setup, _concurrency(app, wishes, pool), folder, __version__, socket.gethostname())
     return Worker(plan, app, Judge(runner, settler), settler(queues), accept, buffer)
+
+
+def _refuse_pickle_as_root(accept: frozenset[str]) -> None:
+    """Who may write to the queue would be root here: reading pickle runs code."""
+    if "application/x-python-serialize" in accept and os.geteuid() == 0 and not os.environ.get("C_FORCE_ROOT"):
+        raise RefusedError(
+            "cannot run as root with pickle in accept_content",
+            why="who can write to a queue could then run anything as root",
+            hint="use --uid USER, or set C_FORCE_ROOT=1 if you trust every producer",
+        )
 
 
 def _concurrency(app: Any, wishes: Wishes, pool: str) -> int:

@@ -12,15 +12,12 @@ from typing import Any
 import click
 
 from opsq.cli.context import Context, pass_context
+from opsq.cli.params import Command
 
-HELP = """Run a worker in the foreground: it stops on SIGTERM or Ctrl-C when what runs has ended, and replaces its
-children on SIGHUP.
-
-\b
-Examples:
-  opsq -A proj worker -l info
-  opsq -A proj worker -Q mail,celery -c 4
-  opsq worker -A proj -P solo -l debug
+EXAMPLES = """
+opsq -A proj worker -l info
+opsq -A proj worker -Q mail,celery -c 4
+opsq worker -A proj -P solo -l debug
 """
 
 #: Options of Celery's whose effect does not exist (yet) here: what to say once when they are used.
@@ -35,15 +32,6 @@ WITHOUT_EFFECT = {
     "detach": "use `opsq up`: it keeps the worker running",
     "executable": "it is for --detach",
 }
-#: Options that ask for what opsq never does, or always: nothing is to be said.
-SILENT = (
-    "without_gossip",
-    "without_mingle",
-    "without_heartbeat",
-    "heartbeat_interval",
-    "optimization",
-    "disable_prefetch",
-)
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,11 +90,14 @@ OPTIONS = (
 )
 
 
-@click.command(help=HELP)
+@click.command(cls=Command, examples=EXAMPLES)
 @_options
 @pass_context
 def worker(context: Context, /, **given: Any) -> None:
-    """Set up the process, then be the worker until it ends."""
+    """Run a worker in the foreground.
+
+    SIGTERM or Ctrl-C stop it when what runs has ended, a second one at once; SIGHUP replaces its children.
+    """
     from opsq.worker.children import TEMPLATE_FACTS, TEMPLATE_LINK
 
     if given["detach"]:
