@@ -103,15 +103,13 @@ def _checked(context: Context, name: str) -> Any:
     """The task of that name, None if only workers know it. Raises UsageError with the nearest names."""
     app = context.app
     app.import_tasks()
-    if name in app.tasks:
-        return app.tasks[name]
     names, why = set(app.tasks), f"the app {app.main or context.app_spec!r} does not have it"
     if named_app(context.app_spec) is None:
         records = workers.live(context.broker)
-        names.update(known for record in records for known in record["tasks"] or ())
         why = "no worker that is alive has it" if records else "opsq itself does not have it, and no worker is alive"
-        if name in names:
-            return None
+        names = {known for record in records for known in record["tasks"] or ()} or names
+    if name in names:
+        return app.tasks.get(name)
     near = difflib.get_close_matches(name, names, 3, cutoff=0.4)
     raise UsageError(
         f"no task is called {name}",
