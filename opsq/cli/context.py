@@ -25,8 +25,7 @@ class Context:
 
     def __init__(self, app: App | None = None) -> None:
         self.flags: dict[str, Any] = {}
-        if app is not None:
-            self.__dict__["app"] = app
+        self._given = app
 
     def take(self, name: str, value: Any) -> None:
         """A flag that all commands share. Those that name places also hold for processes that are started."""
@@ -56,10 +55,7 @@ class Context:
         """The app that is meant, with the flags in its settings; opsq's own small one when none is named."""
         from opsq.app.discovery import find_app
 
-        return self.with_flags(find_app(self.app_spec))
-
-    def with_flags(self, app: App) -> App:
-        """Let the flags win over the app's settings."""
+        app = self._given or find_app(self.app_spec)
         for flag, setting in (("broker", "broker_url"), ("result_backend", "result_backend")):
             if flag in self.flags:
                 app.conf.put_flag(setting, self.flags[flag], f"--{flag.replace('_', '-')}")

@@ -123,12 +123,13 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(run(sys.argv[1:] if argv is None else argv, Context()))
 
 
-def run_for_app(app: Any, argv: list[str] | None = None) -> int:
-    """Run the command line for an app that exists already (`app.start()`); returns the exit code."""
+def run_for_app(app: Any, argv: list[str] | None = None) -> None:
+    """Run the command line for an app that exists already (`app.start()`). Raises SystemExit if that fails."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         words = words[1:]  # Celery's programs hand over sys.argv whole
-    return run(words, Context(app))
+    if code := run(words, Context(app)):
+        raise SystemExit(code)
 
 
 def run(argv: list[str], context: Context) -> int:

@@ -47,7 +47,7 @@ class Waits(threading.Thread):
 
     def run(self) -> None:
         try:
-            metas = self.backend.wait(self.ids, self.timeout_s)
+            metas = self.backend.wait(self.ids, self.timeout_s, interval_s=60)
             self.found = {task_id: meta["result"] for task_id, meta in metas.items()}
         except BaseException as error:
             self.error = error

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import pytest
 
-from opsq import exceptions
+from opsq import App, exceptions
 from opsq.cli import errors
 from opsq.cli.context import Context
 from opsq.cli.main import cli, run
@@ -188,6 +188,23 @@ def test_a_group_lists_its_commands() -> None:
 
     text = outer.get_help(click.Context(outer, info_name="g"))
     assert "inner" in text
+
+
+# -- programs that call it themselves --------------------------------------------------------------------------------
+
+
+def test_an_app_can_run_the_command_line_for_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    app = App("shop", broker="redis://127.0.0.1:1/0", set_as_current=False)
+    with pytest.raises(SystemExit) as end:
+        app.start(["prog", "queues", "--json"])
+    assert end.value.code == 3
+    assert json.loads(capfd.readouterr().out)["error"]["what"] == "cannot reach Redis at 127.0.0.1:1"
+    app = App("shop", broker="redis://127.0.0.1:1/0", set_as_current=False)
+    with pytest.raises(SystemExit) as end:
+        app.start(["queues", "-b", "redis://127.0.0.1:2/0"])
+    assert end.value.code == 3
+    assert "127.0.0.1:2" in capfd.readouterr().err
+    app.start(["--version"])
 
 
 # -- cost ------------------------------------------------------------------------------------------------------------
