@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import signal
+import subprocess
+import time
 
 import pytest
 from support.processes import Spawner
@@ -46,6 +49,26 @@ def test_kills_of_one_of_the_three_cost_no_line_and_no_second_copy(shop: Supervi
     shop.opsq("down")
     assert_unbroken(shop)
     assert shop.leftovers() == []
+
+
+def test_kills_of_the_scribe_under_a_flood_cost_no_byte(shop: Supervised) -> None:
+    """As fast as a program in C can write, so that a kill finds bytes wherever they can be."""
+    shop.toml("[programs.count]\ncommand = 'seq 1000000000'\nstartsecs = 0\nlog_max_bytes = 0\n")
+    shop.opsq("up")
+    log = shop.state.log / "count.log"
+    for _ in range(2 * KILLS):
+        scribe, size = shop.process("scribe"), log.stat().st_size
+        until = time.monotonic() + 10
+        while log.stat().st_size == size and time.monotonic() < until:
+            os.sched_yield()  # it takes but a few milliseconds
+        assert send_signal(scribe, signal.SIGKILL)
+        shop.replaced("scribe", scribe)
+    shop.opsq("down")
+    size = log.stat().st_size
+    same = subprocess.run(["sh", "-c", f"seq 1000000000 | head -c {size} | cmp - {log}"], check=False).returncode == 0
+    log.unlink()
+    assert size > 1_000_000
+    assert same
 
 
 def test_all_three_killed_in_turn_while_rotation_goes_on(shop: Supervised) -> None:
