@@ -71,9 +71,8 @@ class StateDir:
 
     @property
     def short(self) -> Path:
-        """Where sockets lie whose path in `run` would be too long."""
-        base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
-        return Path(base) / f"opsq-{os.geteuid()}-{self.key}"
+        """Where sockets lie whose path in `run` would be too long; the same for whoever looks, whatever is set."""
+        return Path(f"/tmp/opsq-{os.geteuid()}-{self.key}")
 
     def _socket(self, name: str) -> Path:
         path = self.run / name

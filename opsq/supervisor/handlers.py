@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from opsq._version import __version__
-from opsq.exceptions import UsageError
+from opsq.exceptions import SupervisorError, UsageError
 from opsq.supervisor import messages, sampling
 from opsq.supervisor.child import Child
 from opsq.supervisor.lifecycle import State
@@ -39,6 +39,8 @@ class Handlers:
             messages.Restart: self.restart,
             messages.Signal: self.signal,
         }
+        if self._supervisor.going_down and isinstance(request, messages.Up | messages.Start | messages.Restart):
+            raise SupervisorError("the supervisor is going down", hint="try again when `opsq down` has ended")
         return verbs[type(request)](request)
 
     def status(self, _request: messages.Status) -> Values:

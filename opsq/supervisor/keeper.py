@@ -467,7 +467,9 @@ class Keeper:
         while self.children and time.monotonic() < limit:
             self.turn(limit - time.monotonic())
         self.signal_all(signal.SIGKILL)
-        if self.daemon.pid:
+        if self.daemon.pidfd >= 0:
+            signal.pidfd_send_signal(self.daemon.pidfd, signal.SIGKILL)
+        elif self.daemon.pid:
             os.kill(self.daemon.pid, signal.SIGKILL)
         self.finish()
 

@@ -141,6 +141,8 @@ def program_from_table(name: str, table: Mapping[str, Any], folder: Path, base: 
     if base is None and "command" not in table:
         raise _wrong(name, "its 'command' is missing")
     values = {key: _value(name, key, value, folder) for key, value in table.items()}
+    if "user" in values and values.get("ready") == "notify":
+        raise _wrong(name, "a program of another user cannot reach the socket on which it would say that it is ready")
     if base is None:
         return Program(**{"name": name, "directory": str(folder), **values})
     if "environment" in values:

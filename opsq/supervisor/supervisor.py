@@ -113,8 +113,10 @@ class Supervisor:
             else:
                 child.spawned(process, told["adopted"])
         elif child.process is not None:  # started by a keeper that has gone
-            self.say_adopt(link, child)
+            self._say_adopt(link, child)
             child.adopted = True
+        elif child.wanted:
+            self._know_running_one(link, child)
         child.asked = False
         self._changed = True
 
@@ -180,17 +182,18 @@ class Supervisor:
         for name, program in plan.programs.items():
             if name not in self.children:
                 self.children[name] = Child(program, self)
-                self._know_running_one(self.children[name])
+                assert self._link is not None
+                self._know_running_one(self._link, self.children[name])
             self.children[name].program = program
         self._changed = True
 
-    def _know_running_one(self, child: Child) -> None:
+    def _know_running_one(self, link: KeeperLink, child: Child) -> None:
         """What a pidfile says still runs is taken over, though nothing else is known of it: never start a second."""
         process = pidfile.holder(self._pidfile(child))
-        if process is not None and self._link is not None:
+        if process is not None:
             child.start()
             child.spawned(process, adopted=True)
-            self.say_adopt(self._link, child)
+            self._say_adopt(link, child)
 
     def stop(self, children: Iterable[Child]) -> None:
         """Stop these, each after those among them that depend on it."""
@@ -348,7 +351,7 @@ class Supervisor:
             "NOTIFY_SOCKET": str(self.state.notify_socket),
         }
 
-    def say_adopt(self, link: KeeperLink, child: Child) -> None:
+    def _say_adopt(self, link: KeeperLink, child: Child) -> None:
         """Have a new keeper watch a program that an earlier one started."""
         assert child.process is not None
         program = child.program

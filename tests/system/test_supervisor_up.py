@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 from support.supervised import Supervised, python_program
+
+from opsq.runtime.process import is_alive, send_signal, wait_end
+from opsq.supervisor import scribe
 
 SLEEPS = "import time; time.sleep(1000)"
 QUICK = "startsecs = 0"
@@ -147,9 +153,9 @@ def test_what_is_left_of_a_dead_supervisor_does_not_hinder(shop: Supervised) -> 
     shop.toml(python_program("web", SLEEPS, more=QUICK))
     shop.opsq("up")
     for name in ("keeper", "daemon", "scribe", "web"):
-        os.kill(shop.process(name).pid, 19)  # nobody may act on the end of another one
+        os.kill(shop.process(name).pid, signal.SIGSTOP)  # nobody may act on the end of another one
     for process in [shop.process(name) for name in ("keeper", "daemon", "scribe", "web")]:
-        os.kill(process.pid, 9)
+        os.kill(process.pid, signal.SIGKILL)
     shop.wait_for(lambda: not shop.leftovers())
     assert (shop.state.run / "control.sock").exists()
     assert shop.opsq("status", code=3).returncode == 3
@@ -173,3 +179,38 @@ def test_the_sockets_are_for_this_user_alone(shop: Supervised) -> None:
     assert shop.state.run.stat().st_mode & 0o777 == 0o700
     for path in (shop.state.control_socket, shop.state.keeper_socket):
         assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_several_ups_at_once_start_one_of_each(shop: Supervised, opsq_argv: list[str]) -> None:
+    shop.toml(python_program("web", SLEEPS, more=QUICK))
+    ups = [shop.spawner([*opsq_argv, "up"], cwd=shop.folder, env=shop.environment) for _ in range(4)]
+    assert [up.wait() for up in ups] == [0] * 4
+    for text in ("keeper.py {", "-S " + str(Path(scribe.__file__)), "-P -m opsq.supervisor", "time.sleep"):
+        assert shop.copies(text) == 1, text
+    shop.opsq("down")
+
+
+def test_a_keeper_that_hears_no_daemon_ends_the_programs_itself(shop: Supervised) -> None:
+    shop.toml(python_program("web", SLEEPS, more=QUICK))
+    shop.opsq("up")
+    keeper, web = shop.process("keeper"), shop.process("web")
+    send_signal(shop.process("daemon"), signal.SIGSTOP)
+    send_signal(keeper, signal.SIGTERM)
+    assert wait_end(keeper, 15)
+    assert not is_alive(web)
+    assert shop.leftovers() == []
+    shop.opsq("up")
+    assert shop.has("web", state="RUNNING", restarts=0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can choose the user")
+def test_a_program_runs_as_its_user(shop: Supervised) -> None:
+    code = "import os, time; open('/dev/stdout', 'w').write(f'{os.getuid()} {os.getgroups()}'); time.sleep(1000)"
+    shop.toml(
+        python_program("web", code, more=f"{QUICK}\nuser = 'nobody'\ndirectory = '/'").replace(
+            json.dumps(sys.executable), '"python3"'
+        )
+    )
+    shop.opsq("up")
+    nobody = pwd.getpwnam("nobody")
+    shop.wait_for(lambda: shop.log("web") == f"{nobody.pw_uid} [{nobody.pw_gid}]".encode())

@@ -42,7 +42,7 @@ def up(context: Context, names: tuple[str, ...], foreground: bool) -> None:
 
     Without a broker a private Redis is started as well.
     """
-    from opsq.supervisor import compose, launch
+    from opsq.supervisor import compose, launch, statefile
     from opsq.supervisor.messages import Up
 
     if sys.platform != "linux":
@@ -57,6 +57,8 @@ def up(context: Context, names: tuple[str, ...], foreground: bool) -> None:
     if foreground:
         _stay(context, plan, names)
     if client.keeper(state) is None:
+        if not statefile.anything_left(state):
+            statefile.remove(state)
         launch.start_keeper(state)
         launch.wait_for_keeper(state)
     app_named = place.app is not None
