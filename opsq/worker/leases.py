@@ -39,6 +39,8 @@ PROMOTE = Script(LUA / "promote.lua")
 PROMOTE_MOST = 500
 #: The least time between two looks at the delayed sets (seconds).
 PROMOTE_PAUSE_S = 0.01
+#: Until messages that are due and cannot be moved are tried again (seconds).
+STUCK_S = 1.0
 REPLY_S = 5.0
 
 
@@ -76,6 +78,7 @@ class Leases(threading.Thread):
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ending = False
         self._noticed = False
+        self._told: set[str] = set()
         self._tracks = False
         self._connected_at = 0.0
         self._next_due_s: float | None = None
@@ -225,6 +228,9 @@ class Leases(threading.Thread):
         commands.append(("SET", prefix + keys.worker(post.worker_id), info, "PX", 3 * lease_ms))
         sent = time.monotonic()
         answers = self._pipeline(commands + self._promotions())
+        for answer in answers[: len(commands)]:
+            if isinstance(answer, Exception):
+                raise answer
         self._extend(sent)
         self._next_renewal = sent + post.lease_s / 3
         self._take_due(answers[len(commands) :])
@@ -255,7 +261,8 @@ class Leases(threading.Thread):
                     answers.append(link.read_response())
                 except NoScriptError as error:
                     missing = error
-                    answers.append(None)
+                except redis.ResponseError as error:
+                    answers.append(error)
             if missing is None:
                 return answers
             if attempt == 1:
@@ -284,8 +291,15 @@ class Leases(threading.Thread):
 
     def _take_due(self, answers: Sequence[Any]) -> None:
         found = [answer for answer in answers if isinstance(answer, list)]
+        errors = {str(answer) for answer in answers if isinstance(answer, Exception)}
+        for error in errors - self._told:
+            logger.error("delayed messages cannot be moved to their queue: %s", error)
+        self._told = errors
         due = [float(first) / 1000 for _, first in found if first != b""]
         self._next_due_s = min(due, default=None)
+        if self._next_due_s is not None and not any(moved for moved, _ in found):
+            # Due, and yet not moved: its list cannot be written. Not asked again and again.
+            self._next_due_s = max(self._next_due_s, time.time() + (STUCK_S if self._next_due_s < time.time() else 0))
         if any(moved >= PROMOTE_MOST for moved, _ in found):
             self._noticed = True
 

@@ -84,6 +84,7 @@ class Line:
         self.stopping = False
         self.finished: deque[Settlement] = deque()
         self._unconfirmed: deque[list[Settlement]] = deque()
+        self._hopeless: dict[int, tuple[Settlement, str]] = {}
         self._book = 0
         self._held = 0
         self._doubt = False
@@ -165,17 +166,23 @@ class Line:
         """Writes that did not go through are tried again, and after that the message goes to the dead letters."""
         for settlement in settlements:
             settlement.tries += 1
-            if settlement.tries >= TRIES:
-                self._bury(settlement, errors[settlement.number])
-            self.finished.append(settlement)
+            if settlement.tries < TRIES:
+                self.finished.append(settlement)
+            else:
+                self._hopeless[settlement.number] = settlement, errors[settlement.number]
+                self._doubt = True
 
-    def _bury(self, settlement: Settlement, error: str) -> None:
-        logger.error("the outcome of a task cannot be written, its message goes to the dead letters: %s", error)
-        raw = self.consumer.holdings()[settlement.queue].get(settlement.number, b"")
-        list_key = self.consumer.lists[settlement.queue]
-        reason = f"its outcome could not be written: {error}"
-        settlement.writes = self.settler.dead_letter(settlement.queue, list_key, raw, reason, None)
-        settlement.count = 1
+    def _bury(self, holdings: list[dict[int, bytes]]) -> None:
+        """Dead letters in place of outcomes that cannot be written."""
+        for settlement, error in self._hopeless.values():
+            logger.error("the outcome of a task cannot be written, its message goes to the dead letters: %s", error)
+            raw = holdings[settlement.queue].get(settlement.number, b"")
+            reason = f"its outcome could not be written: {error}"
+            list_key = self._list_of(settlement.queue, raw)
+            settlement.writes = self.settler.dead_letter(settlement.queue, list_key, raw, reason, None)
+            settlement.count = 1
+            self.finished.append(settlement)
+        self._hopeless.clear()
 
     # -- working ----------------------------------------------------------------------------------------------------
 
@@ -418,6 +425,8 @@ class Line:
     def _match_holdings(self) -> None:
         """Give back what is held and not known (the answer to its turn was lost), drop what is known and not held."""
         self._doubt = False
+        if self._hopeless:
+            self._bury(self.consumer.holdings())
         known = {settlement.number for settlement in self.finished}
         known.update(held.number for held in self.batch.waiting)
         current = self._current()
