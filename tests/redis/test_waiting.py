@@ -24,11 +24,11 @@ from opsq.exceptions import BrokerError, RefusedError, TimeoutError
 
 
 @pytest.fixture
-def backend(redis_url: str) -> Iterator[RedisBackend]:
-    """A place for results on a clean database; its connection ends with the test."""
-    backend = RedisBackend(redis_url, Format())
-    yield backend
-    backend._subscriber._drop()
+def backend(redis_url: str, redis_client: redis.Redis, wait_for: Callable[..., Any]) -> RedisBackend:
+    """A place for results on a clean database, to which nobody listens any more."""
+    redis_client.client_kill_filter(_type="pubsub")
+    wait_for(lambda: not redis_client.pubsub_channels())
+    return RedisBackend(redis_url, Format())
 
 
 def store(backend: RedisBackend, task_id: str, value: Any, state: str = "SUCCESS") -> None:
