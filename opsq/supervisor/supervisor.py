@@ -10,14 +10,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from opsq.exceptions import OpsqError
 from opsq.runtime import notify, pidfile
 from opsq.runtime.process import ProcessId, boot_id
-from opsq.runtime.spawn import run_as
 from opsq.runtime.statedir import StateDir
-from opsq.supervisor import launch, readiness, statefile, units
+from opsq.supervisor import launch, orders, readiness, statefile, units
 from opsq.supervisor.child import Child
 from opsq.supervisor.lifecycle import State
 from opsq.supervisor.link import KeeperLink, Message
@@ -27,8 +25,6 @@ from opsq.supervisor.timers import Timer, Timers
 #: More orders than this at once would fill both buffers of the connection.
 MOST_SPAWNS = 64
 _KEEPER_PATIENCE_S = 10.0
-#: What a service manager tells its own child is not meant for our programs.
-_NOT_FOR_PROGRAMS = ("WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 
 class Supervisor:
@@ -113,7 +109,7 @@ class Supervisor:
             else:
                 child.spawned(process, told["adopted"])
         elif child.process is not None:  # started by a keeper that has gone
-            self._say_adopt(link, child)
+            link.say("adopt", **orders.adopt(self.state, child.program, child.process))
             child.adopted = True
         elif child.wanted:
             self._know_running_one(link, child)
@@ -189,11 +185,11 @@ class Supervisor:
 
     def _know_running_one(self, link: KeeperLink, child: Child) -> None:
         """What a pidfile says still runs is taken over, though nothing else is known of it: never start a second."""
-        process = pidfile.holder(self._pidfile(child))
+        process = pidfile.holder(orders.pidfile_of(self.state, child.name))
         if process is not None:
             child.start()
             child.spawned(process, adopted=True)
-            self._say_adopt(link, child)
+            link.say("adopt", **orders.adopt(self.state, child.program, process))
 
     def stop(self, children: Iterable[Child]) -> None:
         """Stop these, each after those among them that depend on it."""
@@ -316,58 +312,14 @@ class Supervisor:
         return True
 
     def _spawn(self, child: Child) -> None:
-        program = child.program
+        assert self._link is not None
         try:
-            who = run_as(program.user)
+            order = orders.spawn(self.state, child.program)
         except OpsqError as error:
             child.not_spawned(error.why)
             return
-        log = launch.log_order(self.state, program.name, program.log_max_bytes, program.log_backups)
-        if who.uid is not None:
-            log["uid"] = who.uid
-        assert self._link is not None
-        self._link.say(
-            "spawn",
-            id=program.name,
-            argv=program.command,
-            cwd=program.directory,
-            env=self._environment_of(child),
-            uid=who.uid,
-            gid=who.gid,
-            groups=who.groups,
-            umask=program.umask,
-            log=log,
-            pidfile=str(self._pidfile(child)),
-        )
+        self._link.say("spawn", **order)
         child.asked = self._changed = True
-
-    def _environment_of(self, child: Child) -> dict[str, str | None]:
-        """What is added to the keeper's environment; None takes away."""
-        return {
-            **dict.fromkeys(_NOT_FOR_PROGRAMS),
-            "OPSQ_STATE_DIR": str(self.state.root),
-            **child.program.environment,
-            units.MARK: units.mark_of(child.name, self.state.key),
-            "NOTIFY_SOCKET": str(self.state.notify_socket),
-        }
-
-    def _say_adopt(self, link: KeeperLink, child: Child) -> None:
-        """Have a new keeper watch a program that an earlier one started."""
-        assert child.process is not None
-        program = child.program
-        log = launch.log_order(self.state, program.name, program.log_max_bytes, program.log_backups)
-        process = child.process
-        link.say(
-            "adopt",
-            id=program.name,
-            pid=process.pid,
-            start=process.start_ticks,
-            log=log,
-            pidfile=str(self._pidfile(child)),
-        )
-
-    def _pidfile(self, child: Child) -> Path:
-        return self.state.run / f"{child.name}.pid"
 
     def _keep(self) -> None:
         records = {child.name: child.to_record() for child in self.children.values()}
