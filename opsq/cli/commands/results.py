@@ -70,7 +70,9 @@ def describe(meta: dict[str, Any], task_id: str) -> dict[str, Any]:
 def _list(context: Context, limit: int) -> None:
     """Those that were found first, latest first; a large database is not read to its end for this."""
     found, more = context.app.backend.stored(limit)
-    rows = sorted((describe(meta, task_id) for task_id, meta in found), key=lambda row: -(row["done"] or 0))
+    rows = sorted(
+        (describe(meta, task_id) for task_id, meta in found), key=lambda row: (-(row["done"] or 0), row["id"])
+    )
     if not context.out.json:
         for row in rows:
             row["value"] = (
