@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,6 @@ import pytest
 import redis
 
 from opsq import App
-from opsq.broker.broker import Outgoing
 from support import key_audit, redis_server
 from support.broken_messages import body_text, whole
 from support.processes import Running, Spawner
@@ -74,10 +73,16 @@ class Lab(Project):
     server: RedisServer
     redis: redis.Redis = field(repr=False)
     app: App = field(repr=False)
+    _marks: list[Mark] = field(default_factory=list, repr=False)
+    _read_to: int = field(default=0, repr=False)
 
     def send(self, task: str, *args: Any, _kwargs: dict[str, Any] | None = None, **options: Any) -> str:
         """Send a task of the project; returns its id."""
         return str(self.app.send_task(f"proj.{task}", args, _kwargs, **options).id)
+
+    def push(self, queue: str, *calls: tuple[Any, ...]) -> None:
+        """Messages of (task, argument, ...) put into a queue in one step, the first one next."""
+        self.redis.lpush(queue, *[message(task, new_id(), tuple(args)) for task, *args in calls])
 
     def record(self, task_id: str) -> dict[str, Any] | None:
         """What is stored for a task."""
@@ -115,14 +120,15 @@ class Lab(Project):
         return self.value(self.send(task, *args, **options))
 
     def written(self, what: str | None = None, text: str | None = None) -> list[Mark]:
-        """The marks in the order in which they were written."""
-        try:
-            lines = (self.folder / "marks").read_text().rpartition("\n")[0].splitlines()
-        except FileNotFoundError:
-            return []
-        split = [line.split("|") for line in lines]
-        found = [Mark(mark, about, int(pid), float(when)) for mark, about, pid, when in split]
-        return [mark for mark in found if what in (None, mark.what) and text in (None, mark.text)]
+        """The marks in the order in which they were written; only what is new is read from the file."""
+        with suppress(FileNotFoundError), (self.folder / "marks").open("rb") as file:
+            file.seek(self._read_to)
+            whole_lines = file.read().rpartition(b"\n")[0]
+            self._read_to += len(whole_lines) + 1 if whole_lines else 0
+            for line in whole_lines.decode().splitlines():
+                mark, about, pid, when = line.split("|")
+                self._marks.append(Mark(mark, about, int(pid), float(when)))
+        return [mark for mark in self._marks if what in (None, mark.what) and text in (None, mark.text)]
 
     def wait_mark(self, what: str, text: str, timeout: float = 10) -> Mark:
         """The first mark of this kind."""
@@ -193,11 +199,6 @@ def message(task: str, task_id: str, args: tuple[Any, ...] = (), priority: int =
     made["properties"] |= {"delivery_tag": new_id(), "priority": priority}
     made["body"] = body_text(list(args))
     return json.dumps(made).encode()
-
-
-def outgoing(task: str, queue: str, *args: Any, **headers: Any) -> Outgoing:
-    """Such a message on its way to a queue, for `publish_many`."""
-    return Outgoing(queue, message(task, new_id(), args, **headers))
 
 
 def zone(name: str) -> ZoneInfo:

@@ -53,7 +53,7 @@ def ticks(lab: Lab, prefix: str) -> list[labs.Mark]:
 
 def warm_up(lab: Lab, queue: str) -> None:
     """Run so many short tasks that every child takes large batches."""
-    lab.app.broker.publish_many([labs.outgoing("tick", queue, f"warm-{queue}") for _ in range(5000)])
+    lab.push(queue, *[("tick", f"warm-{queue}") for _ in range(5000)])
     lab.wait_for(lambda: len(ticks(lab, f"warm-{queue}")) == 5000, "the warm-up")
     lab.wait_for(lambda: lab.is_quiet(queue), "and its end")
 
@@ -62,31 +62,39 @@ def warm_up(lab: Lab, queue: str) -> None:
 def test_what_is_leased_behind_a_long_task_is_done_by_another_child(lab: Lab, queue: str, kind: str) -> None:
     lab.worker("-c", "2", "-Q", queue, "-l", "warning", name=queue, ready=False)
     warm_up(lab, queue)
-    batch = [labs.outgoing("tick", queue, f"{queue}-{number}") for number in range(100)]
-    lab.app.broker.publish_many([*batch[:5], labs.outgoing(kind, queue, queue, 1.5), *batch[5:]])
-    begin = lab.wait_mark("begin", queue)
-    lab.wait_for(lambda: len(ticks(lab, f"{queue}-")) == 100, "the short ones are done", 1.4)
-    assert not lab.written("end", queue), "while the long one runs"
-    done = ticks(lab, f"{queue}-")
-    assert max(mark.time for mark in done) - begin.time < 0.1
+    delays_s = [behind_a_long_task(lab, queue, kind, f"{queue}-{turn}") for turn in range(3)]
+    assert min(delays_s) < 0.1, "on a machine that is busy with other things one of them may take longer"
+
+
+def behind_a_long_task(lab: Lab, queue: str, kind: str, text: str) -> float:
+    """Send a long task among short ones; how long after it began the last of the others was done."""
+    batch = [("tick", f"{text}-{number}") for number in range(100)]
+    lab.push(queue, *batch[:5], (kind, text, 0.7), *batch[5:])
+    begin = lab.wait_mark("begin", text)
+    lab.wait_for(lambda: len(ticks(lab, f"{text}-")) == 100, "the short ones are done", 0.6)
+    assert not lab.written("end", text), "while the long one runs"
+    done = ticks(lab, f"{text}-")
     assert len({mark.text for mark in done}) == 100, "each of them once"
     numbers = [int(mark.text.rpartition("-")[2]) for mark in done if mark.pid != begin.pid]
     assert numbers == sorted(numbers), "in their order"
-    lab.wait_mark("end", queue)
+    lab.wait_mark("end", text)
+    lab.wait_for(lambda: lab.is_quiet(queue), "and settled")
+    return max(mark.time for mark in done) - begin.time
 
 
 def test_a_long_task_in_each_child_holds_nothing_else(lab: Lab, queue: str) -> None:
     lab.worker("-c", "2", "-Q", queue, "-l", "warning", name=queue, ready=False)
     warm_up(lab, queue)
-    messages = [labs.outgoing("slow", queue, f"{queue}-{number}", 0.6) for number in range(2)]
-    messages += [labs.outgoing("tick", queue, f"{queue}-{number}") for number in range(50)]
-    lab.app.broker.publish_many(messages)
+    messages = [("slow", f"{queue}-{number}", 0.6) for number in range(2)]
+    messages += [("tick", f"{queue}-{number}") for number in range(50)]
+    lab.push(queue, *messages)
     lab.wait_mark("begin", f"{queue}-1")
     lab.wait_for(lambda: lab.in_flight() == 2 and lab.depth(queue) == 50, "the rest is back in the queue", 0.5)
     lab.wait_for(lambda: len(ticks(lab, f"{queue}-")) == 50, "and done in the end")
-    numbers = [int(mark.text.rpartition("-")[2]) for mark in ticks(lab, f"{queue}-")]
     first = min(mark.time for mark in lab.written("end") if mark.text.startswith(queue))
-    assert numbers == sorted(numbers)
+    for pid in {mark.pid for mark in ticks(lab, f"{queue}-")}:
+        numbers = [int(mark.text.rpartition("-")[2]) for mark in ticks(lab, f"{queue}-") if mark.pid == pid]
+        assert numbers == sorted(numbers)
     assert ticks(lab, f"{queue}-")[0].time >= first - 0.01
 
 
@@ -95,10 +103,10 @@ def test_a_worker_with_one_child_runs_everything_in_order(lab: Lab, queue: str) 
     warm_up(lab, queue)
     messages = []
     for number in range(30):
-        messages.append(labs.outgoing("tick", queue, f"{queue}-{number}"))
+        messages.append(("tick", f"{queue}-{number}"))
         if number % 10 == 5:
-            messages.append(labs.outgoing("slow", queue, f"{queue}-{number}", 0.05))
-    lab.app.broker.publish_many(messages)
+            messages.append(("slow", f"{queue}-{number}", 0.05))
+    lab.push(queue, *messages)
     lab.wait_for(lambda: len(ticks(lab, f"{queue}-")) == 30, "all are done")
     assert [mark.text for mark in ticks(lab, f"{queue}-")] == [f"{queue}-{number}" for number in range(30)]
 
@@ -106,9 +114,9 @@ def test_a_worker_with_one_child_runs_everything_in_order(lab: Lab, queue: str) 
 def test_a_warm_stop_gives_back_what_is_in_hand_in_its_order(lab: Lab, queue: str) -> None:
     running = lab.worker("-c", "1", "-Q", queue, "-l", "warning", name=queue, ready=False)
     warm_up(lab, queue)
-    messages = [labs.outgoing("slow", queue, queue, 0.4)]
-    messages += [labs.outgoing("tick", queue, f"{queue}-{number}") for number in range(50)]
-    lab.app.broker.publish_many(messages)
+    messages = [("slow", queue, 0.4)]
+    messages += [("tick", f"{queue}-{number}") for number in range(50)]
+    lab.push(queue, *messages)
     lab.wait_mark("begin", queue)
     assert running.stop() == 0
     assert lab.written("end", queue)
@@ -121,7 +129,7 @@ def test_a_warm_stop_gives_back_what_is_in_hand_in_its_order(lab: Lab, queue: st
 
 @pytest.mark.parametrize("most", [1, 3])
 def test_a_prefetch_multiplier_caps_what_a_child_has_in_hand(lab: Lab, queue: str, most: int) -> None:
-    lab.app.broker.publish_many([labs.outgoing("tick", queue, f"{queue}-{number}") for number in range(300)])
+    lab.push(queue, *[("tick", f"{queue}-{number}") for number in range(300)])
     running = lab.worker("-c", "1", "-Q", queue, f"--prefetch-multiplier={most}", "-l", "warning", ready=False)
     held = [0]
 
@@ -159,9 +167,9 @@ def test_a_solo_worker_has_one_child_and_stops_like_the_others(lab: Lab, queue: 
 
 def test_several_workers_share_a_queue(lab: Lab, queue: str) -> None:
     workers: list[Running] = [lab.worker("-c", "1", "-Q", queue, "-n", f"w{n}@here", name=f"w{n}") for n in range(3)]
-    messages = [labs.outgoing("slow", queue, f"{queue}-{number}", 0.05) for number in range(30)]
+    messages = [("slow", f"{queue}-{number}", 0.05) for number in range(30)]
     began = time.monotonic()
-    lab.app.broker.publish_many(messages)
+    lab.push(queue, *messages)
     lab.wait_for(lambda: lab.is_quiet(queue), "all are done")
     assert time.monotonic() - began < 30 * 0.05, "side by side"
     done = [mark for mark in lab.written("end") if mark.text.startswith(queue)]
