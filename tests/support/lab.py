@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -199,6 +200,11 @@ def message(task: str, task_id: str, args: tuple[Any, ...] = (), priority: int =
     made["properties"] |= {"delivery_tag": new_id(), "priority": priority}
     made["body"] = body_text(list(args))
     return json.dumps(made).encode()
+
+
+def soon(seconds: float) -> float:
+    """So many seconds, or more where the machine has more to do than it has CPUs."""
+    return seconds * max(1.0, 2 * max(os.getloadavg()[:2]) / (os.cpu_count() or 1))
 
 
 def zone(name: str) -> ZoneInfo:

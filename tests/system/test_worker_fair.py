@@ -63,15 +63,15 @@ def test_what_is_leased_behind_a_long_task_is_done_by_another_child(lab: Lab, qu
     lab.worker("-c", "2", "-Q", queue, "-l", "warning", name=queue, ready=False)
     warm_up(lab, queue)
     delays_s = [behind_a_long_task(lab, queue, kind, f"{queue}-{turn}") for turn in range(3)]
-    assert min(delays_s) < 0.1, "on a machine that is busy with other things one of them may take longer"
+    assert min(delays_s) < labs.soon(0.1), "on a machine that is busy with other things one of them may take longer"
 
 
 def behind_a_long_task(lab: Lab, queue: str, kind: str, text: str) -> float:
     """Send a long task among short ones; how long after it began the last of the others was done."""
     batch = [("tick", f"{text}-{number}") for number in range(100)]
-    lab.push(queue, *batch[:5], (kind, text, 0.7), *batch[5:])
+    lab.push(queue, *batch[:5], (kind, text, 1.5), *batch[5:])
     begin = lab.wait_mark("begin", text)
-    lab.wait_for(lambda: len(ticks(lab, f"{text}-")) == 100, "the short ones are done", 0.6)
+    lab.wait_for(lambda: len(ticks(lab, f"{text}-")) == 100, "the short ones are done", 1.4)
     assert not lab.written("end", text), "while the long one runs"
     done = ticks(lab, f"{text}-")
     assert len({mark.text for mark in done}) == 100, "each of them once"
@@ -85,11 +85,11 @@ def behind_a_long_task(lab: Lab, queue: str, kind: str, text: str) -> float:
 def test_a_long_task_in_each_child_holds_nothing_else(lab: Lab, queue: str) -> None:
     lab.worker("-c", "2", "-Q", queue, "-l", "warning", name=queue, ready=False)
     warm_up(lab, queue)
-    messages = [("slow", f"{queue}-{number}", 0.6) for number in range(2)]
+    messages = [("slow", f"{queue}-{number}", 1.5) for number in range(2)]
     messages += [("tick", f"{queue}-{number}") for number in range(50)]
     lab.push(queue, *messages)
     lab.wait_mark("begin", f"{queue}-1")
-    lab.wait_for(lambda: lab.in_flight() == 2 and lab.depth(queue) == 50, "the rest is back in the queue", 0.5)
+    lab.wait_for(lambda: lab.in_flight() == 2 and lab.depth(queue) == 50, "the rest is back in the queue", 1.4)
     lab.wait_for(lambda: len(ticks(lab, f"{queue}-")) == 50, "and done in the end")
     first = min(mark.time for mark in lab.written("end") if mark.text.startswith(queue))
     for pid in {mark.pid for mark in ticks(lab, f"{queue}-")}:

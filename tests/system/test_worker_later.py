@@ -15,7 +15,7 @@ from support.lab import Lab
 from opsq.protocol import envelope
 
 #: How much later than its time a message may begin to run (seconds).
-LATE_S = 0.1
+LATE_S = labs.soon(0.1)
 
 TASKS = """
 app.conf.timezone = "Asia/Tokyo"
