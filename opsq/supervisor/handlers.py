@@ -19,6 +19,8 @@ from opsq.supervisor.supervisor import Supervisor
 
 #: A program that fails again is reported instead of being waited for.
 _FAILURES_REPORTED = 2
+#: After this a start is answered with how far it has come.
+_LONGEST_WAIT_S = 60.0
 
 
 class Handlers:
@@ -137,9 +139,12 @@ class Handlers:
 
     def _when_started(self, children: list[Child], more: Values | None = None) -> Callable[[], Values | None]:
         leaving = self._supervisor.leaving
+        limit = time.monotonic() + _LONGEST_WAIT_S
+        self._supervisor.later(_LONGEST_WAIT_S + 0.1, lambda: None)  # so that somebody looks then
 
         def done() -> Values | None:
-            if any(child.name in leaving for child in children) or not all(self._decided(child) for child in children):
+            decided = all(child.name not in leaving and self._decided(child) for child in children)
+            if not decided and time.monotonic() < limit:
                 return None
             return {**self._report(children), **(more or {})}
 
@@ -177,6 +182,8 @@ def _told(child: Child, usage: Mapping[Any, sampling.Usage]) -> dict[str, Any]:
         reason = f"waits for {', '.join(child.program.depends_on)}"
     elif child.adopted and child.process is not None:
         reason = "adopted: its keeper had died"
+    elif child.state is State.STARTING and child.program.ready == "notify" and reason is None:
+        reason = "has not said yet that it is ready"
     return {
         "name": child.name,
         "group": child.program.group,

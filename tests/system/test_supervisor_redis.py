@@ -185,3 +185,13 @@ def test_status_without_supervisor_looks_at_the_broker(shop: Supervised, redis_u
     assert "no supervisor runs here" in told.stderr
     shop.environment["OPSQ_BROKER_URL"] = "redis://localhost:1/0"
     assert "no supervisor runs here" in shop.opsq("status", code=3).stderr
+
+
+def test_a_killed_worker_is_back_by_itself_and_works(shop: Supervised) -> None:
+    shop.toml("[worker]\nconcurrency = 1\n")
+    shop.opsq("up")
+    for kills in range(1, 3):
+        shop.replaced("worker", shop.kill("worker"))
+        shop.until("worker", state="RUNNING", ready=True, restarts=kills)
+    assert shop.opsq("run", "task", "opsq.ping", "--wait", "--timeout", "20").stdout.strip().endswith('"pong"')
+    shop.opsq("down")
