@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -210,17 +212,20 @@ def test_an_app_can_run_the_command_line_for_itself(capfd: pytest.CaptureFixture
 # -- cost ------------------------------------------------------------------------------------------------------------
 
 
-def cpu_s(*argv: str) -> float:
+def cpu_s(code: str, folder: Path) -> float:
+    """CPU seconds of a program whose modules are compiled already, as installed ones are."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(folder)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def test_the_help_costs_at_most_six_times_a_bare_interpreter() -> None:
-    bare = min(cpu_s(sys.executable, "-c", "pass") for _ in range(10))
-    own = min(cpu_s(sys.executable, "-m", "opsq", "--help") for _ in range(10))
-    assert own <= 6 * bare
+def test_the_help_costs_at_most_six_times_a_bare_interpreter(tmp_path: Path) -> None:
+    ours = "from opsq.cli.main import main; main(['--help'])"
+    pairs = [(cpu_s("pass", tmp_path), cpu_s(ours, tmp_path)) for _ in range(15)]
+    assert min(own for _bare, own in pairs) <= 6 * min(bare for bare, _own in pairs)
 
 
 def test_the_help_imports_no_command_and_nothing_heavy() -> None:
