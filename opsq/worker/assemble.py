@@ -20,6 +20,7 @@ from opsq.execution.runner import Runner
 from opsq.protocol import codec
 from opsq.runtime.logs import Buffered, level_number
 from opsq.worker.child import Setup
+from opsq.worker.loop import Caps
 from opsq.worker.settle import Results, Settler
 from opsq.worker.successor import Judge
 from opsq.worker.worker import Plan, Worker
@@ -110,9 +111,11 @@ def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Wo
         node=node,
         key_prefix=prefix,
         lease_s=wishes.lease_s or LEASE_S,
-        prefetch=_prefetch(app, wishes),
-        most_tasks=app.conf.worker_max_tasks_per_child or 0,
-        most_memory_kib=app.conf.worker_max_memory_per_child or 0,
+        caps=Caps(
+            prefetch=_prefetch(app, wishes),
+            tasks=conf.worker_max_tasks_per_child or 0,
+            memory_kib=conf.worker_max_memory_per_child or 0,
+        ),
         waiting_lock=folder / f"{worker_id.rpartition(':')[2]}.waiting",
         pool=pool,
         redirect_level=level_number(conf.worker_redirect_stdouts_level) if conf.worker_redirect_stdouts else None,

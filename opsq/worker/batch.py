@@ -1,13 +1,13 @@
-"""The leased batch as a deque: the runner takes from one end, the stall thread gives back from the other.
+"""How large a batch is, and the thread that watches it: nothing waits behind a long task.
 
-Nothing waits behind a long task: while a batch is on, a thread looks every few milliseconds whether the same message
-still runs, and if so has the rest given back. Both ends of a deque are atomic, so neither needs a lock for it.
+What is in hand is a deque: the runner takes from one end; while a batch is on, the stall thread looks every few
+milliseconds whether the same message still runs, and if so has the rest given back from the other end. Both ends of a
+deque are atomic, so neither needs a lock for it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,11 +28,10 @@ class Held:
 
 
 class Batch:
-    """The messages in hand, and how many the next turn should ask for."""
+    """How many messages the next turn should ask for."""
 
     def __init__(self, cap: int = 0) -> None:
         """`cap`: the most messages in hand, 0 = as many as take `SPAN_S` of work."""
-        self.waiting: deque[Held] = deque()
         self.cap = min(cap, MOST) if cap > 0 else MOST
         self.want = 1
         self._average_s = SPAN_S

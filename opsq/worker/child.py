@@ -25,9 +25,11 @@ from opsq.runtime.parent import die_with_parent
 from opsq.runtime.process import start_ticks
 from opsq.states import STARTED
 from opsq.worker import slots
+from opsq.worker.attempt import Attempts, Ports
 from opsq.worker.idle import Waiting
+from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
-from opsq.worker.loop import Line, Ports
+from opsq.worker.loop import Caps, Line
 from opsq.worker.settle import Settler
 from opsq.worker.slots import Slots
 
@@ -48,9 +50,7 @@ class Setup:
     node: str
     key_prefix: str
     lease_s: float
-    prefetch: int
-    most_tasks: int
-    most_memory_kib: int
+    caps: Caps
     waiting_lock: Path
     pool: str
     redirect_level: int | None
@@ -121,28 +121,21 @@ def _name_process(setup: Setup, index: int) -> None:
 
 def _line(means: Means, index: int) -> Line:
     setup = means.setup
-    runner = Runner(means.tasks, means.accept, setup.node, _record(means.backend))
-    waiting = Waiting(setup.waiting_lock, setup.lease_s)
-    line = Line(
-        table=means.table,
-        slot=means.table.slot(index),
-        consumer=Consumer(
-            setup.url,
-            setup.queues,
-            consumer_name(setup.worker_id, index),
-            results_db=means.settler.results.database,
-            key_prefix=setup.key_prefix,
-        ),
-        runner=runner,
-        settler=means.settler,
-        waiting=waiting,
-        lines=Lines(means.buffer),
-        ports=Ports(lambda message: _store_started(means, message), means.call_parent),
-        prefetch=setup.prefetch,
-        most_tasks=setup.most_tasks,
-        most_memory_kib=setup.most_memory_kib,
-        zone=setup.zone,
+    slot = means.table.slot(index)
+    consumer = Consumer(
+        setup.url,
+        setup.queues,
+        consumer_name(setup.worker_id, index),
+        results_db=means.settler.results.database,
+        key_prefix=setup.key_prefix,
     )
+    ledger = Ledger(consumer, means.settler, slot)
+    runner = Runner(means.tasks, means.accept, setup.node, _record(means.backend))
+    lines = Lines(means.buffer)
+    ports = Ports(lambda message: _store_started(means, message), lambda: _limit_begins(means))
+    attempts = Attempts(runner, ledger, slot, lines, ports, setup.zone)
+    waiting = Waiting(setup.waiting_lock, setup.lease_s)
+    line = Line(means.table, slot, ledger, attempts, waiting, lines, means.call_parent, setup.caps)
     waiting.install()
     signal.signal(signal.SIGUSR1, _on_usr1(line, waiting))
     return line
@@ -162,6 +155,13 @@ def _on_usr1(line: Line, waiting: Waiting) -> Callable[[int, FrameType | None], 
 
 def _record(backend: Any) -> Callable[[Context, str, Any, str | None], bytes] | None:
     return backend.record if backend is not None and backend.keeps_results else None
+
+
+def _limit_begins(means: Means) -> None:
+    """Wake the parent, unless it is looking at the limits already."""
+    if not means.table.words[slots.WATCHING]:
+        means.table.words[slots.WATCHING] = 1
+        means.call_parent()
 
 
 def _store_started(means: Means, message: Envelope) -> None:

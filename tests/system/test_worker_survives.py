@@ -188,7 +188,7 @@ def test_a_warm_stop_finishes_what_runs_and_gives_back_the_rest(number, project,
 
 def test_a_signal_to_the_whole_group_kills_no_task(project, redis_client, wait_for) -> None:
     worker = project.worker("-c", "2")
-    send(project, "early", 1, 0.4)
+    send(project, "early", 1, 1.5)
     wait_for(project.running_now)
     os.killpg(worker.pid, signal.SIGINT)
     assert worker.wait() == 0
@@ -213,7 +213,7 @@ def test_a_second_signal_stops_at_once_and_what_ran_is_accounted_for(project, re
 
 def test_hup_replaces_the_children_and_runs_new_code_while_a_task_ends_in_the_old(project, wait_for) -> None:
     worker = project.worker("-c", "2")
-    send(project, "late", 1, 0.8)
+    send(project, "late", 1, 1.5)
     wait_for(project.running_now)
     source = project.folder / "proj.py"
     source.write_text(source.read_text().replace("return x + y", 'mark("new", x)\n    return x + y'))

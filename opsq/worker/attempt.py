@@ -1,0 +1,137 @@
+"""One message becomes one settlement: read, gate, run. What is wrong with it stays its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from time import monotonic_ns
+
+from opsq import states
+from opsq.broker.consumer import Settlement
+from opsq.exceptions import DecodeError, InvalidTaskError, TaskRevokedError
+from opsq.execution.context import Context
+from opsq.execution.outcome import Outcome
+from opsq.execution.runner import Plan, Runner
+from opsq.protocol.envelope import Envelope, parse
+from opsq.worker import gate
+from opsq.worker.batch import Held
+from opsq.worker.ledger import Ledger
+from opsq.worker.lines import Lines
+from opsq.worker.slots import Slot
+
+logger = logging.getLogger("opsq.worker")
+
+#: A time limit beyond this is as good as none (seconds).
+LONGEST_S = 100 * 365 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What an attempt needs from outside: `store_started` stores that a task has begun, `limit_begins` tells the parent
+    that a task with a time limit begins.
+    """
+
+    store_started: Callable[[Envelope], None]
+    limit_begins: Callable[[], None]
+
+
+class Attempts:
+    """Runs messages in hand, one at a time, in the name of one child."""
+
+    def __init__(
+        self, runner: Runner, ledger: Ledger, slot: Slot, lines: Lines, ports: Ports, zone: tzinfo = UTC
+    ) -> None:
+        """`zone`: of times that name none."""
+        self.runner, self.ledger, self.slot, self.lines, self.ports, self.zone = (
+            runner,
+            ledger,
+            slot,
+            lines,
+            ports,
+            zone,
+        )
+        self._settler = ledger.settler
+
+    def run(self, held: Held) -> bool:
+        """Run a message and settle it; false when no task ran (it is broken, too early or too late)."""
+        try:
+            message = parse(held.raw)
+        except DecodeError as error:
+            self.ledger.settle(self._broken(held, error))
+            return False
+        headers = message.headers
+        if headers.eta is not None or headers.expires is not None:
+            settlement = self._gate(held, message)
+            if settlement is not None:
+                self.ledger.settle(settlement)
+                return False
+        plan = self.runner.plan(headers.task)
+        now = monotonic_ns()
+        soft_ns, hard_ns = _limits(message, plan, now)
+        if self.lines.on:
+            self.lines.received(message)
+        self.slot.begin(held.number, now, soft_ns, hard_ns)
+        if soft_ns or hard_ns:
+            self.ports.limit_begins()
+        if plan is not None and plan.track_started:
+            self.ports.store_started(message)
+        outcome = self.runner.run(message)
+        self.ledger.settle_run(self._settler.outcome(held.queue, held.number, held.source, message, outcome))
+        self.slot.end()
+        if self.lines.on:
+            self.lines.ended(message, outcome)
+        return True
+
+    def unforeseen(self, held: Held, error: Exception) -> None:
+        """A fault of our own: the next one to take this message must not fall over it too."""
+        logger.critical("a message of %r goes to the dead letters: it trips opsq itself", held.source, exc_info=error)
+        self.slot.end()
+        if not self.ledger.settles(held.number):
+            trouble = DecodeError("cannot run the message", why=repr(error))
+            self.ledger.settle(self._settler.broken(held.queue, held.number, held.source, held.raw, trouble))
+
+    def _broken(self, held: Held, error: DecodeError) -> Settlement:
+        """A message that cannot be read: dead, and a FAILURE where its id is known."""
+        logger.error("a message of %r goes to the dead letters: %s", held.source, error)
+        settlement = self._settler.broken(held.queue, held.number, held.source, held.raw, error)
+        task_id = getattr(error, "task_id", None)
+        if task_id and self.runner.record is not None:
+            record = self.runner.record(Context(id=task_id), states.FAILURE, error, None)
+            settlement.writes, settlement.count = (*self._settler.result(task_id, record), *settlement.writes), 2
+        return settlement
+
+    def _gate(self, held: Held, message: Envelope) -> Settlement | None:
+        try:
+            verdict = gate.judge(message, self.zone)
+        except InvalidTaskError as error:
+            outcome = self.runner.refuse(message, error, str(error))
+            return self._settler.outcome(held.queue, held.number, held.source, message, outcome)
+        if isinstance(verdict, gate.Later):
+            return self._settler.later(held.queue, held.number, message, verdict.due_ms)
+        if isinstance(verdict, gate.Never):
+            return self._expired(held, message)
+        return None
+
+    def _expired(self, held: Held, message: Envelope) -> Settlement:
+        logger.info("Discarding revoked task: %s[%s]", message.name, message.headers.id)
+        outcome = Outcome(states.REVOKED, TaskRevokedError("expired"))
+        if self.runner.record is not None and not message.headers.ignore_result:
+            request = Context.of(message, None, self.runner.hostname)
+            outcome.record = self.runner.record(request, states.REVOKED, outcome.value, None)
+        return self._settler.outcome(held.queue, held.number, held.source, message, outcome)
+
+
+def _limits(message: Envelope, plan: Plan | None, now_ns: int) -> tuple[int, int]:
+    """The soft and hard limit of this run as points of the monotonic clock (ns), 0 = none."""
+    hard, soft = message.headers.timelimit or (None, None)
+    if plan is not None:
+        hard = hard or plan.time_limit
+        soft = soft or plan.soft_time_limit
+    return _limit_ns(soft, now_ns), _limit_ns(hard, now_ns)
+
+
+def _limit_ns(seconds: float | None, now_ns: int) -> int:
+    """0 for what is no limit: none, nothing, negative, NaN; what lies beyond a century is kept within 64 bits."""
+    return now_ns + int(min(seconds, LONGEST_S) * 1e9) if seconds and seconds > 0 else 0

@@ -1,0 +1,213 @@
+"""What a child holds at the broker: in hand, finished, sent to be settled; and how doubt about it is resolved.
+
+A message is in the child's in-flight store until the turn that settles it. Two threads use a ledger (the runner and the
+stall thread): whoever speaks to the broker holds `io`. Errors of Redis leave it as it is; `reconnect` then puts it in
+order: it settles again what was not confirmed (which writes nothing twice) and compares what is held with what is
+known.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+
+from opsq.broker.consumer import Consumer, Leased, Settlement, Turn
+from opsq.exceptions import DecodeError
+from opsq.protocol.envelope import parse
+from opsq.worker import slots
+from opsq.worker.batch import Held
+from opsq.worker.settle import Settler
+from opsq.worker.slots import Slot
+
+logger = logging.getLogger("opsq.worker")
+
+#: A settlement whose writes fail this often goes to the dead letters instead.
+TRIES = 3
+
+
+class Ledger:
+    """The accounts of one child; `waiting` is what it has in hand and not started."""
+
+    def __init__(self, consumer: Consumer, settler: Settler, slot: Slot) -> None:
+        self.consumer, self.settler, self._slot = consumer, settler, slot
+        self.waiting: deque[Held] = deque()
+        self.io = threading.Lock()
+        #: True when what is held may not be what is known: to be compared before anything else is run.
+        self.doubt = False
+        self._finished: deque[Settlement] = deque()
+        self._sent: deque[list[Settlement]] = deque()
+        self._hopeless: dict[int, tuple[Settlement, str]] = {}
+        self._held = 0
+        self._book = 0
+
+    # -- what has ended ---------------------------------------------------------------------------------------------
+
+    def settle(self, settlement: Settlement) -> None:
+        """To be settled with the next turn."""
+        self._finished.append(settlement)
+
+    def settle_run(self, settlement: Settlement) -> None:
+        """The same for a message that has run: how it ended is noted until the broker has confirmed it."""
+        self._slot.note(self._book, settlement.noted())
+        self._finished.append(settlement)
+
+    def settles(self, number: int) -> bool:
+        """Whether a message is to be settled with the next turn."""
+        return any(settlement.number == number for settlement in self._finished)
+
+    @property
+    def owes(self) -> bool:
+        """Whether something is to be settled, or its confirmation is awaited."""
+        return bool(self._finished or any(self._sent))
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is finished, nothing is on the way."""
+        return not (self._finished or self._sent)
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether a turn is on the way."""
+        return bool(self._sent)
+
+    def return_waiting(self) -> None:
+        """Everything in hand goes back to the head of its list, the newest first."""
+        while True:
+            try:
+                held = self.waiting.pop()
+            except IndexError:
+                return
+            self.settle(self.settler.back(held.queue, held.number, held.source, held.raw))
+
+    # -- turns (the caller holds `io`) ------------------------------------------------------------------------------
+
+    def begin_batch(self) -> int:
+        """Write down from which number on messages may count as started; returns how many are in hand."""
+        if self.waiting:
+            numbers = [settlement.number for settlement in self._finished]
+            numbers += [settlement.number for sent in self._sent for settlement in sent]
+            self._slot.words[slots.FIRST] = min([*numbers, self.waiting[0].number])
+        return len(self.waiting)
+
+    def send(self, want: int) -> None:
+        """Send a turn that settles all that is finished.
+
+        What ends from now on goes into the other notebook; this one is wiped when the turn is answered.
+        """
+        settlements = []
+        self._book ^= 1
+        while self._finished:
+            settlements.append(self._finished.popleft())
+        self._sent.append(settlements)
+        self.settler.store_elsewhere(settlements)
+        self.consumer.send(settlements, want)
+
+    def receive(self) -> None:
+        """Take the answer to the oldest turn that was sent."""
+        self._take(self.consumer.receive())
+
+    def take(self, turn: Turn) -> None:
+        """Take the answer to a turn that settled nothing and was sent past the ledger (the waiter's)."""
+        self._sent.append([])
+        self._take(turn)
+
+    def agrees(self, turn: Turn) -> bool:
+        """Whether a turn that leased nothing shows as many messages as are known."""
+        return turn.held == self._held
+
+    def _take(self, turn: Turn) -> None:
+        settled = self._sent.popleft()
+        self._held -= len(settled) - len(turn.failed)
+        if not self._sent:
+            self._slot.wipe(self._book ^ 1)
+        for leased in turn.leased:
+            self._add(leased)
+        if turn.failed:
+            self._try_again([settlement for settlement in settled if settlement.number in turn.failed], turn.failed)
+        if turn.held != self._held:
+            self.doubt = True
+
+    def _add(self, leased: Leased) -> None:
+        number = leased.number
+        for raw in leased.messages:
+            self.waiting.append(Held(number, leased.queue, leased.source, raw))
+            number += 1
+        self._held += len(leased.messages)
+
+    def _try_again(self, settlements: list[Settlement], errors: dict[int, str]) -> None:
+        """Writes that did not go through are tried again, and after that the message goes to the dead letters."""
+        for settlement in settlements:
+            settlement.tries += 1
+            if settlement.tries < TRIES:
+                self.settle(settlement)
+            else:
+                self._hopeless[settlement.number] = settlement, errors[settlement.number]
+                self.doubt = True
+
+    # -- doubt (the caller holds `io`) ------------------------------------------------------------------------------
+
+    def reconnect(self) -> None:
+        """Connect anew, settle again what was not confirmed, and compare."""
+        self.consumer.connect(track=True)
+        for sent in reversed(self._sent):
+            self._finished.extendleft(reversed(sent))
+        self._sent.clear()
+        if self._finished:
+            self.send(0)
+            self.receive()
+        self._match()
+
+    def compare(self) -> None:
+        """Look at the store, when nothing is on the way any more."""
+        while self._sent:
+            self.receive()
+        self._match()
+
+    def _match(self) -> None:
+        """Give back what is held and not known (the answer to its turn was lost), drop what is known and not held."""
+        self.doubt = False
+        if self._hopeless:
+            self._bury(self.consumer.holdings())
+        known = {settlement.number for settlement in self._finished}
+        known.update(held.number for held in self.waiting)
+        known.add(self._slot.words[slots.CURRENT])
+        there = self.consumer.numbers()
+        stray = [numbers - known for numbers in there]
+        held = set().union(*there)
+        for message in [message for message in self.waiting if message.number not in held]:
+            self.waiting.remove(message)
+        self._held = self._return(stray) if any(stray) else len(held)
+        self.consumer.skip_numbers()
+
+    def _return(self, stray: list[set[int]]) -> int:
+        """Give back what is held and not known; returns how many messages are held after that."""
+        holdings = self.consumer.holdings()
+        settlements = []
+        for queue, numbers in enumerate(stray):
+            for number in sorted(numbers & holdings[queue].keys(), reverse=True):
+                raw = holdings[queue][number]
+                settlements.append(self.settler.back(queue, number, self._list_of(queue, raw), raw))
+        turn = self.consumer.turn(settlements, 0)
+        for number, error in turn.failed.items():
+            logger.error("message %s cannot be given back to its queue and stays in flight: %s", number, error)
+        return turn.held
+
+    def _bury(self, holdings: list[dict[int, bytes]]) -> None:
+        """Dead letters in place of outcomes that cannot be written."""
+        for settlement, error in self._hopeless.values():
+            logger.error("the outcome of a task cannot be written, its message goes to the dead letters: %s", error)
+            raw = holdings[settlement.queue].get(settlement.number, b"")
+            reason = f"its outcome could not be written: {error}"
+            list_key = self._list_of(settlement.queue, raw)
+            settlement.writes = self.settler.dead_letter(settlement.queue, list_key, raw, reason, None)
+            settlement.count = 1
+            self.settle(settlement)
+        self._hopeless.clear()
+
+    def _list_of(self, queue: int, raw: bytes) -> str:
+        """The list a message came from, by its priority."""
+        try:
+            return self.consumer.list_of(queue, parse(raw).properties.priority or 0)
+        except DecodeError:
+            return self.consumer.list_of(queue, 0)
