@@ -85,6 +85,23 @@ def test_all_three_killed_in_turn_while_rotation_goes_on(shop: Supervised) -> No
     assert all(path.stat().st_size <= 2000 for path in shop.state.log.glob("count.log*"))
 
 
+@pytest.mark.parametrize("other", ["keeper", "daemon"])
+def test_the_scribe_and_another_one_killed_at_once_are_back_by_themselves(shop: Supervised, other: str) -> None:
+    shop.toml(writer("count", more="startsecs = 0"))
+    shop.opsq("up")
+    counting = shop.process("count")
+    for _ in range(4):
+        pair = {name: shop.process(name) for name in (other, "scribe")}
+        for process in pair.values():
+            send_signal(process, signal.SIGKILL)
+        for name, process in pair.items():
+            shop.replaced(name, process)
+        grows(shop, len(numbers(shop)) + 20)
+    assert is_alive(counting)
+    shop.opsq("down")
+    assert_unbroken(shop)
+
+
 def test_keeper_and_daemon_killed_at_once_are_brought_back_by_up(shop: Supervised) -> None:
     shop.toml(writer("count", more="startsecs = 0"))
     shop.opsq("up")
