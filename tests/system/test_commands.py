@@ -92,6 +92,14 @@ def test_without_an_app_an_unknown_task_is_refused_too(opsq: Run) -> None:
     assert "opsq.ping" in found.stderr
 
 
+def test_without_an_app_the_workers_say_what_they_know(project: Project, opsq: Run) -> None:
+    project.worker("-c", "1")
+    assert opsq("run", "task", "proj.add", "[2, 3]", "--wait", "--timeout", "20").stdout == "5\n"
+    found = opsq("run", "task", "proj.ad", "[2, 3]")
+    assert "no worker that is alive has it" in mistake(found, 2)
+    assert "proj.add" in found.stderr
+
+
 def test_opsqs_own_task_answers_without_an_app(project: Project, spawn: Spawner, opsq: Run, wait_for: Any) -> None:
     argv = [sys.executable, "-m", "opsq", "worker", "-l", "info", "-c", "1"]
     worker = spawn(argv, env=project.environment, cwd=project.folder)
@@ -193,7 +201,7 @@ def test_peek_and_purge(opsq: Run, redis_client: redis.Redis) -> None:
 def test_workers_and_what_they_run(project: Project, opsq: Run, wait_for: Any) -> None:
     assert data(opsq("workers", "--json")) == {"workers": []}
     project.worker("-c", "2", "-n", "one@here", "--lease", "1")
-    opsq("-A", "proj", "run", "task", "proj.late", "[1, 8]")
+    opsq("-A", "proj", "run", "task", "proj.late", "[1, 120]")
     running = wait_for(lambda: data(opsq("-A", "proj", "tasks", "--json"))["running"], 20)
     assert [(row["task"], row["worker"]) for row in running] == [("proj.late", "one@here")]
     assert running[0]["runtime"] > 0
