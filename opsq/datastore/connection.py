@@ -204,7 +204,11 @@ def explain(error: Exception, url: str) -> BrokerError | RefusedError:
         return BrokerError(f"Redis at {address} is still loading its data", why=reason, hint="try again in a moment")
     if isinstance(error, ResponseError):
         return BrokerError(f"Redis at {address} answered with an error", why=reason)
-    return BrokerError(f"cannot reach Redis at {address}", why=_plain_reason(error, reason), hint="opsq doctor")
+    return BrokerError(
+        f"cannot reach Redis at {address}",
+        why=_plain_reason(error, reason),
+        hint="is Redis running there? check broker_url",
+    )
 
 
 def _plain_reason(error: Exception, text: str) -> str:

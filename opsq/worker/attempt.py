@@ -99,7 +99,7 @@ class Attempts:
         task_id = getattr(error, "task_id", None)
         if task_id and self.runner.record is not None:
             record = self.runner.record(Context(id=task_id), states.FAILURE, error, None)
-            settlement.writes, settlement.count = (*self._settler.result(task_id, record), *settlement.writes), 2
+            settlement.writes, settlement.count = (*self._settler.result(task_id, record, True), *settlement.writes), 2
         return settlement
 
     def _gate(self, held: Held, message: Envelope) -> Settlement | None:

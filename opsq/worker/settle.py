@@ -29,7 +29,7 @@ HOST = socket.gethostname()
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Where results go: their key prefix, how long they are kept (seconds, 0 = for ever), and who writes them.
+    """Where results go: their key prefix, how long they and failures are kept (seconds, 0 = for ever), who writes them.
 
     `database`: their database on the broker's own server: the turn writes them. Else `store` does, before the turn:
     it takes (key, seconds, bytes) of each.
@@ -37,6 +37,7 @@ class Results:
 
     prefix: str = ""
     ttl_s: int = 86_400
+    failure_ttl_s: int = 86_400
     database: int | None = None
     store: Callable[[list[tuple[str, int, bytes]]], None] | None = None
 
@@ -63,7 +64,7 @@ class Settler:
         writes: list[Any] = []
         count = 0
         if outcome.record is not None:
-            writes += self.result(message.headers.id, outcome.record)
+            writes += self.result(message.headers.id, outcome.record, outcome.failed)
             count = 1
         for follow in outcome.follows:
             writes += self._follow(follow.queue, follow.raw, follow.priority, follow.due_ms)
@@ -110,9 +111,10 @@ class Settler:
         hash_key, index_key = self.key_prefix + keys.dead(name), self.key_prefix + keys.dead_index(name)
         return ("D", hash_key, index_key, record["id"], repr(now), json.dumps(record))
 
-    def result(self, task_id: str, record: bytes) -> tuple[Any, ...]:
+    def result(self, task_id: str, record: bytes, failed: bool = False) -> tuple[Any, ...]:
         """The write that stores a result."""
-        return ("R", self.results.prefix + keys.result(task_id), self.results.ttl_s, record)
+        ttl_s = self.results.failure_ttl_s if failed else self.results.ttl_s
+        return ("R", self.results.prefix + keys.result(task_id), ttl_s, record)
 
     def _follow(self, queue: str, raw: bytes, priority: int, due_ms: int | None) -> tuple[Any, ...]:
         if due_ms is not None:
