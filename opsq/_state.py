@@ -57,6 +57,12 @@ def pop_request(token: Any) -> None:
     _requests.reset(token)
 
 
+def running_task() -> tuple[str, str] | None:
+    """Name and id of the task that runs in this thread."""
+    request = current_request()
+    return (request.task.name, request.id) if request is not None and request.task is not None else None
+
+
 def current_request() -> Any:
     """The request of the task that runs here (innermost), or None."""
     stack = _requests.get()

@@ -23,7 +23,8 @@ class Outcome:
     """The end of one run.
 
     `record` is the result as it is stored, None when none is to be. `dead` is the reason if it goes to the dead
-    letters; `requeue` puts the message back. `runtime_s` is the time the task's function took.
+    letters; `requeue` puts the message back. `runtime_s` is the time the task's function took. `expected`: the task had
+    said that this error may come (`throws`).
     """
 
     state: str
@@ -34,6 +35,7 @@ class Outcome:
     dead: str | None = None
     requeue: bool = False
     runtime_s: float = 0.0
+    expected: bool = False
 
     @property
     def failed(self) -> bool:

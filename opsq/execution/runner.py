@@ -132,7 +132,9 @@ class Runner:
             return Outcome(states.IGNORED, error)
         if isinstance(error, Reject):
             return self._reject(plan, request, error)
-        return self.failure(plan, request, error, traceback_text(error))
+        outcome = self.failure(plan, request, error, traceback_text(error))
+        outcome.expected = isinstance(error, plan.throws)
+        return outcome
 
     def _retry(self, plan: Plan, request: Context, retry: Retry, embed: Mapping[str, Any]) -> Outcome:
         assert request.envelope is not None

@@ -6,15 +6,13 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable
 from typing import Any, TextIO
+
+from opsq._state import running_task
 
 #: Celery's own formats (settings `worker_log_format`, `worker_task_log_format`).
 FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
 TASK_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s"
-
-#: Tells (name, id) of the task that runs in this thread, or None.
-RunningTask = Callable[[], "tuple[str, str] | None"]
 
 
 class Buffered:
@@ -63,13 +61,9 @@ class Buffered:
 class TaskFormatter(logging.Formatter):
     """Celery's task format: the name and the id of the running task in each line."""
 
-    def __init__(self, format: str, running: RunningTask) -> None:
-        super().__init__(format)
-        self._running = running
-
     def format(self, record: logging.LogRecord) -> str:
         """The line, with `???` where no task runs."""
-        name, task_id = self._running() or ("???", "???")
+        name, task_id = running_task() or ("???", "???")
         record.__dict__.setdefault("task_name", name)
         record.__dict__.setdefault("task_id", task_id)
         return super().format(record)
@@ -77,10 +71,6 @@ class TaskFormatter(logging.Formatter):
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (Unix seconds), level, process, message, and the task that runs."""
-
-    def __init__(self, running: RunningTask) -> None:
-        super().__init__()
-        self._running = running
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
@@ -91,9 +81,10 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        running = self._running()
-        if running:
-            line["task_name"], line["task_id"] = running
+        known = record.__dict__
+        task = (known["task_name"], known["task_id"]) if "task_name" in known else running_task()
+        if task:
+            line["task_name"], line["task_id"] = task
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
@@ -110,25 +101,32 @@ class StreamToLog:
     def __init__(self, logger: logging.Logger, level: int) -> None:
         self._logger, self._level = logger, level
         self._mine = threading.local()
+        #: True when there is text without an end of line.
+        self.pending = False
 
     def write(self, text: str) -> int:
         """Log each line that is complete. What logging itself prints while it logs is dropped: no circles."""
         mine = self._mine.__dict__
         if mine.get("busy") or not text:
             return 0
-        whole, newline, rest = (mine.get("part", "") + text).rpartition("\n")
-        mine["part"] = rest
+        before = mine.get("part", "")
+        whole, newline, rest = (before + text).rpartition("\n")
+        mine["part"], self.pending = rest, bool(rest)
         if newline:
-            self._log(whole)
+            self._log(whole, None)
+        if rest and not before:
+            mine["task"] = running_task()
         return len(text)
 
-    def _log(self, text: str) -> None:
+    def _log(self, text: str, task: tuple[str, str] | None) -> None:
+        """Each line; `task`: whose it is, when that is not the one that runs."""
         mine = self._mine.__dict__
         mine["busy"] = True
+        extra = {"task_name": task[0], "task_id": task[1]} if task else None
         try:
             for line in text.splitlines():
                 if line.strip():
-                    self._logger.log(self._level, line.rstrip())
+                    self._logger.log(self._level, line.rstrip(), extra=extra)
         finally:
             mine["busy"] = False
 
@@ -138,10 +136,11 @@ class StreamToLog:
             self.write(line)
 
     def flush(self) -> None:
-        """Log what has no end of line yet."""
+        """Log what has no end of line yet, as a line of the task that wrote it."""
         mine = self._mine.__dict__
         if not mine.get("busy") and mine.get("part"):
-            self._log(mine.pop("part"))
+            self.pending = False
+            self._log(mine.pop("part"), mine.get("task"))
 
     def isatty(self) -> bool:
         """Nobody looks at it directly."""
@@ -151,7 +150,6 @@ class StreamToLog:
 def set_up(
     level: int,
     *,
-    running: RunningTask,
     format: str = FORMAT,
     task_format: str = TASK_FORMAT,
     as_json: bool = False,
@@ -162,9 +160,9 @@ def set_up(
     stream: TextIO = open(logfile, "a", buffering=1, encoding="utf-8") if logfile else sys.__stderr__  # type: ignore[assignment]  # noqa: SIM115
     buffer = Buffered(stream)
     plain = logging.StreamHandler(buffer)
-    plain.setFormatter(JsonFormatter(running) if as_json else logging.Formatter(format))
+    plain.setFormatter(JsonFormatter() if as_json else logging.Formatter(format))
     task = logging.StreamHandler(buffer)
-    task.setFormatter(JsonFormatter(running) if as_json else TaskFormatter(task_format, running))
+    task.setFormatter(JsonFormatter() if as_json else TaskFormatter(task_format))
     root, task_logger = logging.getLogger(), logging.getLogger("celery.task")
     if hijack_root:
         root.handlers.clear()
@@ -177,13 +175,15 @@ def set_up(
     return buffer
 
 
-def redirect_standard_streams(level: int) -> None:
+def redirect_standard_streams(level: int) -> StreamToLog:
     """Prints become lines of the logger `celery.redirected`, in the task format."""
     logger = logging.getLogger("celery.redirected")
     logger.handlers[:] = logging.getLogger("celery.task").handlers
     logger.propagate = False
     logger.setLevel(level)
-    sys.stdout = sys.stderr = StreamToLog(logger, level)
+    stream = StreamToLog(logger, level)
+    sys.stdout = sys.stderr = stream
+    return stream
 
 
 def level_number(name: str | int) -> int:

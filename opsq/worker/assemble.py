@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -46,11 +47,22 @@ class Wishes:
 
 
 def node_name(wish: str | None) -> str:
-    """The node name: `celery@<host>`, with Celery's %h %n %d expanded in a wish."""
+    """The node name as Celery makes it: `celery@<host>`, or the wish with its %h %n %d; `x` alone is a host."""
     host = socket.gethostname()
     short, _, domain = host.partition(".")
-    name = (wish or "celery@%h").replace("%h", host).replace("%n", short).replace("%d", domain).replace("%%", "%")
-    return name if "@" in name else f"{name}@{host}"
+    name, _, where = (wish or "").rpartition("@")
+    return _expanded(f"{name or 'celery'}@{where or host}", {"h": host, "n": short, "d": domain})
+
+
+def with_node(path: str | None, node: str) -> str | None:
+    """The name of a file with Celery's %n %h %d %p of the node; %i and %I are for files of single children."""
+    name, _, host = node.partition("@")
+    known = {"n": name, "h": host, "d": host.partition(".")[2], "p": node, "i": "0", "I": ""}
+    return path and _expanded(path, known)
+
+
+def _expanded(text: str, values: Mapping[str, str]) -> str:
+    return re.sub("%(.)", lambda found: "%" if found[1] == "%" else values.get(found[1], found[0]), text)
 
 
 def cpus() -> int:

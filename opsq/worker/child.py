@@ -83,11 +83,12 @@ def run(means: Means, index: int) -> None:
     _quiet_signals()
     _name_process(means.setup, index)
     means.table.let_go()
+    prints = None
     if means.buffer is not None and means.setup.redirect_level is not None:
-        redirect_standard_streams(means.setup.redirect_level)
+        prints = redirect_standard_streams(means.setup.redirect_level)
     slot = means.table.slot(index)
     slot.words[slots.PID], slot.words[slots.TICKS] = os.getpid(), start_ticks(os.getpid()) or 0
-    line = _line(means, index)
+    line = _line(means, index, Lines(means.buffer, prints))
     signals.worker_process_init.send(None)
     try:
         line.run()
@@ -119,7 +120,7 @@ def _name_process(setup: Setup, index: int) -> None:
     setproctitle(f"opsq worker {setup.node}: child {index}")
 
 
-def _line(means: Means, index: int) -> Line:
+def _line(means: Means, index: int, lines: Lines) -> Line:
     setup = means.setup
     slot = means.table.slot(index)
     consumer = Consumer(
@@ -131,7 +132,6 @@ def _line(means: Means, index: int) -> Line:
     )
     ledger = Ledger(consumer, means.settler, slot)
     runner = Runner(means.tasks, means.accept, setup.node, _record(means.backend))
-    lines = Lines(means.buffer)
     ports = Ports(lambda message: _store_started(means, message), lambda: _limit_begins(means))
     attempts = Attempts(runner, ledger, slot, lines, ports, setup.zone)
     waiting = Waiting(setup.waiting_lock, setup.lease_s)

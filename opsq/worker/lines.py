@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 
 from opsq import states
+from opsq.exceptions import Reject
 from opsq.execution.outcome import Outcome
 from opsq.protocol.envelope import Envelope
-from opsq.runtime.logs import Buffered
+from opsq.runtime.logs import Buffered, StreamToLog
 
 received_logger = logging.getLogger("celery.worker.strategy")
 trace_logger = logging.getLogger("celery.app.trace")
@@ -19,8 +20,9 @@ trace_logger = logging.getLogger("celery.app.trace")
 class Lines:
     """The lines of one child; `on` is false when nobody wants them."""
 
-    def __init__(self, buffer: Buffered | None = None) -> None:
-        self._buffer = buffer
+    def __init__(self, buffer: Buffered | None = None, prints: StreamToLog | None = None) -> None:
+        """`prints`: where tasks print to."""
+        self._buffer, self._prints = buffer, prints
         self.on = True
         self.info = received_logger.isEnabledFor(logging.INFO)
 
@@ -31,6 +33,8 @@ class Lines:
 
     def ended(self, message: Envelope, outcome: Outcome) -> None:
         """A task has ended: how, after how long, with what."""
+        if self._prints is not None and self._prints.pending:
+            self._prints.flush()
         state = outcome.state
         if state == states.SUCCESS and not self.info:
             return
@@ -39,16 +43,25 @@ class Lines:
             text = _short(outcome.value)
             trace_logger.info("Task %s[%s] succeeded in %ss: %s", name, task_id, outcome.runtime_s, text)
         elif state == states.FAILURE:
-            line = "Task %s[%s] raised unexpected: %r" + ("\n%s" if outcome.traceback else "%s")
-            trace_logger.error(line, name, task_id, outcome.value, (outcome.traceback or "").rstrip())
-            if outcome.dead:
-                trace_logger.error("Task %s[%s] goes to the dead letters: %s", name, task_id, outcome.dead)
+            self._failed(name, task_id, outcome)
         elif state == states.RETRY:
             trace_logger.info("Task %s[%s] retry: %s", name, task_id, outcome.value)
         elif state == states.IGNORED:
             trace_logger.info("Task %s[%s] ignored", name, task_id)
         elif state == states.REJECTED:
-            trace_logger.info("Task %s[%s] rejected, back to its queue", name, task_id)
+            trace_logger.info("Task %s[%s] %s", name, task_id, outcome.value)
+
+    @staticmethod
+    def _failed(name: str, task_id: str, outcome: Outcome) -> None:
+        if isinstance(outcome.value, Reject):
+            trace_logger.info("Task %s[%s] %s", name, task_id, outcome.value)
+        elif outcome.expected:
+            trace_logger.info("Task %s[%s] raised expected: %r", name, task_id, outcome.value)
+        else:
+            line = "Task %s[%s] raised unexpected: %r" + ("\n%s" if outcome.traceback else "%s")
+            trace_logger.error(line, name, task_id, outcome.value, (outcome.traceback or "").rstrip())
+        if outcome.dead:
+            trace_logger.error("Task %s[%s] goes to the dead letters: %s", name, task_id, outcome.dead)
 
     def hold(self) -> None:
         """Lines of a batch of short tasks are written in one piece (until `flush`)."""

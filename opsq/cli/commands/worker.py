@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,12 @@ def worker(context: Context, /, **given: Any) -> None:
     _configure(app, given)
     app.import_tasks()
     link, facts = os.environ.pop(TEMPLATE_LINK, ""), os.environ.pop(TEMPLATE_FACTS, "")
+    from opsq.worker.assemble import Wishes, build, node_name, with_node
+
+    node = node_name(given["hostname"])
+    for name in ("logfile", "pidfile"):
+        given[name] = with_node(given[name], node)
     buffer = _set_up_logs(app, given)
-    from opsq.worker.assemble import Wishes, build
 
     wishes = Wishes(
         queues=given["queues"],
@@ -128,7 +133,7 @@ def worker(context: Context, /, **given: Any) -> None:
     with _pidfile(given["pidfile"]):
         if given["purge"]:
             _purge(app, made.plan.setup.queues)
-        _banner(context, app, made.plan)
+        _banner(context, app, made.plan, given["log_format"] == "json")
         _say_what_has_no_effect(given)
         code = made.run(lambda: logging.getLogger("celery.worker").info("%s ready.", made.plan.setup.node))
     sys.exit(code)
@@ -180,7 +185,7 @@ def _configure(app: Any, given: dict[str, Any]) -> None:
 
 def _set_up_logs(app: Any, given: dict[str, Any]) -> Any:
     """Celery's log set-up: by the app's own receivers of `setup_logging` if there are any, else ours."""
-    from opsq import _state, signals
+    from opsq import signals
     from opsq.runtime import logs
 
     try:
@@ -191,13 +196,8 @@ def _set_up_logs(app: Any, given: dict[str, Any]) -> Any:
     if signals.setup_logging.send(None, **told):
         return None
 
-    def running() -> tuple[str, str] | None:
-        request = _state.current_request()
-        return (request.task.name, request.id) if request is not None and request.task is not None else None
-
     buffer = logs.set_up(
         level,
-        running=running,
         format=app.conf.worker_log_format or logs.FORMAT,
         task_format=app.conf.worker_task_log_format or logs.TASK_FORMAT,
         as_json=given["log_format"] == "json",
@@ -209,31 +209,11 @@ def _set_up_logs(app: Any, given: dict[str, Any]) -> Any:
     return buffer
 
 
-def _pidfile(path: str | None) -> Any:
+def _pidfile(path: str | None) -> AbstractContextManager[None]:
     """Hold the pidfile while the worker runs; a stale one is taken over, a live one refuses."""
-    from contextlib import contextmanager
+    from opsq.runtime import pidfile
 
-    from opsq.exceptions import UsageError
-    from opsq.runtime import pidfile, process
-
-    @contextmanager
-    def held() -> Any:
-        if not path:
-            yield
-            return
-        file = Path(path).absolute()
-        holder = pidfile.holder(file)
-        if holder is not None:
-            raise UsageError(f"the pidfile {file} belongs to process {holder.pid}", why="it is running")
-        me = process.myself()
-        pidfile.write(file, me)
-        try:
-            yield
-        finally:
-            if pidfile.read(file) == me:
-                file.unlink(missing_ok=True)
-
-    return held()
+    return pidfile.held_by_me(Path(path).absolute()) if path else nullcontext()
 
 
 def _purge(app: Any, queues: list[str]) -> None:
@@ -243,9 +223,9 @@ def _purge(app: Any, queues: list[str]) -> None:
         app.broker.client.delete(*[app.broker.key(key) for key in keys.priority_lists(name)])
 
 
-def _banner(context: Context, app: Any, plan: Any) -> None:
-    """What runs where, on stderr, unless quiet."""
-    if context.out.quiet:
+def _banner(context: Context, app: Any, plan: Any, as_json: bool) -> None:
+    """What runs where, on stderr, unless quiet or where every line is JSON."""
+    if context.out.quiet or as_json:
         return
     from opsq.datastore.connection import masked
 
