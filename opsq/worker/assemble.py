@@ -204,4 +204,4 @@ def _results(url: str, backend: Any) -> Results:
     except RedisError as error:
         raise connection.explain(error, backend.url) from error
     database = results.db if same else None
-    return Results(backend.key_prefix, backend.ttl_s, database, backend.store_records)
+    return Results(backend.key_prefix, backend.ttl_s, backend.format.failure_ttl_s, database, backend.store_records)
