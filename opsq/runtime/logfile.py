@@ -44,14 +44,14 @@ class Reader:
 
     def begin_at(self, place: int) -> None:
         """Skip the first bytes of the file that is written to now."""
-        if self._open_first():
+        if self._open(self._log):
             os.lseek(self._file, place, os.SEEK_SET)
 
     def more(self) -> list[bytes]:
-        """The complete lines that were added since."""
+        """The complete lines that were added since; of a log that was not there before, all."""
         data = bytearray(self.partial)
         while True:
-            if self._file < 0 and not self._open_first():
+            if self._file < 0 and not any(self._open(path) for path in files_of(self._log)):
                 break
             read = os.read(self._file, _CHUNK)
             data += read
@@ -84,9 +84,9 @@ class Reader:
             os.close(fd)
         return data
 
-    def _open_first(self) -> bool:
+    def _open(self, path: Path) -> bool:
         try:
-            self._file = os.open(self._log, os.O_RDONLY)
+            self._file = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return False
         return True
