@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from opsq._version import __version__
 from opsq.datastore import connection, keys
-from opsq.exceptions import ImproperlyConfigured, RefusedError, UsageError
+from opsq.exceptions import BrokerError, ImproperlyConfigured, RefusedError, UsageError
 from opsq.execution.runner import Runner
 from opsq.protocol import codec
 from opsq.runtime.logs import Buffered, level_number
@@ -31,6 +32,8 @@ logger = logging.getLogger("opsq.worker")
 #: Seconds that a worker's messages are its own without a sign of life.
 LEASE_S = 15.0
 POOLS = ("prefork", "solo")
+#: Between two looks at a broker that cannot be reached at start (seconds).
+BROKER_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Wo
     node = node_name(wishes.hostname)
     queues = queues_for(app, wishes)
     prefix = app.broker.key_prefix
-    _check_broker(url, node, prefix)
+    _find_broker_well(url, node, prefix, patient=_is_patient(app))
     backend = app.backend
     results = _results(url, backend)
     accept = codec.accepted(app.conf.accept_content)
@@ -167,6 +170,32 @@ def _prefetch(app: Any, wishes: Wishes) -> int:
     if app.conf.source_of("worker_prefetch_multiplier") == "default":
         return 0
     return int(app.conf.worker_prefetch_multiplier or 0)
+
+
+def _is_patient(app: Any) -> bool:
+    """Whether a broker that cannot be reached at start is waited for.
+
+    Under a supervisor or systemd it is: nobody reads an error there, and the broker may be starting too. Somebody who
+    types the command wants to hear it. `broker_connection_retry_on_startup` decides if it is set.
+    """
+    wish = app.conf.broker_connection_retry_on_startup
+    return bool(os.environ.get("NOTIFY_SOCKET")) if wish is None else bool(wish)
+
+
+def _find_broker_well(url: str, node: str, prefix: str, patient: bool) -> None:
+    """Look at the broker; a patient worker says once that it cannot be reached, and looks again until it can."""
+    told = False
+    while True:
+        try:
+            _check_broker(url, node, prefix)
+            return
+        except BrokerError as error:
+            if not patient:
+                raise
+            if not told:
+                logger.warning("%s; waiting for it", error)
+                told = True
+            time.sleep(BROKER_PAUSE_S)
 
 
 def _check_broker(url: str, node: str, prefix: str) -> None:

@@ -65,12 +65,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def running() -> Iterator[RedisServer]:
-    """A server that ends with the block, or with this process."""
+def running(port: int = 0) -> Iterator[RedisServer]:
+    """A server that ends with the block, or with this process; on a free port unless one is asked for."""
     folder = Path(tempfile.mkdtemp(prefix="opsq-redis-"))
     try:
         for _ in range(5):  # another process may have taken the port in between
-            server = _start(folder)
+            server = _start(folder, port or free_port())
             if server.answers():
                 break
         else:
@@ -84,8 +84,8 @@ def running() -> Iterator[RedisServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: Path) -> RedisServer:
-    port, path = free_port(), folder / "redis.sock"
+def _start(folder: Path, port: int) -> RedisServer:
+    path = folder / "redis.sock"
     argv = [binary(), "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", str(path), "--dir", str(folder)]
     argv += ["--save", "", "--appendonly", "no", "--databases", "16", "--logfile", str(folder / "redis.log")]
     process = subprocess.Popen(argv, preexec_fn=_die_with_parent, stdin=subprocess.DEVNULL)

@@ -1,0 +1,36 @@
+"""A broker that is away when a worker starts: an error for who typed the command, waited for under a supervisor."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from support import redis_server, worker_project
+from support.processes import Spawner
+from support.worker_project import Project
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, spawn: Spawner, free_port) -> Project:
+    """A project whose broker does not run yet."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return Project(worker_project.write(folder), spawn, f"redis://127.0.0.1:{free_port()}/0")
+
+
+def test_whoever_typed_the_command_is_told(nowhere: Project) -> None:
+    argv = [sys.executable, "-m", "opsq", "-A", "proj", "worker"]
+    worker = nowhere.spawn(argv, env=nowhere.environment, cwd=nowhere.folder)
+    assert worker.wait() == 3
+    assert worker.output().splitlines()[0].endswith("connection refused")
+    assert "Traceback" not in worker.output()
+
+
+def test_under_a_supervisor_it_is_waited_for(nowhere: Project, wait_for) -> None:
+    worker = nowhere.worker("-c", "1", ready=False, NOTIFY_SOCKET="/nowhere")
+    wait_for(lambda: "waiting for it" in worker.output())
+    port = int(nowhere.url.rpartition(":")[2].partition("/")[0])
+    with redis_server.running(port=port):
+        wait_for(lambda: " ready." in worker.output())
+        assert worker.stop() == 0
