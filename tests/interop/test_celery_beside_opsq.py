@@ -157,7 +157,7 @@ def test_another_queue_is_served(world: World) -> None:
     assert world.client.get(task_id) == {"id": task_id, "name": "proj.about", "queue": "other"}
 
 
-@pytest.mark.parametrize("compression", ["zlib", "bzip2", "lzma"])
+@pytest.mark.parametrize("compression", ["zlib", "bzip2", "lzma", "brotli", "zstd"])
 def test_a_compressed_message_is_read(world: World, compression: str) -> None:
     assert world.client.get(world.client.send("echo", "x" * 5000, compression=compression)) == [["x" * 5000], {}]
 

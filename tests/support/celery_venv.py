@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
-REQUIREMENT = "celery[redis,msgpack]==5.7.*"
+REQUIREMENTS = ["celery[redis,msgpack,yaml,brotli]==5.7.*", "backports.zstd>=1"]
 
 
 def python() -> Path:
@@ -25,9 +25,9 @@ def python() -> Path:
     with (folder.parent / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         made_of = folder / "made-of"
-        if not made_of.exists() or made_of.read_text() != REQUIREMENT:
+        if not made_of.exists() or made_of.read_text() != repr(REQUIREMENTS):
             _make(folder)
-            made_of.write_text(REQUIREMENT)
+            made_of.write_text(repr(REQUIREMENTS))
     return folder / "bin" / "python"
 
 
@@ -35,7 +35,7 @@ def _make(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, REQUIREMENT], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run([*pip, *REQUIREMENTS], check=True, stdin=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
