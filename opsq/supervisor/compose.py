@@ -28,13 +28,14 @@ _USES_OPSQ = re.compile(r"^\s*(?:from|import)\s+opsq\b", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where and for what: the folder, its file, the app (None: nobody named one), the broker given by `-b`."""
+    """Where and for what: the folder, its file, the app (None: nobody named one), broker and results given by flags."""
 
     state: StateDir
     folder: Path
     file: ProjectFile
     app: str | None
     broker: str | None = None
+    results: str | None = None
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -45,15 +46,16 @@ class Place:
         return () if supervision_only else SERVICES
 
 
-def find_place(state: StateDir, here: Path, app_flag: str | None, broker_flag: str | None) -> Place:
+def find_place(state: StateDir, here: Path, flags: Mapping[str, Any]) -> Place:
     """What the flags, the environment and the project's file say about this folder. Raises ImproperlyConfigured."""
+    urls = flags.get("broker"), flags.get("result_backend")
     path = toml_file.find(here)
     file = toml_file.load(path) if path is not None else ProjectFile(here / "opsq.toml")
-    app = app_flag or os.environ.get("OPSQ_APP")
+    app = flags.get("app") or os.environ.get("OPSQ_APP")
     if app:
-        return Place(state, here, file, app, broker_flag)
+        return Place(state, here, file, app, *urls)
     folder = file.path.parent if path is not None and path.parent.is_dir() else here
-    return Place(state, folder, file, file.app, broker_flag)
+    return Place(state, folder, file, file.app, *urls)
 
 
 def compose(place: Place) -> Plan:
@@ -93,10 +95,10 @@ def _needed(program: Program, known: set[str]) -> dict[str, str]:
 
 
 def _shared_environment(place: Place, private: bool) -> dict[str, str]:
-    """How programs learn of the broker: never by their command line, which others can read."""
-    if private:
-        return {"OPSQ_BROKER_URL": statedir.redis_url(place.state)}
-    return {"OPSQ_BROKER_URL": place.broker} if place.broker else {}
+    """How programs learn of broker and results: never by their command line, which others can read."""
+    broker = statedir.redis_url(place.state) if private else place.broker
+    found = {"OPSQ_BROKER_URL": broker, "OPSQ_RESULT_BACKEND": place.results}
+    return {name: url for name, url in found.items() if url}
 
 
 def _redis(place: Place, _private: bool) -> Program:
@@ -143,8 +145,7 @@ def ask_app(place: Place) -> Broker | None:
     """
     command = [sys.executable, "-m", "opsq.app.probe", *(["-A", place.app] if place.app else [])]
     environment = dict(os.environ)
-    if place.broker:
-        environment["OPSQ_BROKER_URL"] = place.broker
+    environment |= _shared_environment(place, private=False)
     told = subprocess.run(command, cwd=place.folder, env=environment, capture_output=True, text=True, check=False)
     if told.returncode == 0:
         try:

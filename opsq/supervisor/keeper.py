@@ -296,7 +296,8 @@ class Keeper:
             self.hold(order["log"])
             pid = self.execute(order)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            self.tell({"event": "spawned", "id": id, "pid": None, "start": None, "error": str(error)})
+            why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+            self.tell({"event": "spawned", "id": id, "pid": None, "start": None, "error": why})
             return
         child = Child(id, pid, start_ticks(pid) or 0, order["pidfile"])
         self.children[id] = child

@@ -124,6 +124,17 @@ def test_with_a_broker_named_there_is_no_private_redis(shop: Supervised, redis_u
     shop.opsq("down")
 
 
+def test_flags_of_up_reach_the_programs_but_no_command_line(shop: Supervised, redis_url: str) -> None:
+    code = "import os, time; print(os.environ['OPSQ_BROKER_URL'], os.environ['OPSQ_RESULT_BACKEND']); time.sleep(1000)"
+    shop.toml("[worker]\nconcurrency = 1\n" + python_program("web", code, more="startsecs = 0"))
+    shop.environment["OPSQ_APP"] = "opsq.app.own"
+    shop.opsq("-b", redis_url, "--result-backend", f"{redis_url[:-1]}1", "up")
+    assert set(shop.programs()) == {"worker", "web"}
+    shop.wait_for(lambda: shop.log("web") == f"{redis_url} {redis_url[:-1]}1\n".encode())
+    assert shop.copies("redis://") == 0
+    shop.opsq("down")
+
+
 def test_programs_learn_of_the_private_redis_by_their_environment(shop: Supervised) -> None:
     code = "import os, time; print(os.environ.get('OPSQ_BROKER_URL')); time.sleep(1000)"
     shop.toml("services = ['redis']\n" + python_program("web", code, more="startsecs = 0"))

@@ -48,7 +48,7 @@ def up(context: Context, names: tuple[str, ...], foreground: bool) -> None:
     if sys.platform != "linux":
         raise UsageError("opsq up needs Linux here", hint="opsq worker runs in the foreground anywhere")
     state = context.state_dir
-    place = compose.find_place(state, Path.cwd(), context.app_spec, context.flags.get("broker"))
+    place = compose.find_place(state, Path.cwd(), context.flags)
     _check_worker_flags(place)
     state.create()
     plan = compose.compose(place)
