@@ -32,6 +32,7 @@ WITHOUT_EFFECT = {
     "pool_start_method": "children are forked from a clean template",
     "detach": "use `opsq up`: it keeps the worker running",
     "executable": "it is for --detach",
+    "loader": "modules are found by -A and --include",
 }
 
 
@@ -88,6 +89,8 @@ OPTIONS = (
     click.option("--pool-start-method", metavar="NAME", help="(Celery)"),
     click.option("-D", "--detach", is_flag=True, help="(Celery) `opsq up` does it."),
     click.option("--executable", metavar="FILE", help="(Celery)"),
+    click.option("--loader", metavar="NAME", help="(Celery)"),
+    click.option("--skip-checks", is_flag=True, help="(Celery) There are none."),
 )
 
 
@@ -151,12 +154,9 @@ def _concurrency(text: str | None) -> int | None:
 def _change_process(given: dict[str, Any]) -> None:
     """umask, group and user, in this order: the last one takes the right to do the others."""
     if given["umask"]:
-        os.umask(int(given["umask"], 8))
+        os.umask(_umask(given["umask"]))
     if given["gid"]:
-        import grp
-
-        group = given["gid"]
-        os.setgid(int(group) if group.isdigit() else grp.getgrnam(group).gr_gid)
+        os.setgid(_group(given["gid"]))
     if given["uid"]:
         from opsq.runtime.spawn import run_as
 
@@ -166,6 +166,22 @@ def _change_process(given: dict[str, Any]) -> None:
             if not given["gid"]:
                 os.setgid(who.gid or 0)
             os.setuid(who.uid)
+
+
+def _umask(text: str) -> int:
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no octal number", param_hint="--umask") from None
+
+
+def _group(name: str) -> int:
+    import grp
+
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise click.BadParameter(f"there is no group {name!r}", param_hint="--gid") from None
 
 
 def _configure(app: Any, given: dict[str, Any]) -> None:
