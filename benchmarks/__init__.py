@@ -1,0 +1,1 @@
+"""Benchmarks: programs that measure the installed command against the limit and against Celery, in one run."""
