@@ -178,7 +178,7 @@ class Children:
             return
         process.send_signal(child.process, number)
 
-    def kill_running(self, child: Child, number: int, limit_s: float) -> bool:
+    def kill_running(self, child: Child, number: int, limit_s: float) -> None:
         """SIGKILL a child if it still runs this very message: stop it, look, then kill it or let it go on."""
         self.signal(child, signal.SIGSTOP)
         deadline = time.monotonic() + 0.5
@@ -188,7 +188,6 @@ class Children:
         if still:
             child.killed, child.limit = "hard time limit", (number, limit_s)
         self.signal(child, signal.SIGKILL if still else signal.SIGCONT)
-        return still
 
     def kill_all(self) -> None:
         """SIGKILL every child."""

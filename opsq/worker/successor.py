@@ -12,10 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from opsq import states
-from opsq.broker.broker import LUA
 from opsq.broker.consumer import MOST, Consumer, Settlement
-from opsq.datastore import keys
-from opsq.datastore.scripts import Script
 from opsq.exceptions import DecodeError, TimeLimitExceeded, WorkerLostError
 from opsq.execution.context import Context
 from opsq.execution.outcome import Outcome
@@ -28,8 +25,6 @@ from opsq.worker.settle import MAX_DELIVERIES, Settler, counted
 from opsq.worker.slots import Slot, Slots
 
 logger = logging.getLogger("opsq.worker")
-
-RETIRE = Script(LUA / "retire.lua")
 
 
 def digest(url: str) -> str:
@@ -52,12 +47,14 @@ class Judge:
         if message.headers.deliveries + 1 >= MAX_DELIVERIES:
             reason = f"{why}; it was started {message.headers.deliveries + 1} times"
             return self._dead(settler, queue, number, list_key, message, reason)
+        logger.warning("Task %s[%s] goes back to its queue: %s", message.name, message.headers.id, why)
         return settler.back(queue, number, list_key, counted(message))
 
     def killed(
         self, settler: Settler, queue: int, number: int, list_key: str, message: Envelope, limit_s: float
     ) -> Settlement:
         """A task that ran into its hard time limit: a failure like any other."""
+        logger.error("Hard time limit (%ss) exceeded for %s[%s]", limit_s, message.name, message.headers.id)
         error = TimeLimitExceeded(limit_s)
         request = Context.of(message, None, self.runner.hostname)
         outcome = self.runner.failure(self.runner.plan(message.headers.task), request, error, None)
@@ -66,6 +63,7 @@ class Judge:
     def _dead(
         self, settler: Settler, queue: int, number: int, list_key: str, message: Envelope, why: str
     ) -> Settlement:
+        logger.error("Task %s[%s] goes to the dead letters: %s", message.name, message.headers.id, why)
         request = Context.of(message, None, self.runner.hostname)
         plan = self.runner.plan(message.headers.task)
         outcome: Outcome = self.runner.failure(plan, request, WorkerLostError(why), None)
@@ -127,18 +125,7 @@ def _one(settler: Settler, consumer: Consumer, decide: Decide, queue: int, numbe
     return decide(settler, queue, number, list_key, message) or settler.back(queue, number, list_key, raw)
 
 
-def retire(consumer: Consumer, key_prefix: str) -> bool:
-    """Take a consumer that holds nothing out of the registries; false when it still holds something."""
-    done = True
-    for queue, store in zip(consumer.queues, consumer.stores, strict=True):
-        registry = key_prefix + keys.consumers(queue)
-        done = bool(consumer.script(RETIRE, [registry, store], [consumer.name])) and done
-    return done
-
-
-def settle_leftovers(
-    folder: Path, url: str, judge: Judge, make_consumer: Callable[[list[str], str], Consumer], key_prefix: str
-) -> int:
+def settle_leftovers(folder: Path, url: str, judge: Judge, make_consumer: Callable[[list[str], str], Consumer]) -> int:
     """Settle what workers of this host left behind that have gone (on this broker); returns how many messages.
 
     Their children are ended first: nothing that still runs is given to anybody else.
@@ -160,7 +147,7 @@ def settle_leftovers(
             consumer = make_consumer(facts.queues, f"{facts.worker}:{slot.index}")
             consumer.connect()
             settled += settle_slot(judge, consumer, slot, "its worker was killed while it ran")
-            retire(consumer, key_prefix)
+            consumer.retire()
             consumer.close()
         table.remove()
         logger.warning("settled what the worker %s had left behind: %d messages", facts.worker, settled)

@@ -45,8 +45,7 @@ class Watchdog:
         started_ns = words[slots.STARTED_NS]
         if hard_ns and now_ns >= hard_ns:
             limit_s = round((hard_ns - started_ns) / 1e9, 3)
-            if self._children.kill_running(child, number, int(limit_s) if limit_s == int(limit_s) else limit_s):
-                logger.error("Hard time limit (%ss) exceeded, its process was killed", limit_s)
+            self._children.kill_running(child, number, int(limit_s) if limit_s == int(limit_s) else limit_s)
             return LOOK_S
         if soft_ns and now_ns >= soft_ns:
             if words[slots.SOFT_TOLD] != number:

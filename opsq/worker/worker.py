@@ -77,9 +77,9 @@ class Worker:
         self._table = self._make_table()
         self._children = Children(self._table, self._become_child, self._on_death)
         self._watchdog = watchdog.Watchdog(self._children)
+        signals.worker_init.send(self)  # before the fork: what receivers prepare, the children have
         self._children.fork_template()
         self._take_signals()
-        signals.worker_init.send(self)
         post = Post(setup.url, setup.worker_id, setup.queues, setup.lease_s, setup.key_prefix, self.plan.folder)
         self._leases = Leases(post, self._table, self.judge, self._describe, self._on_strays)
         self._leases.submit(self._leases._settle_leftovers)
@@ -122,6 +122,7 @@ class Worker:
         setup = replace(self.plan.setup, worker_id=told["id"], waiting_lock=Path(told["lock"]))
         self.plan = replace(self.plan, setup=setup)
         self._table = Slots.attach(Path(told["slots"]))
+        signals.worker_init.send(self)
         template.serve(socket.socket(fileno=descriptor), self._become_child, parent)
 
     def _look_whether_ready(self) -> None:
@@ -154,11 +155,12 @@ class Worker:
         """Settle what it held, then its slot is free; meanwhile another one starts in another slot."""
         slot = dead.slot
         self._processed += slot.words[slots.DONE]
+        left_nothing = status == 0 and slot.words[slots.STATE] == slots.LEAVING
         slot.words[slots.STATE] = slots.SETTLING
         how = _how_it_ended(dead, status)
         if how:
             logger.error("child %d %s", slot.index, how)
-        self._leases.submit(lambda: self._settle(dead, how))
+        self._leases.submit(lambda: self._release(slot) if left_nothing else self._settle(dead, how))
         if not self._stopping:
             lived = time.monotonic() - dead.born_at
             at_once = lived > SHORT_LIFE_S or dead.killed or not how
@@ -172,12 +174,15 @@ class Worker:
         try:
             consumer.connect()
             successor.settle_slot(self.judge, consumer, slot, f"its process {how or 'ended'}", dead.limit)
-            successor.retire(consumer, setup.key_prefix)
+            consumer.retire()
         finally:
             consumer.close()
+        self._release(slot)
+
+    def _release(self, slot: Slot) -> None:
+        """In the lease thread: nothing of a child is left, its slot is free."""
         self._leases.registered.discard(slot.index)
         slot.clear()
-        self._post(lambda: None)
 
     def _on_strays(self, indexes: set[int]) -> None:
         """In the lease thread: idle children hold messages that they do not know; a turn shows them."""

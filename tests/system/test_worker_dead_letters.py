@@ -130,6 +130,8 @@ def test_an_early_acknowledged_task_whose_process_dies_is_dead_and_failed(lab: L
     assert record["result"]["exc_module"] == "billiard.exceptions"
     assert "SIGKILL" in record["result"]["exc_message"][0]
     assert len(lab.written("begin", "e1")) == 1
+    output = lab.spawn.running[0].output()
+    assert f"Task proj.early[{task_id}] goes to the dead letters: its process was killed by SIGKILL" in output
     assert lab.run("add", 1, 1) == 2
 
 
@@ -152,6 +154,7 @@ def test_a_late_acknowledged_task_comes_back_and_knows_how_often_it_was_delivere
         "redelivered-True",
         "redelivered-True",
     ]
+    assert f"Task proj.late[{task_id}] goes back to its queue: its process" in lab.spawn.running[0].output()
     assert task_id not in lab.dead()
 
 

@@ -171,6 +171,7 @@ def test_a_hard_limit_kills_the_process_stores_a_failure_and_what_waited_runs(la
     assert time.monotonic() - sent < 2
     assert task_id not in lab.dead()
     assert len(lab.written("begin", "h1")) == 1
+    assert f"Hard time limit (0.2s) exceeded for proj.hard[{task_id}]" in lab.spawn.running[0].output()
 
 
 def test_the_hard_limit_of_one_message_never_hits_the_next_one(lab: Lab) -> None:

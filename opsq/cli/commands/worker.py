@@ -102,6 +102,7 @@ def worker(context: Context, /, **given: Any) -> None:
 
     SIGTERM or Ctrl-C stop it when what runs has ended, a second one at once; SIGHUP replaces its children.
     """
+    from opsq import signals
     from opsq.worker.children import TEMPLATE_FACTS, TEMPLATE_LINK
 
     if given["detach"]:
@@ -116,6 +117,7 @@ def worker(context: Context, /, **given: Any) -> None:
     node = node_name(given["hostname"])
     for name in ("logfile", "pidfile"):
         given[name] = with_node(given[name], node)
+    signals.celeryd_init.send(node, instance=None, conf=app.conf, options=given)
     buffer = _set_up_logs(app, given)
 
     wishes = Wishes(
