@@ -148,8 +148,7 @@ class Keeper:
         self.listen()
         self.end_old_scribe()
         self.start(self.scribe)
-        if not self.watch_old_daemon():
-            self.start(self.daemon)
+        self.start(self.daemon)
         if self.output.argv:
             self.start(self.output)
 
@@ -185,6 +184,8 @@ class Keeper:
 
     def start(self, helper: Helper) -> None:
         helper.due = None
+        if helper is self.daemon and self.watch_old_daemon():
+            return
         if helper is self.scribe:
             ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
@@ -202,7 +203,8 @@ class Keeper:
             return
         process.returncode = 0
         helper.pid, helper.since = process.pid, time.monotonic()
-        self.write_pidfile(helper.pidfile, process.pid)
+        if helper is not self.daemon:  # that one says itself who it is, once it knows that it is the only one
+            self.write_pidfile(helper.pidfile, process.pid)
         if helper is self.scribe:
             theirs.close()
             self.scribe_link = Peer(self.epoll, ours)
@@ -215,13 +217,20 @@ class Keeper:
         helper.pid = 0
         if helper is self.scribe:
             self.drop_scribe()
-        if self.ending:
+        if self.ending or (helper is self.daemon and not self.in_charge()):
             return
         killed = status in (signal.SIGKILL, signal.SIGTERM)
         if killed or time.monotonic() - helper.since >= SHORT_LIFE_S:
             helper.pause_s = 0.0
         helper.due = time.monotonic() + helper.pause_s
         helper.pause_s = min(max(0.1, 2 * helper.pause_s), LONGEST_PAUSE_S)
+
+    def in_charge(self) -> bool:
+        """Whether our directory is still there; who has deleted it does not want us, a new `up` has its own keeper."""
+        try:
+            return os.path.samestat(os.stat(self.settings["pidfile"]), os.fstat(self.settings["lock"]))
+        except OSError:
+            return False
 
     def drop_scribe(self) -> None:
         if self.scribe_link is not None:
@@ -380,6 +389,13 @@ class Keeper:
             for helper in (self.scribe, self.daemon, self.output):
                 if pid == helper.pid:
                     self.ended(helper, status)
+            self.go_if_useless()
+
+    def go_if_useless(self) -> None:
+        """Without directory, daemon and programs there is nothing left to do."""
+        daemon = self.daemon.pid or self.daemon.pidfd >= 0 or self.daemon.due is not None
+        if not (self.ending or self.children or daemon or self.in_charge()):
+            self.finish()
 
     def report(self, id: str, pid: int, start: int, status: int | None) -> None:
         """Remember an end until it is acknowledged, and tell it."""
@@ -490,8 +506,9 @@ class Keeper:
         if self.output.pid:
             os.kill(self.output.pid, signal.SIGTERM)
             self.end_helper(self.output)
-        for path in (*self.held, self.settings["socket"], self.daemon.pidfile, self.settings["pidfile"]):
-            remove(path)
+        if self.in_charge():
+            for path in (*self.held, self.settings["socket"], self.daemon.pidfile, self.settings["pidfile"]):
+                remove(path)
         os._exit(0)
 
     def end_helper(self, helper: Helper) -> None:
@@ -501,7 +518,8 @@ class Keeper:
             self.turn(limit - time.monotonic())
         if helper.pid:
             os.kill(helper.pid, signal.SIGKILL)
-        remove(helper.pidfile)
+        if self.in_charge():
+            remove(helper.pidfile)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 

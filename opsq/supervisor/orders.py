@@ -62,5 +62,10 @@ def pidfile_of(state: StateDir, name: str) -> Path:
     return state.run / f"{name}.pid"
 
 
+def fifo_of(state: StateDir, name: str) -> Path:
+    """The pipe that a program writes to."""
+    return state.run / f"{name}.fifo"
+
+
 def _log(state: StateDir, program: Program) -> dict[str, object]:
     return launch.log_order(state, program.name, program.log_max_bytes, program.log_backups)

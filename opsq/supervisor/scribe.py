@@ -102,6 +102,7 @@ class Scribe:
         self.logs: dict[int, Log] = {}
         self.by_fifo: dict[str, Log] = {}
         self.null = os.open("/dev/null", os.O_WRONLY)
+        self.alone = False
 
     def run(self) -> None:
         os.set_blocking(0, False)
@@ -123,6 +124,8 @@ class Scribe:
             data = b""
         if not data:
             self.epoll.unregister(0)
+            self.alone = True
+            self.end_if_idle()
             return
         order = json.loads(data)
         if "end" in order:
@@ -151,7 +154,14 @@ class Scribe:
         del self.logs[log.source]
         self.by_fifo = {fifo: other for fifo, other in self.by_fifo.items() if other is not log}
         log.close()
+        self.end_if_idle()
         return False
+
+    def end_if_idle(self) -> None:
+        """Without a keeper nobody will name another pipe; our own standard output keeps its pipe open for ever."""
+        own = os.fstat(1)
+        if self.alone and all(os.path.samestat(os.fstat(source), own) for source in self.logs):
+            os._exit(0)
 
     def finish(self) -> None:
         """Empty all pipes and go."""

@@ -9,11 +9,12 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from opsq.exceptions import OpsqError
 from opsq.runtime import notify, pidfile
-from opsq.runtime.process import ProcessId, boot_id
+from opsq.runtime.process import ProcessId, boot_id, myself
 from opsq.runtime.statedir import StateDir
 from opsq.supervisor import launch, orders, readiness, statefile, units
 from opsq.supervisor.child import Child
@@ -25,6 +26,7 @@ from opsq.supervisor.timers import Timer, Timers
 #: More orders than this at once would fill both buffers of the connection.
 MOST_SPAWNS = 64
 _KEEPER_PATIENCE_S = 10.0
+_LOCK_PATIENCE_S = 2.0
 
 
 class Supervisor:
@@ -98,6 +100,7 @@ class Supervisor:
                 elif message["event"] == "ready":
                     for child in self.children.values():
                         self._compare(link, child, living.get(child.name))
+                    self._find_running(link, [child for child in self.children.values() if child.launchable])
                     return True
         return False
 
@@ -111,8 +114,6 @@ class Supervisor:
         elif child.process is not None:  # started by a keeper that has gone
             link.say("adopt", **orders.adopt(self.state, child.program, child.process))
             child.adopted = True
-        elif child.wanted:
-            self._know_running_one(link, child)
         child.asked = False
         self._changed = True
 
@@ -175,21 +176,30 @@ class Supervisor:
     def add(self, plan: Plan) -> None:
         """Make these programs part of the plan; a program that runs gets its new values with its next start."""
         self.plan = self.plan.with_more(plan)
+        fresh = [Child(program, self) for name, program in plan.programs.items() if name not in self.children]
+        self.children |= {child.name: child for child in fresh}
         for name, program in plan.programs.items():
-            if name not in self.children:
-                self.children[name] = Child(program, self)
-                assert self._link is not None
-                self._know_running_one(self._link, self.children[name])
             self.children[name].program = program
+        assert self._link is not None
+        self._find_running(self._link, fresh)
         self._changed = True
 
-    def _know_running_one(self, link: KeeperLink, child: Child) -> None:
-        """What a pidfile says still runs is taken over, though nothing else is known of it: never start a second."""
-        process = pidfile.holder(orders.pidfile_of(self.state, child.name))
-        if process is not None:
-            child.start()
-            child.spawned(process, adopted=True)
-            link.say("adopt", **orders.adopt(self.state, child.program, process))
+    def _find_running(self, link: KeeperLink, children: Sequence[Child]) -> None:
+        """What still runs is taken over, though nobody has told of it: never start a second copy.
+
+        Its pidfile names it; or, when a keeper was killed before it could write that, what the program carries.
+        """
+        found = {child.name: pidfile.holder(orders.pidfile_of(self.state, child.name)) for child in children}
+        unknown = [child for child in children if found[child.name] is None]
+        found |= units.leaders({child.name: self._traces(child) for child in unknown})
+        for child in children:
+            if (process := found[child.name]) is not None:
+                child.start()
+                child.spawned(process, adopted=True)
+                link.say("adopt", **orders.adopt(self.state, child.program, process))
+
+    def _traces(self, child: Child) -> tuple[str, Path]:
+        return units.mark_of(child.name, self.state.key), orders.fifo_of(self.state, child.name)
 
     def stop(self, children: Iterable[Child]) -> None:
         """Stop these, each after those among them that depend on it."""
@@ -365,11 +375,12 @@ def say(text: str) -> None:
 
 
 def only_one(state: StateDir) -> int:
-    """Hold the daemon's lock; one that just died gives it back at once."""
-    limit = time.monotonic() + _KEEPER_PATIENCE_S
+    """Hold the daemon's lock, which one that just died has given back, and say who we are."""
+    limit = time.monotonic() + _LOCK_PATIENCE_S
     while (lock := pidfile.lock(state.run / "daemon.lock")) is None:
         if time.monotonic() > limit:
             say("another daemon runs already")
             sys.exit(1)
         time.sleep(0.01)
+    pidfile.write(state.run / "daemon.pid", myself())
     return lock

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from opsq.runtime.process import ProcessId, boot_id, send_signal
 
@@ -99,12 +100,43 @@ def members(units: Collection[Unit]) -> list[ProcessId]:
     ]
 
 
+def leaders(traces: Mapping[str, tuple[str, Path]]) -> dict[str, ProcessId]:
+    """Main processes that run of these programs, found by their mark or by the FIFO that is their standard output.
+
+    A program may overwrite its environment (Redis does); its output it keeps.
+    """
+    marks = {f"{MARK}={mark}".encode(): name for name, (mark, _fifo) in traces.items()}
+    fifos = {identity: name for name, (_mark, fifo) in traces.items() if (identity := _file(fifo)) is not None}
+    found: dict[str, ProcessId] = {}
+    if not traces:
+        return found
+    for row in processes():
+        pid = row.process.pid
+        if row.session != pid or row.ended or pid == os.getpid():
+            continue
+        name = next((marks[line] for line in _environment(pid) if line in marks), None)
+        output = _file(Path(f"/proc/{pid}/fd/1"))
+        if name is None and output is not None:
+            name = fifos.get(output)
+        if name is not None:
+            found[name] = row.process
+    return found
+
+
 def kill_instance(key: str) -> None:
     """Kill everything that carries the mark of any program of this state directory."""
     start, end = f"{MARK}=".encode(), f"@{key}".encode()
     for row in processes():
         if any(line.startswith(start) and line.endswith(end) for line in _environment(row.process.pid)):
             _signal(row.process, signal.SIGKILL)
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _environment(pid: int) -> set[bytes]:

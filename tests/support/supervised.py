@@ -121,13 +121,16 @@ class Supervised:
 
     def end(self) -> None:
         """Kill all that is still there; a Redis is found by its pidfile only, it overwrites its environment."""
-        for name in ("keeper", "daemon", "scribe"):
-            if (process := pidfile.holder(self.state.run / f"{name}.pid")) is not None:
-                send_signal(process, signal.SIGKILL)
-        for path in self.state.run.glob("*.pid"):
-            if (process := pidfile.holder(path)) is not None:
+        for _ in range(10):
+            for name, signum in (("daemon", signal.SIGSTOP), ("keeper", signal.SIGKILL), ("daemon", signal.SIGKILL)):
+                if (process := pidfile.holder(self.state.run / f"{name}.pid")) is not None:
+                    send_signal(process, signum)
+            left = [process for path in self.state.run.glob("*.pid") if (process := pidfile.holder(path))]
+            for process in left:
                 send_signal(process, signal.SIGKILL)
                 wait_end(process, 10)
+            if not left:
+                return
 
     def leftovers(self) -> list[str]:
         """Command lines of everything that this test started and that still runs."""

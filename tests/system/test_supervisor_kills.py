@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ from support.processes import Spawner
 from support.supervised import Supervised, python_program, writer
 
 from opsq.runtime import pidfile
-from opsq.runtime.process import boot_id, is_alive, send_signal
+from opsq.runtime.process import boot_id, is_alive, send_signal, wait_end
 
 KILLS = 12
 
@@ -120,6 +121,51 @@ def test_keeper_and_daemon_killed_at_once_are_brought_back_by_up(shop: Supervise
     shop.opsq("down")
     assert not is_alive(counting)
     assert_unbroken(shop)
+
+
+def test_the_scribe_goes_when_nobody_is_left(shop: Supervised) -> None:
+    shop.toml(writer("count", more="startsecs = 0"))
+    shop.opsq("up")
+    daemon, scribe = shop.process("daemon"), shop.process("scribe")
+    send_signal(daemon, signal.SIGSTOP)
+    shop.kill("keeper")
+    send_signal(daemon, signal.SIGKILL)
+    grows(shop, len(numbers(shop)) + 20)
+    assert is_alive(scribe)
+    shop.kill("count")
+    assert wait_end(scribe, 10)
+    assert_unbroken(shop)
+
+
+def test_a_program_whose_keeper_died_before_it_could_name_it_is_not_doubled(shop: Supervised) -> None:
+    shop.toml(writer("count", more="startsecs = 0"))
+    shop.opsq("up")
+    counting, daemon = shop.process("count"), shop.process("daemon")
+    send_signal(daemon, signal.SIGSTOP)
+    shop.kill("keeper")
+    send_signal(daemon, signal.SIGKILL)
+    assert wait_end(daemon, 10)
+    (shop.state.run / "count.pid").unlink()
+    (shop.state.run / "state.json").unlink()
+    shop.opsq("up")
+    assert shop.until("count", state="RUNNING")["pid"] == counting.pid
+    assert shop.copies("sys.stdout.write") == 1
+    shop.opsq("down")
+    assert not is_alive(counting)
+
+
+def test_who_deletes_the_directory_and_starts_again_has_one_copy(shop: Supervised) -> None:
+    shop.toml(writer("count", more="startsecs = 0"))
+    shop.opsq("up")
+    counting, keeper, daemon = (shop.process(name) for name in ("count", "keeper", "daemon"))
+    shutil.rmtree(shop.state.root)
+    shop.opsq("up")
+    assert shop.until("count", state="RUNNING")["pid"] == counting.pid
+    send_signal(daemon, signal.SIGKILL)
+    shop.opsq("down")
+    assert not is_alive(counting)
+    assert wait_end(keeper, 10)
+    shop.wait_for(lambda: shop.leftovers() == [])
 
 
 def test_down_ends_programs_whose_keeper_and_daemon_were_killed(shop: Supervised) -> None:
