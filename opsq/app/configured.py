@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, tzinfo
 from functools import cached_property
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from opsq.app import home
 from opsq.app.routes import Routes
@@ -22,6 +22,13 @@ from opsq.signals import Signal
 
 #: Celery's parameters that name classes of its own parts, which are not made to be exchanged here.
 NOT_SETTINGS = frozenset(("loader", "amqp", "events", "log", "control", "fixups", "config_source_silent"))
+
+
+def _zone(name: str) -> tzinfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ImproperlyConfigured(f"cannot use timezone = {name!r}", why="there is no such time zone") from None
 
 
 class Configured:
@@ -87,7 +94,7 @@ class Configured:
         """The zone of naive times: `timezone`, else UTC, or the machine's zone with `enable_utc = False`."""
         zone = self.conf.timezone
         if zone:
-            return ZoneInfo(zone) if isinstance(zone, str) else zone
+            return _zone(zone) if isinstance(zone, str) else zone
         return UTC if self.conf.enable_utc else datetime.now().astimezone().tzinfo or UTC
 
     # -- where things are -------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from opsq import states
-from opsq.exceptions import EncodeError
+from opsq.exceptions import EncodeError, ImproperlyConfigured
 from opsq.protocol import codec, compression, failure, jsontypes
 
 #: Before compressed records, then the content type, NUL, the bytes (wire section 4.1).
@@ -74,7 +74,7 @@ class Format:
     @classmethod
     def of(cls, conf: Mapping[str, Any]) -> Format:
         """As the settings say."""
-        ttl_s = _seconds(conf["result_expires"])
+        ttl_s = _seconds(conf, "result_expires")
         failure_expires = conf["result_failure_expires"]
         accept = conf["result_accept_content"]
         serializer = conf["result_serializer"] or "json"
@@ -84,7 +84,7 @@ class Format:
             compression=conf["result_compression"],
             extended=bool(conf["result_extended"]),
             ttl_s=ttl_s,
-            failure_ttl_s=ttl_s if failure_expires is None else _seconds(failure_expires),
+            failure_ttl_s=ttl_s if failure_expires is None else _seconds(conf, "result_failure_expires"),
         )
 
     @property
@@ -112,10 +112,12 @@ class Format:
         return meta
 
 
-def _seconds(value: Any) -> int:
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    return int(value or 0)
+def _seconds(conf: Mapping[str, Any], name: str) -> int:
+    value = conf[name]
+    try:
+        return int(value.total_seconds() if isinstance(value, timedelta) else value or 0)
+    except (TypeError, ValueError):
+        raise ImproperlyConfigured(f"cannot use {name} = {value!r}", why="it is no time in seconds") from None
 
 
 def _as_exception(value: Any) -> Any:

@@ -74,6 +74,11 @@ def parse_url(url: str) -> RedisURL:
     arguments["db"] = db = int(arguments.get("db") or 0)
     if "path" in arguments:
         return RedisURL(url, arguments["path"], db, redis.UnixDomainSocketConnection, arguments)
+    database = urlsplit(url).path.strip("/")
+    if database and not database.isdigit():
+        raise ImproperlyConfigured(
+            f"cannot read the Redis URL {masked(url)!r}", why=f"its database {database!r} is no number"
+        )
     arguments.setdefault("host", "localhost")
     arguments.setdefault("port", 6379)
     return RedisURL(url, f"{arguments['host']}:{arguments['port']}", db, connection_class, arguments)

@@ -32,6 +32,15 @@ logger = logging.getLogger("opsq.worker")
 #: Seconds that a worker's messages are its own without a sign of life.
 LEASE_S = 15.0
 POOLS = ("prefork", "solo")
+#: Settings of a worker that are numbers.
+NUMBERS = (
+    "worker_concurrency",
+    "worker_prefetch_multiplier",
+    "worker_max_tasks_per_child",
+    "worker_max_memory_per_child",
+    "task_time_limit",
+    "task_soft_time_limit",
+)
 #: Between two looks at a broker that cannot be reached at start (seconds).
 BROKER_PAUSE_S = 0.5
 
@@ -117,6 +126,7 @@ def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Wo
         return Settler(names, results, prefix)
 
     conf = app.conf
+    _check_numbers(conf)
     worker_id = f"{node}:{uuid.uuid4().hex[:8]}"
     pool = wishes.pool or app.conf.worker_pool or "prefork"
     setup = Setup(
@@ -148,6 +158,14 @@ def _refuse_pickle_as_root(accept: frozenset[str]) -> None:
             why="who can write to a queue could then run anything as root",
             hint="use --uid USER, or set C_FORCE_ROOT=1 if you trust every producer",
         )
+
+
+def _check_numbers(conf: Any) -> None:
+    """What is counted or timed later on is a number, or not set."""
+    for name in NUMBERS:
+        value = conf[name]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ImproperlyConfigured(f"cannot use {name} = {value!r}", why="it is no number")
 
 
 def _concurrency(app: Any, wishes: Wishes, pool: str) -> int:
