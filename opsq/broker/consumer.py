@@ -19,6 +19,7 @@ from opsq.datastore.connection import connection
 from opsq.datastore.scripts import Script
 
 TURN = Script(LUA / "turn.lua")
+RETIRE = Script(LUA / "retire.lua")
 
 #: A turn is answered within this time (seconds), or its connection is given up.
 REPLY_S = 5.0
@@ -195,10 +196,13 @@ class Consumer:
         """Settle and lease nothing."""
         return self.turn(settlements, 0)
 
-    def script(self, script: Script, script_keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Another script, over this connection; nothing else may be on the way."""
-        command = ("EVAL", script.text, len(script_keys), *script_keys, *arguments)
-        return self._ask(*command)
+    def retire(self) -> bool:
+        """Out of the registries of all queues where this consumer holds nothing; false when it holds something."""
+        taken_out = [
+            self._ask("EVAL", RETIRE.text, 2, registry, store, self.name)
+            for registry, store in zip(self._registries, self.stores, strict=True)
+        ]
+        return all(taken_out)
 
     @property
     def outstanding(self) -> int:

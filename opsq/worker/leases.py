@@ -217,7 +217,7 @@ class Leases(threading.Thread):
         """One pipeline: the leases of all consumers on all queues, the worker's own, and what is due."""
         post, prefix = self.post, self.post.key_prefix
         lease_ms = int(post.lease_s * 1000)
-        indexes = sorted(self.registered)
+        indexes = [index for index in sorted(self.registered) if not self._leaves(index)]
         names = [f"{post.worker_id}:{index}" for index in indexes]
         commands: list[Sequence[Any]] = []
         for name in post.queues:
@@ -236,6 +236,10 @@ class Leases(threading.Thread):
         self._take_due(answers[len(commands) :])
         self._look_for_strays(indexes, [held for held, _ in answers[: len(post.queues)]])
         self._reap([expired for _, expired in answers[: len(post.queues)]], answers[len(post.queues)][1])
+
+    def _leaves(self, index: int) -> bool:
+        """Whether a child has settled everything and takes itself out of the registry."""
+        return bool(self.table.slot(index).words[slots.STATE] == slots.LEAVING)
 
     def _extend(self, sent: float) -> None:
         """Tell the children how long they may start tasks; a lapse is told before the new end of the lease."""
@@ -335,9 +339,7 @@ class Leases(threading.Thread):
             client(self.post.url).zrem(self.post.key_prefix + keys.WORKERS, worker)
 
     def _settle_leftovers(self) -> None:
-        successor.settle_leftovers(
-            self.post.slots_folder, self.post.url, self.judge, self.make_consumer, self.post.key_prefix
-        )
+        successor.settle_leftovers(self.post.slots_folder, self.post.url, self.judge, self.make_consumer)
 
     def make_consumer(self, queues: list[str], name: str) -> Consumer:
         """A line to the broker in somebody's name."""
@@ -352,7 +354,7 @@ class Leases(threading.Thread):
             consumer.connect()
             host = name.rsplit(":", 2)[0]
             count = successor.take_over(self.judge, consumer, f"{host} was lost, the task may have started")
-            successor.retire(consumer, self.post.key_prefix)
+            consumer.retire()
             if count:
                 logger.warning("took over %d messages of %s, which was lost", count, name)
         except Alive:

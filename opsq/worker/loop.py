@@ -245,7 +245,14 @@ class Line:
             self._guarded(self._settle_rest)
         self._stall.end()
         self.lines.flush()
+        self._guarded(self._retire)
         self.ledger.consumer.close()
+
+    def _retire(self) -> None:
+        """Nothing is held: nobody has to settle anything for this child."""
+        self.slot.words[slots.STATE] = slots.LEAVING
+        if not self.ledger.consumer.retire():
+            raise SystemExit(1)
 
     def _settle_rest(self) -> None:
         with self.ledger.io:

@@ -40,7 +40,7 @@ PID, TICKS, FIRST, CURRENT, STARTED_NS, SOFT_NS, HARD_NS, SEEN, STATE, DONE, SOF
 )
 #: How much is written in each of the two notebooks (bytes).
 NOTED = (14, 15)
-FREE, STARTING, IDLE, BUSY, SETTLING = range(5)
+FREE, STARTING, IDLE, BUSY, LEAVING, SETTLING = range(6)
 
 _begin = struct.Struct("=QQQQ").pack_into
 _number = struct.Struct("=Q").pack_into

@@ -120,7 +120,7 @@ def test_a_message_that_was_lost_too_often_is_dead(left: Left) -> None:
 
 def test_the_successor_settles_only_after_the_old_children_have_ended(left: Left) -> None:
     left.hold("late", "early", started=1)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as old:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as old:
         slot = left.table.slot(0)
         slot.words[slots.PID], slot.words[slots.TICKS] = old.pid, process.start_ticks(old.pid) or 0
         left.table.let_go()
@@ -129,7 +129,7 @@ def test_the_successor_settles_only_after_the_old_children_have_ended(left: Left
             assert not process.is_alive(process.ProcessId(old.pid, slot.words[slots.TICKS], process.boot_id()))
             return left.consumer(queues, name)
 
-        assert settle_leftovers(left.folder, left.url, left.judge, consumer_after_the_end, "") == 2
+        assert settle_leftovers(left.folder, left.url, left.judge, consumer_after_the_end) == 2
     assert left.waiting() == ["id-0", "id-1"]
     assert list(left.folder.iterdir()) == []
     assert left.client.zcard(keys.consumers(QUEUE)) == 0
@@ -137,7 +137,7 @@ def test_the_successor_settles_only_after_the_old_children_have_ended(left: Left
 
 def test_the_file_of_a_worker_that_lives_is_left_alone(left: Left) -> None:
     left.hold("late", started=1)
-    assert settle_leftovers(left.folder, left.url, left.judge, left.consumer, "") == 0
+    assert settle_leftovers(left.folder, left.url, left.judge, left.consumer) == 0
     assert left.waiting() == []
 
 
@@ -151,7 +151,7 @@ def test_a_file_of_another_boot_does_not_count_and_the_lease_decides(left: Left,
     left.hold("late", started=1)
     left.table.let_go()
     monkeypatch.setattr(slots, "boot_id", lambda: "another boot")
-    assert settle_leftovers(left.folder, left.url, left.judge, left.consumer, "") == 0
+    assert settle_leftovers(left.folder, left.url, left.judge, left.consumer) == 0
     assert left.waiting() == []
     assert list(left.folder.iterdir()) == []
 
