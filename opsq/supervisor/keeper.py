@@ -506,6 +506,9 @@ class Keeper:
         if self.output.pid:
             os.kill(self.output.pid, signal.SIGTERM)
             self.end_helper(self.output)
+        limit = time.monotonic() + DRAIN_S
+        while (self.daemon.pid or self.daemon.pidfd >= 0) and time.monotonic() < limit:
+            self.turn(limit - time.monotonic())
         if self.in_charge():
             for path in (*self.held, self.settings["socket"], self.daemon.pidfile, self.settings["pidfile"]):
                 remove(path)
