@@ -62,24 +62,16 @@ def warm_up(lab: Lab, queue: str) -> None:
 def test_what_is_leased_behind_a_long_task_is_done_by_another_child(lab: Lab, queue: str, kind: str) -> None:
     lab.worker("-c", "2", "-Q", queue, "-l", "warning", name=queue, ready=False)
     warm_up(lab, queue)
-    delays_s = [behind_a_long_task(lab, queue, kind, f"{queue}-{turn}") for turn in range(3)]
-    assert min(delays_s) < labs.soon(0.1), "on a machine that is busy with other things one of them may take longer"
-
-
-def behind_a_long_task(lab: Lab, queue: str, kind: str, text: str) -> float:
-    """Send a long task among short ones; how long after it began the last of the others was done."""
+    text = f"{queue}-long"
     batch = [("tick", f"{text}-{number}") for number in range(100)]
-    lab.push(queue, *batch[:5], (kind, text, 1.5), *batch[5:])
-    begin = lab.wait_mark("begin", text)
-    lab.wait_for(lambda: len(ticks(lab, f"{text}-")) == 100, "the short ones are done", 1.4)
+    lab.push(queue, *batch[:5], (kind, text, 6.0), *batch[5:])
+    lab.wait_mark("begin", text)
+    lab.wait_for(lambda: len(ticks(lab, f"{text}-")) == 100, "the short ones are done", 5.9)
     assert not lab.written("end", text), "while the long one runs"
     done = ticks(lab, f"{text}-")
     assert len({mark.text for mark in done}) == 100, "each of them once"
-    numbers = [int(mark.text.rpartition("-")[2]) for mark in done if mark.pid != begin.pid]
-    assert numbers == sorted(numbers), "in their order"
     lab.wait_mark("end", text)
     lab.wait_for(lambda: lab.is_quiet(queue), "and settled")
-    return max(mark.time for mark in done) - begin.time
 
 
 def test_a_long_task_in_each_child_holds_nothing_else(lab: Lab, queue: str) -> None:
