@@ -29,6 +29,7 @@ OPSQ = [sys.executable, "-m", "opsq"]
 
 #: Before the tasks of a test module; `mark` writes a line that outlives its process, with the time (Unix seconds).
 HEAD = """
+import os
 import time
 
 from opsq import Celery
