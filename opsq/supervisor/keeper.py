@@ -99,12 +99,12 @@ def start_ticks(pid: int) -> int | None:
 
 
 def open_process(pid: int, start: int) -> int | None:
-    """A pidfd that means this very process; None when it has gone. Opened first, compared then."""
+    """A pidfd that means this very process; None when it has ended, a zombie too. Opened first, compared then."""
     try:
         fd = os.pidfd_open(pid)
     except OSError:
         return None
-    if start_ticks(pid) != start:
+    if start_ticks(pid) != start or wait_for(fd, 0):
         os.close(fd)
         return None
     return fd
