@@ -109,7 +109,8 @@ class Settler:
             **_as_text(raw),
         }
         hash_key, index_key = self.key_prefix + keys.dead(name), self.key_prefix + keys.dead_index(name)
-        return ("D", hash_key, index_key, record["id"], repr(now), json.dumps(record))
+        oldest = repr(now - keys.DEAD_AGE_S)
+        return ("D", hash_key, index_key, record["id"], repr(now), json.dumps(record), keys.DEAD_CAP, oldest)
 
     def result(self, task_id: str, record: bytes, failed: bool = False) -> tuple[Any, ...]:
         """The write that stores a result."""

@@ -189,7 +189,7 @@ def test_two_dead_letters_with_one_id_are_both_kept(make, redis_client) -> None:
     push(redis_client, b"a", b"b")
     first, second = numbers(consumer.turn((), 2))
     for number in (first, second):
-        write = ("D", keys.dead(QUEUE), keys.dead_index(QUEUE), "id", "1.5", f"record {number}")
+        write = ("D", keys.dead(QUEUE), keys.dead_index(QUEUE), "id", "1.5", f"record {number}", 1000, "0")
         consumer.turn([Settlement(0, number, write, 1)], 0)
     assert len(redis_client.hgetall(keys.dead(QUEUE))) == 2
     assert redis_client.zcard(keys.dead_index(QUEUE)) == 2

@@ -14,6 +14,7 @@ import pytest
 from support import lab as labs
 from support.lab import Lab
 
+from opsq.datastore import keys
 from opsq.protocol import envelope
 
 TASKS = """
@@ -115,6 +116,27 @@ def test_two_messages_of_one_id_are_two_letters(lab: Lab) -> None:
     task_id = labs.new_id()
     lab.redis.lpush("celery", *[labs.message("unheard_of", task_id, (number,)) for number in range(3)])
     lab.wait_for(lambda: sum(key.startswith(task_id) for key in lab.dead()) == 3, "all three are there")
+
+
+def test_the_oldest_letters_go_when_they_are_too_many_or_too_old(lab: Lab) -> None:
+    lab.worker("-c", "1", "-Q", "crowded", name="crowded")
+    fill = """
+        for i = 1, tonumber(ARGV[1]) do
+          redis.call('HSET', KEYS[1], i, 'old')
+          redis.call('ZADD', KEYS[2], ARGV[2] + i, i)
+        end
+    """
+    names = (keys.dead("crowded"), keys.dead_index("crowded"))
+    now = time.time()
+    lab.redis.eval(fill, 2, *names, keys.DEAD_CAP, now - 1_000_000)
+    lab.redis.hset(names[0], "ancient", "old")
+    lab.redis.zadd(names[1], {"ancient": now - keys.DEAD_AGE_S - 10})
+    task_id = lab.send("unheard_of", queue="crowded")
+    lab.result(task_id, "FAILURE")
+    assert lab.redis.hlen(names[0]) == lab.redis.zcard(names[1]) == keys.DEAD_CAP
+    assert lab.redis.hmget(names[0], "ancient", "1", "2") == [None, None, b"old"]
+    assert lab.redis.hexists(names[0], task_id)
+    lab.redis.delete(*names)
 
 
 def test_a_rejected_task_says_why(lab: Lab) -> None:

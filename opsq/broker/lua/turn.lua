@@ -13,7 +13,8 @@
 --         L list bytes              a new message, at the end of its list
 --         H list bytes              a message given back, to the head of its list
 --         Z set score member        a message for later
---         D hash index id time record  a dead letter; an id that is taken gets a suffix
+--         D hash index id time record cap oldest  a dead letter; an id that is taken gets a suffix; of those that are
+--                                   older than `oldest` or more than `cap` the oldest go
 -- Returns {failed, leased, held, unregistered}
 --       failed   flat: number, error of each message whose writes did not go through (it stays in flight)
 --       leased   flat: index of its source list (1..), messages; in the order of their numbers
@@ -50,7 +51,7 @@ for q = 1, Q do
   at = at + n + 1
 end
 
-local wants = { R = 3, L = 2, H = 2, Z = 3, D = 5 }
+local wants = { R = 3, L = 2, H = 2, Z = 3, D = 7 }
 local holds = { L = 'list', H = 'list', Z = 'zset', D = 'hash' }
 
 -- The error of the first write that cannot succeed because its key holds something else, or nil.
@@ -75,12 +76,24 @@ local function store_result(key, ttl, bytes)
   return done
 end
 
-local function bury(hash, index, id, time, record)
+local function forget(hash, index, ids)
+  for _, id in ipairs(ids) do
+    redis.pcall('HDEL', hash, id)
+    redis.pcall('ZREM', index, id)
+  end
+end
+
+local function bury(hash, index, id, time, record, cap, oldest)
   local free, n = id, 1
   while redis.call('HEXISTS', hash, free) == 1 do n = n + 1; free = id .. '~' .. n end
   local done = redis.pcall('HSET', hash, free, record)
   if type(done) == 'table' and done.err then return done end
-  return redis.pcall('ZADD', index, time, free)
+  done = redis.pcall('ZADD', index, time, free)
+  if type(done) == 'table' and done.err then return done end
+  forget(hash, index, redis.call('ZRANGEBYSCORE', index, '-inf', '(' .. oldest, 'LIMIT', 0, 100))
+  local more = redis.call('ZCARD', index) - tonumber(cap)
+  if more > 0 then forget(hash, index, redis.call('ZRANGE', index, 0, math.min(more, 100) - 1)) end
+  return done
 end
 
 local function write(i)
@@ -89,7 +102,7 @@ local function write(i)
   if op == 'L' then return redis.pcall('LPUSH', ARGV[i + 1], ARGV[i + 2]) end
   if op == 'H' then return redis.pcall('RPUSH', ARGV[i + 1], ARGV[i + 2]) end
   if op == 'Z' then return redis.pcall('ZADD', ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end
-  return bury(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
+  return bury(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
 end
 
 while at <= #ARGV do
