@@ -1,1 +1,1 @@
-"""Benchmarks: programs that measure the installed command against the limit and against Celery, in one run."""
+"""Benchmarks of opsq through its installed command, beside Celery and a bare loop of the same scripts."""

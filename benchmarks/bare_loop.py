@@ -1,86 +1,100 @@
-"""The limit: one process, the same script, nothing else around the task. `python -m benchmarks.bare_loop URL RESULTS`.
+"""The least that a worker could do with opsq's scripts: read, call, settle; the next turn is sent before a batch runs.
 
-It decodes the message and its body, calls the function, writes the result, and asks for the next batch before it runs
-this one. No gate, no slots, no request, no signals, no limits, no thread.
+The measure for the installed worker: what that costs more is the price of the runner with its guarantees (leases,
+slots, stall thread, time limits, handlers, signals, requests, logs). Ends by SIGTERM.
+
+    python -m benchmarks.bare_loop BROKER_URL [RESULTS_URL]
 """
 
 from __future__ import annotations
 
-import binascii
+import base64
 import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from opsq.broker.consumer import Consumer, Settlement
+from opsq.broker.consumer import Consumer, Leased, Settlement
 from opsq.datastore import keys
+from opsq.datastore.connection import client, parse_url
 
+QUEUE = "celery"
+#: Messages of a turn; more bring nothing.
 BATCH = 128
+RESULT_TTL_S = 86_400
 
 
-class Headers(msgspec.Struct):
-    """What the loop needs of the headers."""
-
+class _Headers(msgspec.Struct):
     id: str
     task: str
 
 
-class Message(msgspec.Struct):
-    """What the loop needs of the message."""
-
+class _Message(msgspec.Struct):
     body: str
-    headers: Headers
+    headers: _Headers
 
 
-decode = msgspec.json.Decoder(Message).decode
-decode_body = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], dict[str, Any]]).decode
-encode = msgspec.json.Encoder().encode
+_read = msgspec.json.Decoder(_Message).decode
+_read_body = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], dict[str, Any]]).decode
+_write = msgspec.json.Encoder().encode
 
 
-def run(raw: bytes, number: int, queue: int, results: bool) -> Settlement:
-    """One message."""
-    message = decode(raw)
-    args, kwargs, _embed = decode_body(binascii.a2b_base64(message.body))
-    value = noop(*args, **kwargs)
-    if not results:
-        return Settlement(queue, number)
-    task_id = message.headers.id
-    record = {"status": "SUCCESS", "result": value, "traceback": None, "children": [], "task_id": task_id}
-    return Settlement(queue, number, ("R", keys.result(task_id), 86_400, encode(record)), 1)
-
-
-def noop(number: int, payload: str = "") -> int:
+def noop(number: int, payload: str) -> int:  # noqa: ARG001 (the task's signature)
     """The task."""
-    del payload
     return number
 
 
-def main(url: str, results: str) -> None:
-    """Drain the queue as it comes, until nothing is left."""
-    name = "bare@loop:00000000:0"
-    consumer = Consumer(url, ["celery"], name, results_db=None if results == "off" else int(results))
-    consumer.connect()
-    consumer.script(_REGISTER, [keys.consumers("celery")], [name])
-    print("ready", flush=True)
-    sys.stdin.readline()
-    turn = consumer.turn((), BATCH)
-    settlements: list[Settlement] = []
-    while turn.leased:
-        consumer.send(settlements, BATCH)
-        settlements = []
-        for leased in turn.leased:
-            for offset, raw in enumerate(leased.messages):
-                settlements.append(run(raw, leased.number + offset, leased.queue, results != "off"))
-        turn = consumer.receive()
-    consumer.turn(settlements, 0)
-    consumer.close()
+TASKS: dict[str, Callable[..., Any]] = {"bench_tasks.noop": noop}
 
 
-class _Register:
-    text = "return redis.call('ZADD', KEYS[1], '9e15', ARGV[1])"
+def run(leased: Leased, results: bool) -> list[Settlement]:
+    """Run what was leased; what is to be settled."""
+    finished = []
+    number = leased.number
+    done = datetime.now(UTC).isoformat()
+    for raw in leased.messages:
+        message = _read(raw)
+        args, kwargs, _embed = _read_body(base64.b64decode(message.body))
+        value = TASKS[message.headers.task](*args, **kwargs)
+        if results:
+            task_id = message.headers.id
+            meta = {"status": "SUCCESS", "result": value, "traceback": None, "children": [], "date_done": done}
+            record = _write({**meta, "task_id": task_id})
+            finished.append(Settlement(0, number, ("R", keys.result(task_id), RESULT_TTL_S, record), 1))
+        else:
+            finished.append(Settlement(0, number))
+        number += 1
+    return finished
 
 
-_REGISTER: Any = _Register()
+def work(consumer: Consumer, results: bool) -> None:
+    """Until ended."""
+    while True:
+        turn = consumer.turn((), BATCH, armed=True)
+        while not turn.leased:
+            consumer.readable(3600)
+            consumer.read_notices()
+            turn = consumer.turn((), BATCH, armed=True)
+        finished: list[Settlement] = []
+        while turn.leased or finished:
+            consumer.send(finished, BATCH)
+            finished = [settlement for leased in turn.leased for settlement in run(leased, results)]
+            turn = consumer.receive()
+
+
+def main() -> None:
+    """Work on the queue of the benchmarks."""
+    broker, backend = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
+    name = "bare@localhost:00000000:0"
+    client(broker).zadd(keys.consumers(QUEUE), {name: int((time.time() + 86_400) * 1000)})
+    database = parse_url(backend).db if backend else None
+    consumer = Consumer(broker, [QUEUE], name, results_db=database)
+    consumer.connect(track=True)
+    work(consumer, database is not None)
+
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main()

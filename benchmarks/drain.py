@@ -1,133 +1,147 @@
-"""Drain: no-op tasks, queued beforehand, by one process. `python -m benchmarks.drain [--count N] [--durable] ...`
+"""How fast one process drains a queue of tasks that do nothing: opsq, Celery, and a bare loop of opsq's scripts.
 
-The time is from the release of the queue (opsq), the start signal (bare loop) or the first message taken (Celery, which
-cannot be paused) until no message waits or is in flight.
+    python -m benchmarks.drain [--server plain|private] [--celery PYTHON] [--json]
+
+The messages are prepared under another name, the worker is started and waits; RENAME then makes all of them appear in
+the queue at once. Time runs from there until the queue and the worker's store of unfinished messages are both empty.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import subprocess
-import sys
 import time
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-import psutil
+import click
 
-from benchmarks import measure
-from benchmarks.measure import Server
+from benchmarks import processes, servers
+from benchmarks.contenders import Contender, at_work, contenders
+from benchmarks.messages import LIST, PREPARED, messages
+from benchmarks.report import Report, median
+from benchmarks.servers import Server
 
-PAUSED = "opsq:paused:{celery}"
-
-
-def in_flight(server: Server) -> int:
-    """Messages that somebody holds."""
-    stores = list(server.client.scan_iter("opsq:inflight:*", count=1000))
-    return sum(int(server.client.hlen(store)) for store in stores) + int(server.client.hlen("unacked"))
-
-
-def drained(server: Server) -> bool:
-    """Whether nothing is left."""
-    return not server.client.llen("celery") and not in_flight(server)
-
-
-def watch(server: Server, worker: psutil.Process, count: int, begin: Any) -> dict[str, Any]:
-    """Start it with `begin`, wait until all is done, and say what it took."""
-    cpu, redis_cpu = measure.cpu_s(worker), server.cpu_s()
-    begin()
-    started = time.perf_counter()
-    measure.wait_until(lambda: not server.client.llen("celery"), 300, 0.002)
-    measure.wait_until(lambda: drained(server), 60, 0.0005)
-    seconds = time.perf_counter() - started
-    return {
-        "per_second": round(count / seconds),
-        "worker_us": round((measure.cpu_s(worker) - cpu) / count * 1e6, 1),
-        "redis_us": round((server.cpu_s() - redis_cpu) / count * 1e6, 1),
-    }
+#: Results: none, in the broker's database, in another database of the same server.
+RESULTS = ("off", "same database", "other database")
+#: Fewer messages of this size or more (bytes): they fill memory, not time.
+LARGE = 10_000
+#: How often the queue is looked at, at most (seconds).
+LOOK_S = 0.002
 
 
-def opsq(server: Server, raws: list[bytes], results: str) -> dict[str, Any]:
-    """The installed worker with one child."""
+@dataclass(frozen=True)
+class Case:
+    """What is drained: `payload` bytes each."""
+
+    payload: int
+    results: str
+    count: int
+    celery_count: int
+
+    def backend(self, server: Server) -> str | None:
+        """Where the results go."""
+        return {"off": None, "same database": server.url, "other database": server.database(1)}[self.results]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One drain: its speed, and microseconds of CPU a task of the worker and of Redis."""
+
+    per_second: float
+    worker_us: float
+    redis_us: float
+
+
+def cases(payloads: list[int], results: list[str], count: int, celery_count: int) -> Iterator[Case]:
+    """Each payload with each kind of results."""
+    for payload in payloads:
+        for kind in results:
+            yield Case(payload, kind, count // 5 if payload >= LARGE else count, celery_count)
+
+
+def drain(who: Contender, server: Server, case: Case, raws: list[bytes]) -> Run:
+    """Fill, start, let go, watch."""
     server.client.flushall()
-    server.client.set(PAUSED, "1")
-    backend = "" if results == "off" else server.url(int(results))
-    with measure.project("opsq") as folder:
-        environment = {"BROKER": server.url(), "BACKEND": backend, "OPSQ_STATE_DIR": str(folder / "state")}
-        with measure.process(measure.opsq_argv("-c", "1"), environment, folder) as worker:
-            measure.wait_until(
-                lambda: server.client.zcard("opsq:consumers:{celery}") and len(worker.children(True)) == 2
-            )
-            measure.fill(server.client, raws)
-            return watch(server, worker, len(raws), lambda: server.client.delete(PAUSED))
+    for first in range(0, len(raws), 1000):
+        server.client.lpush(PREPARED, *raws[first : first + 1000])
+    with at_work(who, server, case.backend(server)) as pid:
+        stores, pids = who.stores(server), processes.tree(pid)
+        used, redis_cpu, begin = processes.usage(pids), server.cpu_s(), time.perf_counter()
+        server.client.rename(PREPARED, LIST)
+        seconds = _watch(server, stores, len(raws), begin)
+        redis_cpu, used = server.cpu_s() - redis_cpu, processes.usage(pids).since(used)
+    return Run(len(raws) / seconds, used.cpu_s / len(raws) * 1e6, redis_cpu / len(raws) * 1e6)
 
 
-def bare(server: Server, raws: list[bytes], results: str) -> dict[str, Any]:
-    """The same script with nothing around the task."""
-    server.client.flushall()
-    measure.fill(server.client, raws)
-    argv = [sys.executable, "-m", "benchmarks.bare_loop", server.url(), results]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as loop:
-        assert loop.stdin is not None
-        assert loop.stdout is not None
-        loop.stdout.readline()
-
-        def begin() -> None:
-            print("go", file=loop.stdin)
-
-        family = psutil.Process(loop.pid)
-        return watch(server, family, len(raws), begin)
+def _watch(server: Server, stores: list[str], count: int, begin: float) -> float:
+    """Seconds until nothing waits and nothing is unfinished. Looks rarely until the end is near: looking costs too."""
+    while True:
+        pipe = server.client.pipeline(transaction=False)
+        pipe.llen(LIST)
+        for store in stores:
+            pipe.hlen(store)
+        left = sum(pipe.execute())
+        seconds = time.perf_counter() - begin
+        if not left:
+            return seconds
+        done = count - left
+        time.sleep(max(LOOK_S, min(seconds * left / done / 2, seconds / 10)) if done else LOOK_S)
 
 
-def celery(server: Server, raws: list[bytes], results: str, python: str) -> dict[str, Any]:
-    """Celery's prefork worker with one child."""
-    server.client.flushall()
-    measure.fill(server.client, raws)
-    backend = "" if results == "off" else server.url(int(results))
-    argv = [python, "-m", "celery", "-A", "bench", "worker", "-l", "warning", "-c", "1"]
-    argv += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    with measure.project("celery") as folder:
-        environment = {"BROKER": server.url(), "BACKEND": backend}
-        with measure.process(argv, environment, folder) as worker:
-            measure.wait_until(lambda: server.client.llen("celery") < len(raws))
-            return watch(server, worker, len(raws), lambda: None)
+def measure(report: Report, server: Server, whos: list[Contender], case: Case, repeat: int) -> None:
+    """All of them in turn, so often; a row each with the medians."""
+    raws = messages(case.count, case.payload)
+    runs: dict[str, list[Run]] = {who.name: [] for who in whos}
+    for _ in range(repeat):
+        for who in whos:
+            some = raws[: case.celery_count] if who.library == "celery" else raws
+            runs[who.name].append(drain(who, server, case, some))
+    bare = [run.per_second for run in runs["bare loop"]]
+    for who in whos:
+        found = runs[who.name]
+        speeds = [run.per_second for run in found]
+        report.add(
+            payload_kB=case.payload / 1000,
+            results=case.results,
+            who=who.name,
+            tasks=case.celery_count if who.library == "celery" else case.count,
+            per_s=round(median(speeds)),
+            from_to=f"{min(speeds):,.0f}-{max(speeds):,.0f}",
+            worker_us=round(median([run.worker_us for run in found]), 1),
+            redis_us=round(median([run.redis_us for run in found]), 1),
+            of_bare_loop=round(median([one / other for one, other in zip(speeds, bare, strict=True)]), 3),
+        )
 
 
-def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run with the median throughput."""
-    wanted = statistics.median_low(run["per_second"] for run in runs)
-    return next(run for run in runs if run["per_second"] == wanted)
-
-
-def main() -> None:
-    """All combinations that were asked for, one after the other on one server."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=50_000)
-    parser.add_argument("--payload", type=int, nargs="*", default=[100], help="bytes of the argument")
-    parser.add_argument("--results", nargs="*", default=["off", "0", "1"], help="off, or the database of the results")
-    parser.add_argument("--runs", type=int, default=3, help="of which the median is shown")
-    parser.add_argument("--durable", action="store_true", help="with the private Redis' settings")
-    parser.add_argument("--celery", metavar="PYTHON", help="a Python with Celery, without opsq")
-    parser.add_argument("--celery-count", type=int, default=3000)
-    parser.add_argument("--json", action="store_true")
-    wish = parser.parse_args()
-    rows = []
-    with measure.server(wish.durable) as server:
-        for payload in wish.payload:
-            raws = measure.messages(wish.count, payload)
-            for results in wish.results:
-                limit = middle([bare(server, raws, results) for _ in range(wish.runs)])
-                found = middle([opsq(server, raws, results) for _ in range(wish.runs)])
-                case = {"payload": payload, "results": results}
-                rows.append({**case, "who": "bare loop", **limit, "of bare": ""})
-                share = found["per_second"] / limit["per_second"]
-                rows.append({**case, "who": "opsq", **found, "of bare": f"{share:.2f}"})
-                if wish.celery:
-                    peer = celery(server, raws[: wish.celery_count], results, wish.celery)
-                    share = peer["per_second"] / limit["per_second"]
-                    rows.append({**case, "who": "celery", **peer, "of bare": f"{share:.3f}"})
-        title = f"drain of {wish.count} tasks by one process; {server.settings}"
-    measure.show(title, rows, wish.json)
+@click.command()
+@click.option("--server", "kind", type=click.Choice(list(servers.KINDS)), default="plain", show_default=True)
+@click.option("--payload", "payloads", type=int, multiple=True, default=(100, 1000, 10_000), help="Bytes.")
+@click.option("--results", type=click.Choice(RESULTS), multiple=True, default=RESULTS)
+@click.option("--count", default=50_000, show_default=True, help="Tasks; a fifth of it with large payloads.")
+@click.option("--celery", type=click.Path(path_type=Path), help="The Python of an environment with Celery.")
+@click.option("--celery-count", default=3000, show_default=True, help="Tasks for Celery.")
+@click.option("--repeat", default=3, show_default=True, help="Runs of each; medians are shown.")
+@click.option("--json", "as_json", is_flag=True)
+def main(
+    kind: str,
+    payloads: tuple[int, ...],
+    results: tuple[str, ...],
+    count: int,
+    celery: Path | None,
+    celery_count: int,
+    repeat: int,
+    as_json: bool,
+) -> None:
+    """Drain of tasks that do nothing, by one process."""
+    with servers.running(kind) as server:
+        settings = f"one worker process; medians of {repeat} runs; server: {servers.KINDS[kind]}"
+        report = Report("drain", settings, server.version, as_json)
+        for case in cases(list(payloads), list(results), count, celery_count):
+            measure(report, server, contenders(celery), case, repeat)
+    report.notes.append("us: microseconds of CPU a task, of all processes of the worker and of Redis apart")
+    if celery is None:
+        report.notes.append("Celery was not measured: name the Python of an environment with it by --celery")
+    report.print()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,19 @@
+"""Task messages by the ten thousand, as Celery writes them."""
+
+from __future__ import annotations
+
+from opsq.app.publisher import new_task_id
+from opsq.protocol import envelope
+
+LIST = "celery"
+#: Where they are prepared: RENAME makes them all appear in the queue at once.
+PREPARED = "bench:prepared"
+_ID = "00000000-0000-4000-8000-000000000000"
+
+
+def messages(count: int, payload: int) -> list[bytes]:
+    """Calls of the task that does nothing, each with an id of its own and an argument of so many bytes."""
+    pattern = envelope.build(
+        task="bench_tasks.noop", id=_ID, args=(1, "x" * payload), kwargs={}, queue=LIST, origin="bench@localhost"
+    )
+    return [pattern.replace(_ID.encode(), new_task_id().encode()) for _ in range(count)]

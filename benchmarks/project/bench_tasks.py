@@ -1,0 +1,17 @@
+"""The tasks of the benchmarks, the same for opsq and for Celery: only the import differs, as in any program."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+Celery = importlib.import_module(os.environ["BENCH_LIBRARY"]).Celery
+
+# An app that names its broker and no backend keeps no results, in both.
+app = Celery("bench_tasks", broker=os.environ["BENCH_BROKER"], backend=os.environ.get("BENCH_BACKEND"))
+
+
+@app.task
+def noop(number, payload):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    """Nothing but a small result."""
+    return number
