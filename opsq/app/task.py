@@ -35,19 +35,18 @@ CALL_OPTIONS = (
 
 
 class FromSettings:
-    """An attribute that says what a setting says, until the task says something itself."""
+    """An attribute that says what a setting says, until the task says something itself.
 
-    def __init__(self, *settings: str, default: Any = None) -> None:
-        self.settings, self.default = settings, default
+    Where the setting says nothing, it is what the attribute `follows` is.
+    """
+
+    def __init__(self, setting: str, follows: str = "") -> None:
+        self.setting, self.follows = setting, follows
 
     def __get__(self, task: Any, owner: Any) -> Any:
         app = owner.app
-        if app is not None:
-            for name in self.settings:
-                value = getattr(app.conf, name)
-                if value is not None:
-                    return value
-        return self.default
+        value = getattr(app.conf, self.setting) if app is not None else None
+        return getattr(owner if task is None else task, self.follows) if value is None and self.follows else value
 
 
 class _CurrentApp:
@@ -94,8 +93,8 @@ class Task(Generic[P, R]):
     track_started: Any = FromSettings("task_track_started")
     acks_late: Any = FromSettings("task_acks_late")
     acks_on_failure_or_timeout: Any = FromSettings("task_acks_on_failure_or_timeout")
-    acks_on_failure: Any = FromSettings("task_acks_on_failure", "task_acks_on_failure_or_timeout", default=True)
-    acks_on_timeout: Any = FromSettings("task_acks_on_timeout", "task_acks_on_failure_or_timeout", default=True)
+    acks_on_failure: Any = FromSettings("task_acks_on_failure", follows="acks_on_failure_or_timeout")
+    acks_on_timeout: Any = FromSettings("task_acks_on_timeout", follows="acks_on_failure_or_timeout")
     reject_on_worker_lost: Any = FromSettings("task_reject_on_worker_lost")
     retry_on_worker_lost: Any = FromSettings("task_retry_on_worker_lost")
     ignore_result: Any = FromSettings("task_ignore_result")

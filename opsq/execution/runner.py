@@ -37,8 +37,8 @@ class Plan:
     """What the runner needs to know of a task, looked up once."""
 
     __slots__ = (
-        *("acks_late", "call", "handlers", "ignore_result", "name", "quiet", "soft_time_limit", "store_errors", "task"),
-        *("throws", "time_limit", "track_started"),
+        *("acks_failures", "acks_late", "acks_timeouts", "call", "handlers", "ignore_result", "name", "quiet"),
+        *("soft_time_limit", "store_errors", "task", "throws", "time_limit", "track_started"),
     )
 
     def __init__(self, task: Any) -> None:
@@ -48,6 +48,8 @@ class Plan:
         self.ignore_result = bool(task.ignore_result)
         self.store_errors = bool(task.store_errors_even_if_ignored)
         self.acks_late = bool(task.acks_late)
+        self.acks_failures = not self.acks_late or task.acks_on_failure is not False
+        self.acks_timeouts = not self.acks_late or task.acks_on_timeout is not False
         self.throws = tuple(task.throws or ())
         self.track_started = bool(task.track_started)
         self.time_limit: float | None = task.time_limit
@@ -134,6 +136,8 @@ class Runner:
             return self._reject(plan, request, error)
         outcome = self.failure(plan, request, error, traceback_text(error))
         outcome.expected = isinstance(error, plan.throws)
+        if not plan.acks_failures:
+            outcome.dead = f"it failed ({type(error).__name__}), and its failures are not acknowledged"
         return outcome
 
     def _retry(self, plan: Plan, request: Context, retry: Retry, embed: Mapping[str, Any]) -> Outcome:

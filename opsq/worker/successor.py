@@ -53,11 +53,13 @@ class Judge:
     def killed(
         self, settler: Settler, queue: int, number: int, list_key: str, message: Envelope, limit_s: float
     ) -> Settlement:
-        """A task that ran into its hard time limit: a failure like any other."""
+        """A task that ran into its hard time limit: a failure like any other, unless such are not acknowledged."""
         logger.error("Hard time limit (%ss) exceeded for %s[%s]", limit_s, message.name, message.headers.id)
-        error = TimeLimitExceeded(limit_s)
+        plan = self.runner.plan(message.headers.task)
+        if plan is not None and not plan.acks_timeouts:
+            return self.lost(settler, queue, number, list_key, message, f"it exceeded its time limit of {limit_s} s")
         request = Context.of(message, None, self.runner.hostname)
-        outcome = self.runner.failure(self.runner.plan(message.headers.task), request, error, None)
+        outcome = self.runner.failure(plan, request, TimeLimitExceeded(limit_s), None)
         return settler.outcome(queue, number, list_key, message, outcome)
 
     def _dead(

@@ -55,6 +55,21 @@ def reject(reason):
     raise Reject(reason)
 
 
+@app.task(acks_late=True, acks_on_failure=False)
+def not_acked_when_it_fails(fails):
+    if fails:
+        raise ValueError("bad")
+    return "fine"
+
+
+@app.task(acks_late=True, acks_on_failure_or_timeout=False, time_limit=0.2)
+def not_acked_when_too_long(text):
+    mark("begin", text)
+    if len([line for line in open(os.environ["MARKS"]) if line.startswith("begin|" + text)]) < 3:
+        time.sleep(30)
+    return "in time"
+
+
 @app.task(acks_late=True)
 def late_and_long(text, seconds):
     mark("begin", text)
@@ -185,6 +200,21 @@ def test_reject_on_worker_lost_false_is_celerys_failure(lab: Lab) -> None:
     assert letter_of(lab, task_id)["deliveries"] == 0
     assert lab.result(task_id, "FAILURE")["result"]["exc_type"] == "WorkerLostError"
     assert len(lab.written("begin", "f1")) == 1
+
+
+def test_a_failure_that_is_not_acknowledged_is_a_dead_letter(lab: Lab) -> None:
+    task_id = lab.send("not_acked_when_it_fails", True)
+    assert lab.result(task_id, "FAILURE")["result"]["exc_type"] == "ValueError"
+    assert letter_of(lab, task_id)["reason"] == "it failed (ValueError), and its failures are not acknowledged"
+    assert "ValueError: bad" in letter_of(lab, task_id)["error"]
+    assert lab.run("not_acked_when_it_fails", False) == "fine"
+
+
+def test_a_time_out_that_is_not_acknowledged_runs_again(lab: Lab) -> None:
+    task_id = lab.send("not_acked_when_too_long", "too long")
+    assert lab.value(task_id, 20) == "in time"
+    assert len(lab.written("begin", "too long")) == 3
+    assert task_id not in lab.dead()
 
 
 def test_what_waited_behind_a_process_that_died_runs_in_its_order(lab: Lab) -> None:
