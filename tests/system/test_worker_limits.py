@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 from support import lab as labs
 from support.lab import Lab
+
+from opsq.runtime import process
+from opsq.worker import slots
+from opsq.worker.children import Child, Children, Template
+from opsq.worker.slots import Facts, Slots
 
 TASKS = """
 import ctypes
@@ -149,6 +158,16 @@ def test_the_soft_limit_of_one_message_never_hits_the_next_one(lab: Lab) -> None
     assert states == {"SUCCESS", "FAILURE"}
 
 
+def test_the_signal_of_soft_limits_interrupts_nothing_else(lab: Lab) -> None:
+    """It arrives while a message runs whose limit has not passed: whoever was meant has ended meanwhile."""
+    task_id = lab.send("nap", "undisturbed", 0.4, soft_time_limit=30)
+    mark = lab.wait_mark("begin", "undisturbed")
+    for _ in range(5):
+        os.kill(mark.pid, signal.SIGUSR1)
+    assert lab.value(task_id) == mark.pid
+    assert lab.wait_mark("end", "undisturbed").time - mark.time >= 0.4
+
+
 # -- hard -----------------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +207,27 @@ def test_the_hard_limit_of_one_message_never_hits_the_next_one(lab: Lab) -> None
         assert record["status"] == "SUCCESS" or record["result"]["exc_type"] == "TimeLimitExceeded"
     assert {lab.state(limited) for limited, _other in ids} == {"SUCCESS", "FAILURE"}
     assert not lab.dead()
+
+
+@pytest.mark.parametrize("runs", [7, 8, 0])
+def test_a_child_is_killed_only_while_it_runs_the_message_that_is_too_long(lab: Lab, tmp_path: Path, runs: int) -> None:
+    """Between the look at the clock and the kill the child may have gone on to the next message."""
+    table = Slots.create(tmp_path / "a.slots", Facts("w@here:00000000", ["celery"], "", []))
+    children = Children(table, lambda _index: None, lambda _child, _status: None)
+    running = lab.spawn(["sleep", "60"])
+    identity = process.identify(running.pid)
+    assert identity is not None
+    child = Child(table.slot(0), Template(socket.socket(), 0), identity)
+    child.slot.words[slots.CURRENT] = runs
+    children.kill_running(child, 7, 0.2)
+    if runs == 7:
+        assert running.wait() == -signal.SIGKILL
+        assert child.limit == (7, 0.2)
+    else:
+        lab.wait_for(lambda: psutil.Process(running.pid).status() == psutil.STATUS_SLEEPING, "it goes on")
+        assert child.limit is None
+        running.stop(signal.SIGKILL)
+    child.template.link.close()
 
 
 def test_a_whole_number_of_seconds_is_stored_as_one(lab: Lab) -> None:
