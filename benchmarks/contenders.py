@@ -87,7 +87,7 @@ def at_work(who: Contender, server: Server, backend: str | None = None, children
     server.client.lpush(LIST, *messages(1, 1))
     process = start(who.command(server, backend, children), environment, folder)
     try:
-        wait(lambda: who.is_done(server), process, f"{who.name} does not work")
+        wait_for(lambda: who.is_done(server), f"{who.name} does not work", process)
         yield process.pid
     finally:
         end(process)
@@ -102,18 +102,18 @@ def start(command: list[str], environment: Mapping[str, str], folder: str) -> su
         )
 
 
-def wait(condition: Callable[[], bool], process: subprocess.Popen[bytes], trouble: str) -> None:
-    """Until the condition holds; leaves the benchmark when the process ends or takes too long."""
+def wait_for(condition: Callable[[], bool], trouble: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Until the condition holds; leaves the benchmark when the process ends first, or when it takes too long."""
     until = time.monotonic() + READY_S
     while not condition():
-        if process.poll() is not None or time.monotonic() > until:
-            raise SystemExit(f"{trouble}: {process.args!r}")
+        if time.monotonic() > until or (process is not None and process.poll() is not None):
+            raise SystemExit(trouble)
         time.sleep(0.01)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """A warm stop; whoever does not end is killed with all its children."""
-    process.send_signal(signal.SIGTERM)
+    process.terminate()
     try:
         process.wait(READY_S)
     except subprocess.TimeoutExpired:

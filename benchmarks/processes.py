@@ -23,6 +23,11 @@ def tree(pid: int) -> list[int]:
     return found
 
 
+def sleeps(pid: int) -> bool:
+    """Whether it waits for something."""
+    return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 def _parents() -> Iterator[tuple[int, int]]:
     for entry in PROC.iterdir():
         if entry.name.isdigit():

@@ -1,73 +1,81 @@
-"""Round trip: `delay().get()` one after the other, and `delay()` alone. `python -m benchmarks.roundtrip`"""
+"""How long a caller waits for a task that does nothing, and what publishing one costs: opsq and Celery.
+
+    python -m benchmarks.roundtrip [--server plain|private] [--celery PYTHON] [--json]
+
+A worker with one child; the client is a process of its own that calls `delay().get()` one after the other, and after
+that `delay()` alone while no worker runs.
+"""
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
-from benchmarks.measure import Server
+import click
 
-CLIENT = """
-import json, sys, time
-import bench
+from benchmarks import servers
+from benchmarks.contenders import PROJECT, Contender, at_work, contenders
+from benchmarks.report import Report, Row, median, percentile
+from benchmarks.servers import Server
 
-count = int(sys.argv[1])
-for _ in range(50):
-    bench.noop.delay(1).get(timeout=10)
-times = []
-for number in range(count):
-    begin = time.perf_counter()
-    assert bench.noop.delay(number).get(timeout=10) == number
-    times.append(time.perf_counter() - begin)
-times.sort()
-cpu, begin = time.process_time(), time.perf_counter()
-for number in range(count):
-    bench.noop.apply_async((number,), ignore_result=True)
-cpu, wall = time.process_time() - cpu, time.perf_counter() - begin
-print(json.dumps({
-    "p50_ms": round(times[count // 2] * 1e3, 3), "p99_ms": round(times[int(count * 0.99)] * 1e3, 3),
-    "delay_us": round(wall / count * 1e6, 1), "delay_cpu_us": round(cpu / count * 1e6, 1),
-}))
-"""
+PAYLOAD = 100
 
 
-def measured(server: Server, library: str, python: str, argv: list[str], count: int) -> dict[str, Any]:
-    """A worker and a client of one library."""
+def client(who: Contender, server: Server, what: str, count: int) -> dict[str, Any]:
+    """What a client in a process of its own has measured."""
+    done = subprocess.run(
+        [who.python, PROJECT / "bench_client.py", what, str(count), str(PAYLOAD)],
+        env=who.environment(server.url, server.url),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def measure(who: Contender, server: Server, count: int, publishes: int) -> Row:
+    """One run of both."""
     server.client.flushall()
-    with measure.project(library) as folder:
-        (folder / "client.py").write_text(CLIENT)
-        environment = {"BROKER": server.url(), "BACKEND": server.url(), "OPSQ_STATE_DIR": str(folder / "state")}
-        with measure.process(argv, environment, folder):
-            done = subprocess.run(
-                [python, "client.py", str(count)],
-                cwd=folder,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            return {"who": library, **json.loads(done.stdout)}
+    with at_work(who, server, server.url):
+        trips = client(who, server, "round_trips", count)
+    server.client.flushall()
+    redis_cpu = server.cpu_s()
+    sent = client(who, server, "publish", publishes)
+    redis_cpu = server.cpu_s() - redis_cpu
+    return {
+        "p50_ms": percentile(trips["each"], 50) * 1e3,
+        "p99_ms": percentile(trips["each"], 99) * 1e3,
+        "client_us": trips["cpu_s"] / count * 1e6,
+        "delay_per_s": publishes / sent["seconds"],
+        "delay_us": sent["cpu_s"] / publishes * 1e6,
+        "redis_us": redis_cpu / publishes * 1e6,
+    }
 
 
-def main() -> None:
-    """opsq, and Celery when it is given, on one server."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=3000)
-    parser.add_argument("--durable", action="store_true", help="with the private Redis' settings")
-    parser.add_argument("--celery", metavar="PYTHON", help="a Python with Celery, without opsq")
-    parser.add_argument("--json", action="store_true")
-    wish = parser.parse_args()
-    with measure.server(wish.durable) as server:
-        rows = [measured(server, "opsq", sys.executable, measure.opsq_argv("-c", "2"), wish.count)]
-        if wish.celery:
-            argv = [wish.celery, "-m", "celery", "-A", "bench", "worker", "-l", "warning", "-c", "2"]
-            rows.append(measured(server, "celery", wish.celery, argv, wish.count))
-        title = f"round trip, {wish.count} times; {server.settings}"
-    measure.show(title, rows, wish.json)
+@click.command()
+@click.option("--server", "kind", type=click.Choice(list(servers.KINDS)), default="plain", show_default=True)
+@click.option("--count", default=3000, show_default=True, help="Round trips.")
+@click.option("--publishes", default=20_000, show_default=True, help="Calls of delay() alone.")
+@click.option("--celery", type=click.Path(path_type=Path), help="The Python of an environment with Celery.")
+@click.option("--repeat", default=3, show_default=True, help="Runs of each; medians are shown.")
+@click.option("--json", "as_json", is_flag=True)
+def main(kind: str, count: int, publishes: int, celery: Path | None, repeat: int, as_json: bool) -> None:
+    """Round trips and publishing."""
+    with servers.running(kind) as server:
+        settings = f"{count:,} round trips, {publishes:,} calls of delay() alone; medians of {repeat} runs; "
+        report = Report("roundtrip", settings + f"server: {servers.KINDS[kind]}", server.version, as_json)
+        for who in contenders(celery):
+            if who.library != "bare":
+                runs = [measure(who, server, count, publishes) for _ in range(repeat)]
+                medians = {name: round(median([run[name] for run in runs]), 3) for name in runs[0]}
+                report.add(who=who.name, **medians)
+    report.notes.append(
+        "client us: CPU of the caller a round trip; delay us, redis us: CPU of the caller and of Redis a delay() alone"
+    )
+    report.print()
 
 
 if __name__ == "__main__":

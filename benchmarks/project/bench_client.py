@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from bench_tasks import noop
+from bench_tasks import noop  # type: ignore[import-not-found]
 
 
 def publish(count: int, payload: str) -> dict[str, Any]:
