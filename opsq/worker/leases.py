@@ -202,6 +202,9 @@ class Leases(threading.Thread):
 
     def _sleep(self, seconds: float) -> None:
         assert self._link is not None
+        if self._link.can_read(0):  # what came together with an answer is not in the socket any more
+            self._link.read_response(push_request=True)
+            return
         poller = select.poll()
         poller.register(self._reader, select.POLLIN)
         poller.register(self._link._sock, select.POLLIN)
