@@ -17,7 +17,8 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from opsq.datastore import keys
-from opsq.datastore.connection import Link, client, connection, explain, parse_url
+from opsq.datastore.connection import client, explain, parse_url
+from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
 from opsq.exceptions import OperationalError
 
@@ -50,29 +51,28 @@ class Lines:
         """One command and its answer. A connection that the server has closed meanwhile is made anew first."""
         line = self._line()
         try:
-            line.send_command(*command, check_health=False)
-            return line.read_response()
+            return line.ask(*command)
         except ResponseError:
             raise
         except BaseException:  # also an interrupt: its answer must not be taken for the next one's
             self._own.__dict__.clear()
-            line.disconnect()
+            line.close()
             raise
 
-    def _line(self) -> Link:
+    def _line(self) -> Line:
         own = self._own.__dict__
-        line: Link | None = own.get("line")
+        line: Line | None = own.get("line")
         if line is None or own["pid"] != os.getpid() or _is_stale(line):
-            line = connection(self._url, protocol=2)
+            line = Line(self._url, protocol=2)
             line.connect()
             own.update(line=line, pid=os.getpid())
         return line
 
 
-def _is_stale(line: Link) -> bool:
+def _is_stale(line: Line) -> bool:
     """Whether something can be read although nothing was asked: its end, as a rule."""
     try:
-        return line.can_read(0)
+        return line.readable(0)
     except (RedisError, OSError):
         return True
 

@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from opsq.broker.broker import LUA
 from opsq.datastore import keys
-from opsq.datastore.connection import connection
+from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
 
 TURN = Script(LUA / "turn.lua")
@@ -88,8 +88,9 @@ class Consumer:
     ) -> None:
         """`results_db`: the database of the results on this same server, None when turns store none."""
         self.url, self.queues, self.name = url, list(queues), name
-        self._connection = connection(url, socket_timeout=REPLY_S)
-        self._db = str(self._connection.db or 0)
+        self._line = Line(url, reply_s=REPLY_S)
+        self._line.on_push = self._notice
+        self._db = str(self._line.db)
         self._results_db = "" if results_db is None or str(results_db) == self._db else str(results_db)
         self.stores = [key_prefix + keys.inflight(queue, name) for queue in self.queues]
         self.lists = [
@@ -105,8 +106,9 @@ class Consumer:
         self._number = 1
         self._served = 0
         self._sent: list[tuple[Any, ...]] = []
-        self._armed = False
         self.noticed = False
+        #: The last turn was armed and leased nothing: a notice comes when there is something.
+        self.listening = False
         self.tracks = False
         self.id: int | None = None
 
@@ -118,32 +120,25 @@ class Consumer:
         The connection before it is closed at the server too, if it allows that: what it still had on the way there is
         then never carried out.
         """
-        before, link = self.id, self._connection
-        link.disconnect()
+        before = self.id
         self._sent.clear()
-        link.connect()
-        self.id = self._ask("CLIENT", "ID")
+        self._line.connect()
+        self.id = self._line.ask("CLIENT", "ID")
         if before is not None:
             self._try("CLIENT", "KILL", "ID", before)
-        self.noticed = self._armed = False
+        self.noticed = self.listening = False
         self.tracks = track and self._try("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
-        if self.tracks:
-            link._parser.set_invalidation_push_handler(self._notice)
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._connection.disconnect()
+        self._line.close()
 
-    def _notice(self, _push: Any) -> None:
-        self.noticed = True
-
-    def _ask(self, *command: Any) -> Any:
-        self._connection.send_command(*command, check_health=False)
-        return self._connection.read_response()
+    def _notice(self, push: Sequence[Any]) -> None:
+        self.noticed = self.noticed or push[0] == b"invalidate"
 
     def _try(self, *command: Any) -> bool:
         try:
-            self._ask(*command)
+            self._line.ask(*command)
         except ResponseError:
             return False
         return True
@@ -152,6 +147,9 @@ class Consumer:
 
     def send(self, settlements: Iterable[Settlement], want: int, armed: bool = False) -> None:
         """Send a turn; `receive` reads its answer. `armed`: ask for a notice when the lists it saw empty change."""
+        self.listening = False
+        if armed:
+            self.noticed = False
         arguments = self._arguments(settlements, want, "")
         self._sent.append((arguments, self._number, armed))
         self._number += STRIDE
@@ -161,33 +159,28 @@ class Consumer:
         """The answer to the oldest turn that was sent."""
         arguments, number, armed = self._sent[0]
         try:
-            if armed:
-                self._connection.read_response()
-            answer = self._connection.read_response()
+            answer = self._answer(armed)
         except NoScriptError:
             # The script's hash, and with it CLIENT CACHING YES, is used up: say both again.
             self._write(("EVAL", TURN.text, *arguments[2:]), armed)
-            if armed:
-                self._connection.read_response()
-            answer = self._connection.read_response()
+            answer = self._answer(armed)
         self._sent.pop(0)
-        return self._read(answer, number)
+        turn = self._read(answer, number)
+        self.listening = armed and not (turn.leased or self._sent)
+        return turn
 
     def turn(self, settlements: Iterable[Settlement], want: int, armed: bool = False) -> Turn:
         """A turn and its answer."""
-        if armed:
-            self.noticed = False
         self.send(settlements, want, armed)
         return self.receive()
 
     def take_over(self, settlements: Iterable[Settlement]) -> Turn:
         """Settle in the name of this consumer if its lease has run out. Raises Alive when it has not."""
-        self._write(self._arguments(settlements, 0, "expired"), armed=False)
+        arguments = self._arguments(settlements, 0, "expired")
         try:
-            answer = self._connection.read_response()
+            answer = self._line.ask(*arguments)
         except NoScriptError:
-            self._write(("EVAL", TURN.text, *self._arguments(settlements, 0, "expired")[2:]), armed=False)
-            answer = self._connection.read_response()
+            answer = self._line.ask("EVAL", TURN.text, *arguments[2:])
         if answer == b"alive":
             raise Alive(self.name)
         return self._read(answer, 0)
@@ -199,7 +192,7 @@ class Consumer:
     def retire(self) -> bool:
         """Out of the registries of all queues where this consumer holds nothing; false when it holds something."""
         taken_out = [
-            self._ask("EVAL", RETIRE.text, 2, registry, store, self.name)
+            self._line.ask("EVAL", RETIRE.text, 2, registry, store, self.name)
             for registry, store in zip(self._registries, self.stores, strict=True)
         ]
         return all(taken_out)
@@ -210,11 +203,15 @@ class Consumer:
         return len(self._sent)
 
     def _write(self, arguments: tuple[Any, ...], armed: bool) -> None:
-        link = self._connection
         if armed:
-            link.send_packed_command(link.pack_commands((("CLIENT", "CACHING", "YES"), arguments)), check_health=False)
+            self._line.send(("CLIENT", "CACHING", "YES"), arguments)
         else:
-            link.send_packed_command(link.pack_command(*arguments), check_health=False)
+            self._line.send(arguments)
+
+    def _answer(self, armed: bool) -> Any:
+        if armed:
+            self._line.receive()
+        return self._line.receive()
 
     def _arguments(self, settlements: Iterable[Settlement], want: int, guard: str) -> tuple[Any, ...]:
         plain: list[list[Any]] = [[] for _ in self.queues]
@@ -248,26 +245,24 @@ class Consumer:
 
     def readable(self, timeout_s: float) -> bool:
         """Whether something can be read within the time (seconds); reads nothing."""
-        return bool(self._connection.can_read(timeout_s))
+        return self._line.readable(timeout_s)
 
     def read_notices(self) -> None:
         """Read the pushes that have arrived; nothing else is on the way while one waits. Sets `noticed`."""
-        self._connection.read_response(push_request=True)
+        self._line.read()
 
     # -- what is held -----------------------------------------------------------------------------------------------
 
     def holdings(self) -> list[dict[int, bytes]]:
         """For each queue what this consumer holds: number -> message."""
-        link = self._connection
-        link.send_packed_command(link.pack_commands([("HGETALL", store) for store in self.stores]), check_health=False)
-        answers = [link.read_response() for _ in self.stores]
+        self._line.send(*[("HGETALL", store) for store in self.stores])
+        answers = [self._line.receive() for _ in self.stores]
         return [{int(number): raw for number, raw in sorted(_pairs(answer), key=_by_number)} for answer in answers]
 
     def numbers(self) -> list[set[int]]:
         """For each queue the numbers of the messages that this consumer holds."""
-        link = self._connection
-        link.send_packed_command(link.pack_commands([("HKEYS", store) for store in self.stores]), check_health=False)
-        return [{int(number) for number in link.read_response()} for _ in self.stores]
+        self._line.send(*[("HKEYS", store) for store in self.stores])
+        return [{int(number) for number in self._line.receive()} for _ in self.stores]
 
     def list_of(self, queue: int, priority: int) -> str:
         """The list of a queue in which messages of a priority wait."""

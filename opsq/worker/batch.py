@@ -15,6 +15,8 @@ from opsq.broker.consumer import MOST
 
 #: How long a batch may take, and how often the stall thread looks, in seconds.
 SPAN_S = 0.005
+#: After so many looks without a batch the stall thread sleeps until the next one.
+QUIET = 10
 
 
 @dataclass(slots=True)
@@ -53,19 +55,21 @@ class Stall:
         self._on = threading.Event()
         self._ended = False
         self._thread: threading.Thread | None = None
-        self.stalled = False
+        #: Whether a batch is on; whether one of its messages ran so long that the rest was given back.
+        self.watching = self.stalled = False
 
     def watch(self) -> None:
         """A batch begins."""
-        self.stalled = False
+        self.stalled, self.watching = False, True
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="opsq-stall", daemon=True)
             self._thread.start()
-        self._on.set()
+        if not self._on.is_set():
+            self._on.set()
 
     def rest(self) -> None:
-        """The batch is over."""
-        self._on.clear()
+        """The batch is over; after some looks without another one the thread sleeps."""
+        self.watching = False
 
     def end(self) -> None:
         """The child ends."""
@@ -74,11 +78,19 @@ class Stall:
 
     def _run(self) -> None:
         pause = threading.Event()
-        last = 0
+        last = quiet = 0
         while self._on.wait() and not self._ended:
             pause.wait(SPAN_S)
             now = self._current()
-            if now and now == last and self._on.is_set() and not self.stalled:
-                self.stalled = True
-                self._give_back()
+            if self.watching:
+                quiet = 0
+                if now and now == last and not self.stalled:
+                    self.stalled = True
+                    self._give_back()
+            else:
+                quiet += 1
+                if quiet == QUIET:
+                    self._on.clear()
+                    if self.watching:
+                        self._on.set()
             last = now

@@ -2,6 +2,10 @@
 
 One child of a worker waits at the broker, the others wait for it: a push then wakes one waiter a worker, not one a
 child. The lock is a flock, which the kernel frees when its holder dies. SIGUSR1 ends either wait (`Woken`).
+
+A child that was given less than it asked for has emptied the queues: it keeps the lock while it runs that, and arms the
+turn that settles it. So a short task wakes nobody else, and costs one turn. `let_go` is called as soon as somebody else
+could have work: when all that was asked for came, or (by the stall thread) when a task takes long.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ class Waiting:
     def __init__(self, lock: Path, lease_s: float) -> None:
         self._path, self._lease_s = lock, lease_s
         self._descriptor: int | None = None
-        self._held = False
+        self.held = False
         self._may_wake = False
         self._vain_s = 0.0
         self._poll_s = POLL_S[0]
@@ -54,19 +58,25 @@ class Waiting:
 
         `wanted(turn)` is true for a turn that the caller must see.
         """
+        keep = False
         try:
-            self._take_lock()
+            if not self.held:
+                self._take_lock()
             while True:
-                turn = consumer.turn((), want, armed=consumer.tracks)
-                if turn.leased or turn.unregistered or wanted(turn):
-                    self._vain_s, self._poll_s = 0.0, POLL_S[0]
-                    return turn
+                if not (self.held and consumer.listening):
+                    turn = consumer.turn((), want, armed=consumer.tracks)
+                    if turn.leased or turn.unregistered or wanted(turn):
+                        self._vain_s, self._poll_s = 0.0, POLL_S[0]
+                        keep = 0 < sum(len(leased.messages) for leased in turn.leased) < want
+                        return turn
                 self._sleep(consumer)
+                consumer.listening = False
         except Woken:
             return None
         finally:
             self._may_wake = False
-            self._let_go()
+            if not keep:
+                self.let_go()
 
     def pause(self, seconds: float) -> None:
         """Sleep, unless woken."""
@@ -82,13 +92,14 @@ class Waiting:
         assert self._descriptor is not None
         self._may_wake = True
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        self._held = True
+        self.held = True
         self._may_wake = False
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Let another child wait at the broker; also from the stall thread."""
+        self.held = False
         if self._descriptor is not None:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self._held = False
 
     def _sleep(self, consumer: Consumer) -> None:
         """Until the next turn is due: a notice, a lease without one, or the next look at a server without notices."""

@@ -90,7 +90,7 @@ class Ledger:
             self._slot.words[slots.FIRST] = min([*numbers, self.waiting[0].number])
         return len(self.waiting)
 
-    def send(self, want: int) -> None:
+    def send(self, want: int, armed: bool = False) -> None:
         """Send a turn that settles all that is finished.
 
         What ends from now on goes into the other notebook; this one is wiped when the turn is answered.
@@ -101,7 +101,7 @@ class Ledger:
             settlements.append(self._finished.popleft())
         self._sent.append(settlements)
         self.settler.store_elsewhere(settlements)
-        self.consumer.send(settlements, want)
+        self.consumer.send(settlements, want, armed)
 
     def receive(self) -> None:
         """Take the answer to the oldest turn that was sent."""

@@ -93,6 +93,7 @@ class Line:
         try:
             return step()
         except TROUBLE as error:
+            self.waiting.let_go()
             self._recover(str(error) or type(error).__name__)
             return None
 
@@ -125,8 +126,14 @@ class Line:
                 return
             with ledger.io:
                 if not ledger.awaits_answer:
-                    ledger.send(0 if self._ending() else self._wanted())
+                    ledger.send(0 if self._ending() else self._wanted(), armed=self._may_listen())
                 ledger.receive()
+            if ledger.waiting and len(ledger.waiting) >= self.batch.want:
+                self.waiting.let_go()
+
+    def _may_listen(self) -> bool:
+        """Whether this child goes on waiting at the broker when nothing more comes with this turn."""
+        return self.waiting.held and self.ledger.consumer.tracks and not self._ending()
 
     def _may_run_ahead(self, count: int) -> bool:
         """Ask for the next batch before this one runs: only for short tasks, and within the caps."""
@@ -141,6 +148,8 @@ class Line:
         waiting, page, clock_ns = self.ledger.waiting, self.page, time.monotonic_ns
         if count > 1 or self.ledger.awaits_answer:
             self.lines.hold()
+            self._stall.watch()
+        elif self.waiting.held:
             self._stall.watch()
         begin, ran = time.monotonic(), 0
         while waiting:
@@ -168,6 +177,7 @@ class Line:
 
     def _put_down(self) -> None:
         """What is in hand must not be started now: give it back, or wait for the lease and compare."""
+        self.waiting.let_go()
         if self._ending():
             self.ledger.return_waiting()
             return
@@ -191,6 +201,9 @@ class Line:
         """In the stall thread: settle what is finished, give back all that is not started, also what waits unread."""
         ledger = self.ledger
         with ledger.io:
+            if not self._stall.watching:
+                return
+            self.waiting.let_go()
             try:
                 if ledger.awaits_answer:
                     ledger.receive()
@@ -240,6 +253,7 @@ class Line:
 
     def _finish(self) -> None:
         """Give back what is in hand, settle what is finished, and go."""
+        self.waiting.let_go()
         self.ledger.return_waiting()
         while not self.ledger.idle:
             self._guarded(self._settle_rest)

@@ -1,0 +1,102 @@
+"""One connection to Redis whose bytes we move ourselves: what the engine and publishing speak through.
+
+redis-py makes the connection (address, TLS, login, database, errors); hiredis packs and reads, without the layers in
+between, which cost more than Redis' own work on a small command. Nothing is ever repeated here.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from opsq.datastore.connection import REPLY_TIMEOUT_S, connection
+
+
+class Line:
+    """A connection, used by one thread at a time. All methods raise redis-py's errors."""
+
+    def __init__(self, url: str, *, reply_s: float = REPLY_TIMEOUT_S, protocol: int = 3) -> None:
+        """`reply_s`: how long an answer may take (seconds)."""
+        self._link = connection(url, socket_timeout=reply_s, protocol=protocol)
+        self.db = int(self._link.db or 0)
+        #: Called with what the server sends unasked.
+        self.on_push: Callable[[Sequence[Any]], None] | None = None
+        self._sock: Any = None
+        self._reader: Any = None
+        self._replies: deque[Any] = deque()
+
+    def connect(self) -> None:
+        """Connect anew."""
+        self.close()
+        self._link.connect()
+        self._sock = self._link._sock
+        self._reader = hiredis.Reader(replyError=self._link._parser.parse_error)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._link.disconnect()
+        self._sock = None
+        self._replies.clear()
+
+    def send(self, *commands: tuple[Any, ...]) -> None:
+        """Send commands in one write; each has an answer to be received."""
+        if self._sock is None:
+            self.connect()
+        if len(commands) == 1:
+            packed = hiredis.pack_command(commands[0])
+        else:
+            packed = b"".join([hiredis.pack_command(command) for command in commands])
+        try:
+            self._sock.sendall(packed)
+        except TimeoutError as error:
+            raise RedisTimeoutError("the server takes nothing") from error
+        except OSError as error:
+            raise RedisConnectionError(str(error)) from error
+
+    def receive(self) -> Any:
+        """The next answer; an error of the server is raised."""
+        while not self._replies:
+            self.read()
+        reply = self._replies.popleft()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def ask(self, *command: Any) -> Any:
+        """A command and its answer."""
+        self.send(command)
+        return self.receive()
+
+    def readable(self, timeout_s: float) -> bool:
+        """Whether something arrives within the time (seconds), be it the end of the connection; reads nothing."""
+        if self._replies or (hasattr(self._sock, "pending") and self._sock.pending()):
+            return True
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(max(timeout_s, 0) * 1000))
+
+    def read(self) -> None:
+        """Read once, waiting for it; hands pushes over and keeps answers."""
+        if self._sock is None:
+            raise RedisConnectionError("not connected")
+        try:
+            data = self._sock.recv(65_536)
+        except TimeoutError as error:
+            raise RedisTimeoutError("no answer in time") from error
+        except OSError as error:
+            raise RedisConnectionError(str(error)) from error
+        if not data:
+            raise RedisConnectionError("the server closed the connection")
+        reader = self._reader
+        reader.feed(data)
+        while (reply := reader.gets()) is not False:
+            if not isinstance(reply, hiredis.PushNotification):
+                self._replies.append(reply)
+            elif self.on_push is not None:
+                self.on_push(reply)
