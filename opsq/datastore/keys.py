@@ -23,6 +23,23 @@ DEAD_CAP = 100_000
 #: Seconds a dead letter is kept.
 DEAD_AGE_S = 90 * 86_400
 
+#: The monitor's history: task id -> record (hash), and two indexes by last change (sorted sets).
+HISTORY = "opsq:history"
+HISTORY_INDEX = "opsq:history-index"
+#: Those that failed, were retried, revoked or rejected: successes do not push them out.
+HISTORY_TROUBLE = "opsq:history-trouble"
+#: Tasks that were seen and not kept, by minute (hash).
+HISTORY_SKIPPED = "opsq:history-skipped"
+#: Tasks kept in each of the two indexes, and for how long (seconds), unless the settings say otherwise.
+HISTORY_CAP = 10_000
+HISTORY_AGE_S = 7 * 86_400
+HISTORY_CHAIN_CAP = 200
+HISTORY_SKIPPED_TTL_S = 3_600
+#: How the queues stood, latest first (list of JSON), for the monitor's charts.
+MONITOR_SAMPLES = "opsq:monitor-samples"
+MONITOR_SAMPLES_CAP = 360
+MONITOR_SAMPLES_TTL_S = 86_400
+
 
 @dataclass(frozen=True, slots=True)
 class KeyFact:
@@ -48,6 +65,12 @@ TABLE: tuple[KeyFact, ...] = (
     KeyFact("opsq:delayed:{<queue>}", "messages with a due time (score in ms)", "ends when empty"),
     KeyFact("opsq:dead:{<queue>}", "dead letters by id", f"{DEAD_CAP} letters, {DEAD_AGE_S // 86_400} days"),
     KeyFact("opsq:dead-index:{<queue>}", "ids of the dead letters by time", "as the dead letters"),
+    KeyFact("opsq:history", "latest tasks (the monitor's records)", f"{HISTORY_CAP} of either kind, 7 days"),
+    KeyFact("opsq:history-index", "their ids by last change", "as the records"),
+    KeyFact("opsq:history-trouble", "ids of those that failed, by last change", "as the records"),
+    KeyFact("opsq:history-chain:<root>", "ids of what a task has sent", f"{HISTORY_CHAIN_CAP} ids, 7 days", True),
+    KeyFact("opsq:history-skipped", "tasks counted and not kept, by minute", "an hour", True),
+    KeyFact("opsq:monitor-samples", "how the queues stood", f"{MONITOR_SAMPLES_CAP} notes, a day", True),
     KeyFact("opsq:paused:{<queue>}", "exists while the queue is paused", "until resumed"),
 )
 
@@ -121,3 +144,8 @@ def paused(queue: str) -> str:
 def worker(worker_id: str) -> str:
     """String (JSON): what a worker is and what it runs."""
     return f"opsq:worker:{worker_id}"
+
+
+def history_chain(root_id: str) -> str:
+    """Sorted set: ids of the tasks that a task and its followers have sent -> when they were received."""
+    return f"opsq:history-chain:{root_id}"
