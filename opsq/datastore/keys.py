@@ -18,10 +18,30 @@ QUEUES = "opsq:queues"
 #: The workers that live: worker id -> end of its lease, server time in ms (sorted set).
 WORKERS = "opsq:workers"
 
+#: The hosts whose agents were ever seen here (set).
+HOSTS = "opsq:hosts"
+#: The jobs of `run host-batch` by time: job id -> Unix seconds (sorted set).
+JOBS = "opsq:jobs"
+
+#: Milliseconds without renewal after which a host counts as gone.
+HOST_LEASE_MS = 15_000
+#: Seconds that orders wait at most: longer than any order is valid (see `opsq/hosts/order.py`).
+HOST_ORDERS_S = 3_660
+#: Seconds that a host's last facts are kept.
+HOST_FACTS_S = 30 * 86_400
+#: Jobs kept, and seconds that a job and what its commands wrote are kept.
+JOBS_CAP = 1_000
+JOB_S = 7 * 86_400
+JOB_OUTPUT_S = 86_400
+
 #: Dead letters kept for each queue; the oldest go first.
 DEAD_CAP = 100_000
 #: Seconds a dead letter is kept.
 DEAD_AGE_S = 90 * 86_400
+#: Seconds the counts of an hour are kept after they were last written.
+STATS_AGE_S = 26 * 3600
+#: Totals (a task in a state) of a queue; what comes after that is counted under the task name "(other)".
+TOTALS_CAP = 2000
 
 #: The monitor's history: task id -> record (hash), and two indexes by last change (sorted sets).
 HISTORY = "opsq:history"
@@ -71,7 +91,19 @@ TABLE: tuple[KeyFact, ...] = (
     KeyFact("opsq:history-chain:<root>", "ids of what a task has sent", f"{HISTORY_CHAIN_CAP} ids, 7 days", True),
     KeyFact("opsq:history-skipped", "tasks counted and not kept, by minute", "an hour", True),
     KeyFact("opsq:monitor-samples", "how the queues stood", f"{MONITOR_SAMPLES_CAP} notes, a day", True),
+    KeyFact("opsq:stats:{<queue>}:<hour>", "what came of how many messages, by the minute", "26 hours", needs_ttl=True),
+    KeyFact("opsq:totals:{<queue>}", "what came of how many messages of each task, ever", f"{TOTALS_CAP} totals"),
     KeyFact("opsq:paused:{<queue>}", "exists while the queue is paused", "until resumed"),
+    KeyFact("opsq:hosts", "names of hosts", "one member a host; removed when its facts have gone"),
+    KeyFact("opsq:host:{<host>}:orders", "sealed orders for a host", f"{HOST_ORDERS_S} s", needs_ttl=True),
+    KeyFact("opsq:host:{<host>}:taken", "orders in its agent's hand", f"{HOST_ORDERS_S} s", needs_ttl=True),
+    KeyFact("opsq:host:{<host>}:lease", "which agent serves it", f"{HOST_LEASE_MS // 1000} s", needs_ttl=True),
+    KeyFact("opsq:host:{<host>}:facts", "what it says of itself", f"{HOST_FACTS_S // 86_400} days", needs_ttl=True),
+    KeyFact("opsq:job:{<job>}:order", "the sealed orders of a job", f"{JOB_S // 86_400} days", needs_ttl=True),
+    KeyFact("opsq:job:{<job>}:answers", "sealed answers of hosts", f"{JOB_S // 86_400} days", needs_ttl=True),
+    KeyFact("opsq:job:{<job>}:summary", "how it ended", f"{JOB_S // 86_400} days", needs_ttl=True),
+    KeyFact("opsq:job:{<job>}:out:<sha256>", "an output, once", f"{JOB_OUTPUT_S} s", needs_ttl=True),
+    KeyFact("opsq:jobs", "ids of jobs by time", f"{JOBS_CAP} jobs, {JOB_S // 86_400} days"),
 )
 
 
@@ -141,6 +173,16 @@ def paused(queue: str) -> str:
     return f"opsq:paused:{{{queue}}}"
 
 
+def stats(queue: str) -> str:
+    """Hash: `<minute of the hour>:<state>` -> how many (`<minute>:us`: microseconds they took); after it `:<hour>`."""
+    return f"opsq:stats:{{{queue}}}"
+
+
+def totals(queue: str) -> str:
+    """Hash: `n:<state>:<task>` -> how many, `us:<state>:<task>` -> microseconds they took, `#` -> how many fields n."""
+    return f"opsq:totals:{{{queue}}}"
+
+
 def worker(worker_id: str) -> str:
     """String (JSON): what a worker is and what it runs."""
     return f"opsq:worker:{worker_id}"
@@ -149,3 +191,43 @@ def worker(worker_id: str) -> str:
 def history_chain(root_id: str) -> str:
     """Sorted set: ids of the tasks that a task and its followers have sent -> when they were received."""
     return f"opsq:history-chain:{root_id}"
+
+
+def host_orders(host: str) -> str:
+    """List: sealed orders for a host, the oldest first."""
+    return f"opsq:host:{{{host}}}:orders"
+
+
+def host_taken(host: str) -> str:
+    """List: the orders that the host's agent holds."""
+    return f"opsq:host:{{{host}}}:taken"
+
+
+def host_lease(host: str) -> str:
+    """String: `<machine id>/<instance>` of the agent that serves the host."""
+    return f"opsq:host:{{{host}}}:lease"
+
+
+def host_facts(host: str) -> str:
+    """String: what the host says of itself, sealed by its key."""
+    return f"opsq:host:{{{host}}}:facts"
+
+
+def job_order(job: str) -> str:
+    """List: the sealed orders of a job, as they were sent."""
+    return f"opsq:job:{{{job}}}:order"
+
+
+def job_answers(job: str) -> str:
+    """Stream: sealed answers (field `a`)."""
+    return f"opsq:job:{{{job}}}:answers"
+
+
+def job_summary(job: str) -> str:
+    """String (JSON): how the job ended, in counts."""
+    return f"opsq:job:{{{job}}}:summary"
+
+
+def job_output(job: str, digest: str) -> str:
+    """String: what a command wrote, by its SHA-256."""
+    return f"opsq:job:{{{job}}}:out:{digest}"
