@@ -59,21 +59,24 @@ class Context:
         self.__dict__.update(values)
 
     @classmethod
-    def of(cls, envelope: Envelope, task: Any, hostname: str) -> Context:
+    def of(cls, envelope: Envelope, task: Any, hostname: str, args: Any = None, kwargs: Any = None) -> Context:
         """The request of a message that is about to run."""
         headers = envelope.headers
         self = cls.__new__(cls)
-        known = self.__dict__
-        known["envelope"] = envelope
-        known["task"] = task
-        known["hostname"] = hostname
-        known["called_directly"] = False
-        known["id"] = headers.id
-        known["retries"] = headers.retries or 0
-        known["root_id"] = headers.root_id
-        known["parent_id"] = headers.parent_id
-        known["group"] = headers.group
-        known["ignore_result"] = headers.ignore_result
+        self.__dict__ = {
+            "envelope": envelope,
+            "task": task,
+            "hostname": hostname,
+            "called_directly": False,
+            "id": headers.id,
+            "retries": headers.retries or 0,
+            "root_id": headers.root_id,
+            "parent_id": headers.parent_id,
+            "group": headers.group,
+            "ignore_result": headers.ignore_result,
+            "args": args,
+            "kwargs": kwargs,
+        }
         return self
 
     def __getattr__(self, name: str) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from opsq import states
@@ -31,7 +32,7 @@ class Outcome:
     value: Any = None
     traceback: str | None = None
     record: bytes | None = None
-    follows: list[FollowUp] = field(default_factory=list)
+    follows: Sequence[FollowUp] = ()
     dead: str | None = None
     requeue: bool = False
     runtime_s: float = 0.0

@@ -24,7 +24,7 @@ from opsq.exceptions import (
 from opsq.execution.context import Context
 from opsq.execution.followups import next_try
 from opsq.execution.outcome import ExceptionInfo, Outcome
-from opsq.protocol.envelope import Envelope
+from opsq.protocol.envelope import NO_EMBED, Envelope
 
 #: (request, state, value or error, traceback) -> the record to store. Raises EncodeError.
 Record = Callable[[Context, str, Any, "str | None"], bytes]
@@ -37,8 +37,8 @@ class Plan:
     """What the runner needs to know of a task, looked up once."""
 
     __slots__ = (
-        *("acks_failures", "acks_late", "acks_timeouts", "call", "handlers", "ignore_result", "name", "quiet"),
-        *("soft_time_limit", "store_errors", "task", "throws", "time_limit", "track_started"),
+        *("acks_failures", "acks_late", "acks_timeouts", "call", "handlers", "ignore_result", "limited", "name"),
+        *("quiet", "soft_time_limit", "store_errors", "task", "throws", "time_limit", "track_started"),
     )
 
     def __init__(self, task: Any) -> None:
@@ -54,6 +54,7 @@ class Plan:
         self.track_started = bool(task.track_started)
         self.time_limit: float | None = task.time_limit
         self.soft_time_limit: float | None = task.soft_time_limit
+        self.limited = bool(self.time_limit or self.soft_time_limit)
         names = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
         self.handlers = {name for name in names if getattr(type(task), name).__module__ != _DEFAULT_HANDLERS}
         #: True when nothing is to be done around a run that goes well.
@@ -86,11 +87,10 @@ class Runner:
             args, kwargs, embed = message.arguments(self.accept)
         except (DecodeError, ContentDisallowed) as error:
             return self.refuse(message, error, str(error))
-        if embed.get("callbacks") or embed.get("chain") or embed.get("chord"):
+        if embed is not NO_EMBED and (embed.get("callbacks") or embed.get("chain") or embed.get("chord")):
             reason = "its callbacks, chain or chord cannot be run by this version"
             return self.refuse(message, OpsqError("cannot run the task", why=reason), reason)
-        request = Context.of(message, plan.task, self.hostname)
-        request.__dict__["args"], request.__dict__["kwargs"] = args, kwargs
+        request = Context.of(message, plan.task, self.hostname, args, kwargs)
         token = _state.push_request(request)
         try:
             return self._call(plan, request, args, kwargs, embed)
@@ -102,7 +102,7 @@ class Runner:
             signals.task_prerun.send(plan.task, task_id=request.id, task=plan.task, args=args, kwargs=kwargs)
         begin = perf_counter()
         try:
-            if "before_start" in plan.handlers:
+            if not plan.quiet and "before_start" in plan.handlers:
                 plan.task.before_start(request.id, args, kwargs)
             self.inside = True
             try:

@@ -70,9 +70,9 @@ class Properties(msgspec.Struct, gc=False):
 class Envelope(
     msgspec.Struct, gc=False, rename={"content_type": "content-type", "content_encoding": "content-encoding"}
 ):
-    """One task message; `raw` holds its bytes as they were in the list."""
+    """One task message; `body` is decoded from base64, `raw` holds the message's bytes as they were in the list."""
 
-    body: str
+    body: bytes
     headers: Headers
     properties: Properties
     content_type: str
@@ -91,20 +91,22 @@ class Envelope(
 
     def payload(self, accept: frozenset[str]) -> Any:
         """The decoded body. Raises DecodeError, or ContentDisallowed when its type is not accepted."""
-        data = _body_bytes(self.body, self.properties.body_encoding)
+        data = self.body
         if self.headers.compression:
             data = compression.decompress(data, self.headers.compression)
         return codec.decode(data, self.content_type, self.content_encoding or "utf-8", accept)
 
     def arguments(self, accept: frozenset[str]) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:
         """Positional and keyword arguments and what follows. Raises DecodeError, ContentDisallowed."""
-        triple = self.payload(accept)
-        if isinstance(triple, dict) and "task" in triple:
-            return _protocol_1_arguments(triple)
-        if not isinstance(triple, list | tuple) or len(triple) != 3:
-            raise DecodeError("cannot read the message's body", why="it is not [args, kwargs, embed]")
-        args, kwargs, embed = triple
-        return _checked(args, kwargs, embed or NO_EMBED)
+        if self.content_type == "application/json" and not self.headers.compression and self.content_type in accept:
+            triple = jsontypes.loads(self.body)
+        else:
+            triple = self.payload(accept)
+        if type(triple) is list and len(triple) == 3:
+            args, kwargs, embed = triple
+            if type(args) is list and type(kwargs) is dict and type(embed) is dict:
+                return args, kwargs, embed
+        return _unusual_arguments(triple)
 
 
 _decode = msgspec.json.Decoder(Envelope).decode
@@ -114,6 +116,8 @@ def parse(raw: bytes) -> Envelope:
     """Read a message. Raises DecodeError that says what is wrong, with the task id, if one is known, as `task_id`."""
     try:
         envelope = _decode(raw)
+        if envelope.properties.body_encoding != "base64":
+            envelope = _parse_slowly(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         envelope = _parse_slowly(raw)
     envelope.raw = raw
@@ -133,7 +137,10 @@ def _parse_slowly(raw: bytes) -> Envelope:
     try:
         if not isinstance(headers, dict) or "task" not in headers:
             message = _from_protocol_1(message)
-        envelope = msgspec.convert(message, Envelope, strict=False)
+        envelope = msgspec.convert({**message, "body": b""}, Envelope, strict=False)
+        if not isinstance(message.get("body"), str):
+            raise DecodeError("cannot read the message", why="its body is missing or no text")
+        envelope.body = _body_bytes(message["body"], envelope.properties.body_encoding)
         f"{envelope.headers.id}{envelope.headers.task}".encode()  # they become parts of keys
         return envelope
     except DecodeError as error:
@@ -175,6 +182,15 @@ def _from_protocol_1(message: dict[str, Any]) -> dict[str, Any]:
         group=body.get("taskset") or body.get("group"), group_index=body.get("group_index"), root_id=body["id"]
     )
     return {**message, "headers": headers}
+
+
+def _unusual_arguments(triple: Any) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:
+    if isinstance(triple, dict) and "task" in triple:
+        return _protocol_1_arguments(triple)
+    if not isinstance(triple, list | tuple) or len(triple) != 3:
+        raise DecodeError("cannot read the message's body", why="it is not [args, kwargs, embed]")
+    args, kwargs, embed = triple
+    return _checked(args, kwargs, embed or NO_EMBED)
 
 
 def _protocol_1_arguments(body: dict[str, Any]) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:

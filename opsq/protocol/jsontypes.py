@@ -48,9 +48,8 @@ def dumps(value: Any) -> bytes:
 
 def loads(data: bytes | str) -> Any:
     """The value that JSON text stands for. Raises DecodeError."""
-    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    marked = (b"_" in raw and _MARK in raw) or (b"\\" in raw and _ESCAPED_MARK.search(raw))
-    if not marked:
+    raw = data.encode("utf-8", "surrogatepass") if type(data) is str else data
+    if (b"_" not in raw or _MARK not in raw) and (b"\\" not in raw or not _ESCAPED_MARK.search(raw)):
         try:
             return _read_plain(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

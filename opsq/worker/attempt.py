@@ -9,7 +9,7 @@ from datetime import UTC, tzinfo
 from time import monotonic_ns
 
 from opsq import states
-from opsq.broker.consumer import Settlement
+from opsq.broker.settlement import Settlement
 from opsq.exceptions import DecodeError, InvalidTaskError, TaskRevokedError
 from opsq.execution.context import Context
 from opsq.execution.outcome import Outcome
@@ -25,6 +25,7 @@ logger = logging.getLogger("opsq.worker")
 
 #: A time limit beyond this is as good as none (seconds).
 LONGEST_S = 100 * 365 * 86_400.0
+_NO_LIMITS = (None, (None, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,9 @@ class Attempts:
                 return False
         plan = self.runner.plan(headers.task)
         now = monotonic_ns()
-        soft_ns, hard_ns = _limits(message, plan, now)
+        soft_ns = hard_ns = 0
+        if headers.timelimit not in _NO_LIMITS or (plan is not None and plan.limited):
+            soft_ns, hard_ns = _limits(message, plan, now)
         if self.lines.on:
             self.lines.received(message)
         self.slot.begin(held.number, now, soft_ns, hard_ns)
@@ -120,7 +123,9 @@ class Attempts:
         if self.runner.record is not None and not message.headers.ignore_result:
             request = Context.of(message, None, self.runner.hostname)
             outcome.record = self.runner.record(request, states.REVOKED, outcome.value, None)
-        return self._settler.outcome(held.queue, held.number, held.source, message, outcome)
+        settlement = self._settler.outcome(held.queue, held.number, held.source, message, outcome)
+        settlement.word = "expired"
+        return settlement
 
 
 def _limits(message: Envelope, plan: Plan | None, now_ns: int) -> tuple[int, int]:

@@ -33,8 +33,8 @@ class Batch:
     """How many messages the next turn should ask for."""
 
     def __init__(self, cap: int = 0) -> None:
-        """`cap`: the most messages in hand, 0 = as many as take `SPAN_S` of work."""
-        self.cap = min(cap, MOST) if cap > 0 else MOST
+        """`cap`: the most messages in hand, 0 = those that run and those that come next, each `SPAN_S` of work."""
+        self.cap = cap if 0 < cap < 2 * MOST else 2 * MOST
         self.want = 1
         self._average_s = SPAN_S
 
@@ -44,7 +44,7 @@ class Batch:
             return
         self._average_s += (seconds / count - self._average_s) * 0.5
         fit = 1 if stalled else int(SPAN_S / max(self._average_s, 1e-7))
-        self.want = max(1, min(fit, self.want * 4, self.cap))
+        self.want = max(1, min(fit, self.want * 4, self.cap, MOST))
 
 
 class Stall:

@@ -190,9 +190,8 @@ class Slot:
         end = used + 4 + len(text)
         if end > NOTEBOOK:
             return
-        start = book * NOTEBOOK + used
-        self._notes[start : start + 4] = len(text).to_bytes(4, "little")
-        self._notes[start + 4 : start + 4 + len(text)] = text
+        start = book * NOTEBOOK
+        self._notes[start + used : start + end] = len(text).to_bytes(4, "little") + text
         _number(self._bytes, NOTED[book] * 8, end)
 
     def wipe(self, book: int) -> None:
