@@ -12,7 +12,7 @@ from typing import Any
 from opsq.config.names import BY_NAME, BY_OLD_NAME, canonical
 from opsq.config.options.programs import PROGRAM_OPTIONS, REDIS_OPTIONS
 from opsq.exceptions import ImproperlyConfigured
-from opsq.utils.project import find_project_file
+from opsq.project import find_project_file
 
 _OWN_KEYS: Mapping[str, type] = {"app": str, "services": list, "worker": dict, "redis": dict, "programs": dict}
 #: The programs of opsq itself; `services` chooses among them, `[programs.NAME]` changes them.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsq.exceptions import OpsqError, RefusedError
-from opsq.utils.project import find_project_file
+from opsq.project import find_project_file
 
 #: A Unix socket's path has room for 108 bytes, the last of them zero.
 _LONGEST_SOCKET_PATH = 107
@@ -124,6 +124,19 @@ def find(explicit: str | None = None, environ: Mapping[str, str] = os.environ, s
     folder = start.resolve()
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
     return StateDir(_user_state() / f"{folder.name or 'root'}-{digest}")
+
+
+def keys_directory(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the keys of hosts and operators are: those of this machine's user, whatever the project.
+
+    `OPSQ_KEYS_DIR` (which the supervisor sets for its programs); `keys/` in the state directory that `OPSQ_STATE_DIR`
+    or `--state-dir` names; else one of this user's.
+    """
+    if named := environ.get("OPSQ_KEYS_DIR"):
+        return Path(named).resolve()
+    if named := environ.get("OPSQ_STATE_DIR"):
+        return Path(named).resolve() / "keys"
+    return _user_state() / "keys"
 
 
 def _user_state() -> Path:
