@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,10 @@ from opsq.exceptions import OpsqError, UsageError
 
 
 def named_app(flag: str | None = None, start: Path | None = None) -> tuple[str, str] | None:
-    """The app that is to be used and who named it: `-A`, `OPSQ_APP`, or `app =` in `opsq.toml`; None if nobody does."""
+    """The app that is to be used and who named it; None if nobody does.
+
+    `-A`, `OPSQ_APP`, `app =` in `opsq.toml`, or a Django project's `manage.py` here, whose package has a `celery.py`.
+    """
     if flag:
         return flag, "-A"
     if named := os.environ.get("OPSQ_APP"):
@@ -27,7 +31,24 @@ def named_app(flag: str | None = None, start: Path | None = None) -> tuple[str, 
     if path is not None and (named := toml_file.load(path).app):
         _put_on_path(path.parent)
         return named, str(path)
-    return None
+    return _django_project(start or Path.cwd())
+
+
+#: How every `manage.py` names the settings.
+_SETTINGS = re.compile(r"""DJANGO_SETTINGS_MODULE["'],\s*["']([\w.]+)["']""")
+
+
+def _django_project(folder: Path) -> tuple[str, str] | None:
+    manage = folder / "manage.py"
+    try:
+        found = _SETTINGS.search(manage.read_text(errors="replace"))
+    except OSError:
+        return None
+    package = found[1].partition(".")[0] if found else ""
+    if not package or not (folder / package / "celery.py").is_file():
+        return None
+    _put_on_path(folder)
+    return package, str(manage)
 
 
 def find_app(spec: str | None, workdir: str | os.PathLike[str] | None = None) -> App:

@@ -104,6 +104,20 @@ def test_the_app_may_be_named_by_the_environment_or_opsq_toml(write: Write, monk
     assert named_app("flag") == ("flag", "-A")
 
 
+MANAGE = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'd_site.settings')\n"
+
+
+def test_a_django_project_names_its_app_by_manage_py(write: Write) -> None:
+    folder = write({"manage.py": MANAGE, "d_site/__init__.py": "", "d_site/celery.py": APP + "app = Celery('found')"})
+    assert named_app() == ("d_site", str(folder / "manage.py"))
+    assert find_app(None).main == "found"
+
+
+def test_a_django_project_without_celery_py_names_no_app(write: Write) -> None:
+    write({"manage.py": MANAGE, "d_site/__init__.py": ""})
+    assert named_app() is None
+
+
 @pytest.mark.parametrize(
     ("files", "spec", "why", "hint"),
     [
