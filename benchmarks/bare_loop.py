@@ -17,7 +17,8 @@ from typing import Any
 
 import msgspec
 
-from opsq.broker.consumer import Consumer, Leased, Settlement
+from opsq.broker.consumer import Consumer, Leased
+from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
 from opsq.datastore.connection import client, parse_url
 

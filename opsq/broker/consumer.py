@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from redis.exceptions import NoScriptError, ResponseError
 
 from opsq.broker.broker import LUA
+from opsq.broker.settlement import Settlement, Tallies
 from opsq.datastore import keys
 from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
@@ -27,33 +27,6 @@ REPLY_S = 5.0
 MOST = 500
 #: Between the numbers of two turns' first messages: a late turn never meets another's numbers.
 STRIDE = 1000
-
-
-_note = msgspec.msgpack.Encoder().encode
-
-
-@dataclass(slots=True)
-class Settlement:
-    """A finished message: its queue (index), its number, and what is to be written (arguments of turn.lua).
-
-    `tries` counts how often its writes have failed.
-    """
-
-    queue: int
-    number: int
-    writes: tuple[Any, ...] = ()
-    count: int = 0
-    tries: int = 0
-
-    def noted(self) -> bytes:
-        """As bytes, to be written down until it is confirmed."""
-        return _note((self.queue, self.number, self.count, self.writes))
-
-    @classmethod
-    def read(cls, note: bytes) -> Settlement:
-        """From such bytes."""
-        queue, number, count, writes = msgspec.msgpack.decode(note)
-        return cls(queue, number, tuple(writes), count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +76,7 @@ class Consumer:
         ] + self.lists
         self._count = len(self._keys)
         self._registries = [key_prefix + keys.consumers(queue) for queue in self.queues]
+        self._tallies = Tallies(self.queues, key_prefix)
         self._number = 1
         self._served = 0
         self._sent: list[tuple[Any, ...]] = []
@@ -214,21 +188,11 @@ class Consumer:
         return self._line.receive()
 
     def _arguments(self, settlements: Iterable[Settlement], want: int, guard: str) -> tuple[Any, ...]:
-        plain: list[list[Any]] = [[] for _ in self.queues]
-        rest: list[Any] = []
-        for settlement in settlements:
-            if settlement.count:
-                rest += (settlement.queue + 1, settlement.number, settlement.count, *settlement.writes)
-            else:
-                plain[settlement.queue].append(settlement.number)
-        counted: list[Any] = []
-        for numbers in plain:
-            counted.append(len(numbers))
-            counted += numbers
+        told = self._tallies.arguments(settlements)
         self._served = (self._served + 1) % len(self.queues)
         return (
             *("EVALSHA", TURN.sha, self._count, *self._keys, len(self.queues), want, self._number, self.name),
-            *(self._results_db, self._db, self._served, guard, *self._registries, *counted, *rest),
+            *(self._results_db, self._db, self._served, guard, *self._registries, *told),
         )
 
     def _read(self, answer: Any, number: int) -> Turn:

@@ -60,6 +60,11 @@ MONITOR_SAMPLES = "opsq:monitor-samples"
 MONITOR_SAMPLES_CAP = 360
 MONITOR_SAMPLES_TTL_S = 86_400
 
+#: The apps whose beat has kept a schedule here (set).
+SCHEDULES = "opsq:schedules"
+#: Seconds an operator's order "run this entry now" waits for a beat.
+ORDER_AGE_S = 60
+
 
 @dataclass(frozen=True, slots=True)
 class KeyFact:
@@ -94,6 +99,14 @@ TABLE: tuple[KeyFact, ...] = (
     KeyFact("opsq:stats:{<queue>}:<hour>", "what came of how many messages, by the minute", "26 hours", needs_ttl=True),
     KeyFact("opsq:totals:{<queue>}", "what came of how many messages of each task, ever", f"{TOTALS_CAP} totals"),
     KeyFact("opsq:paused:{<queue>}", "exists while the queue is paused", "until resumed"),
+    KeyFact("opsq:schedules", "the apps that have a schedule", "one member an app"),
+    KeyFact("opsq:schedule:{<app>}:entries", "what is known of each entry (JSON)", "one field an entry"),
+    KeyFact("opsq:schedule:{<app>}:due", "the last due time of each entry that was served (ms)", "one field an entry"),
+    KeyFact("opsq:schedule:{<app>}:added", "entries added by command (JSON)", "until removed"),
+    KeyFact("opsq:schedule:{<app>}:paused", "names of the paused entries", "until resumed"),
+    KeyFact("opsq:schedule:{<app>}:orders", "entries to run now", f"{ORDER_AGE_S} s", needs_ttl=True),
+    KeyFact("opsq:schedule:{<app>}:sent", "the last message of entries that must not overlap", "one field an entry"),
+    KeyFact("opsq:schedule:{<app>}:lease", "which beat ticks", "the lease of a beat", needs_ttl=True),
     KeyFact("opsq:hosts", "names of hosts", "one member a host; removed when its facts have gone"),
     KeyFact("opsq:host:{<host>}:orders", "sealed orders for a host", f"{HOST_ORDERS_S} s", needs_ttl=True),
     KeyFact("opsq:host:{<host>}:taken", "orders in its agent's hand", f"{HOST_ORDERS_S} s", needs_ttl=True),
@@ -231,3 +244,13 @@ def job_summary(job: str) -> str:
 def job_output(job: str, digest: str) -> str:
     """String: what a command wrote, by its SHA-256."""
     return f"opsq:job:{{{job}}}:out:{digest}"
+
+
+def schedule(app: str, part: str) -> str:
+    """A key of an app's schedule; `part`: entries, due, added, paused, orders, sent or lease."""
+    return f"opsq:schedule:{{{app}}}:{part}"
+
+
+def schedule_channel(app: str) -> str:
+    """The channel on which beats are told that something in the schedule was changed, or that the lease is free."""
+    return f"opsq:schedule:{{{app}}}"

@@ -12,7 +12,8 @@ import logging
 import threading
 from collections import deque
 
-from opsq.broker.consumer import Consumer, Leased, Settlement, Turn
+from opsq.broker.consumer import Consumer, Leased, Turn
+from opsq.broker.settlement import Settlement
 from opsq.exceptions import DecodeError
 from opsq.protocol.envelope import parse
 from opsq.worker import slots
@@ -201,7 +202,7 @@ class Ledger:
             reason = f"its outcome could not be written: {error}"
             list_key = self._list_of(settlement.queue, raw)
             settlement.writes = self.settler.dead_letter(settlement.queue, list_key, raw, reason, None)
-            settlement.count = 1
+            settlement.count, settlement.word = 1, "dead"
             self.settle(settlement)
         self._hopeless.clear()
 

@@ -9,12 +9,13 @@ import base64
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from opsq import states
 from opsq.broker.broker import delayed_member
-from opsq.broker.consumer import Settlement
+from opsq.broker.settlement import Settlement, Word
 from opsq.datastore import keys
 from opsq.exceptions import DecodeError
 from opsq.execution.outcome import Outcome
@@ -25,6 +26,15 @@ from opsq.protocol.envelope import Envelope
 MAX_DELIVERIES = 5
 
 HOST = socket.gethostname()
+#: How the end of a run is counted, unless it is a dead letter.
+_WORDS: Mapping[str, Word] = {
+    states.SUCCESS: "succeeded",
+    states.FAILURE: "failed",
+    states.RETRY: "retried",
+    states.REJECTED: "rejected",
+    states.REVOKED: "revoked",
+    states.IGNORED: "ignored",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,10 @@ class Settler:
 
     def outcome(self, queue: int, number: int, list_key: str, message: Envelope, outcome: Outcome) -> Settlement:
         """The end of a run: its result, what follows, and the dead letter if it is one."""
+        if not (outcome.follows or outcome.requeue or outcome.dead is not None):
+            if outcome.record is None:
+                return Settlement(queue, number)
+            return Settlement(queue, number, self.result(message.headers.id, outcome.record, outcome.failed), 1)
         writes: list[Any] = []
         count = 0
         if outcome.record is not None:
@@ -75,7 +89,8 @@ class Settler:
         if outcome.dead is not None:
             writes += self.dead_letter(queue, list_key, message.raw, outcome.dead, message, outcome.traceback)
             count += 1
-        return Settlement(queue, number, tuple(writes), count)
+        word: Word = "dead" if outcome.dead is not None else _WORDS.get(outcome.state, "")
+        return Settlement(queue, number, tuple(writes), count, word, message.headers.task, outcome.runtime_s)
 
     def later(self, queue: int, number: int, message: Envelope, due_ms: int) -> Settlement:
         """A message whose time has not come: into the delayed set of its queue."""
@@ -89,7 +104,8 @@ class Settler:
 
     def broken(self, queue: int, number: int, list_key: str, raw: bytes, error: DecodeError) -> Settlement:
         """A message that cannot be read: to the dead letters."""
-        return Settlement(queue, number, self.dead_letter(queue, list_key, raw, str(error), None), 1)
+        writes = self.dead_letter(queue, list_key, raw, str(error), None)
+        return Settlement(queue, number, writes, 1, "dead", _some_task(raw) or "")
 
     def dead_letter(
         self, queue: int, list_key: str, raw: bytes, reason: str, message: Envelope | None, error: str | None = None

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from opsq import states
-from opsq.broker.consumer import MOST, Consumer, Settlement
+from opsq.broker.consumer import MOST, Consumer
+from opsq.broker.settlement import Settlement
 from opsq.exceptions import DecodeError, TimeLimitExceeded, WorkerLostError
 from opsq.execution.context import Context
 from opsq.execution.outcome import Outcome
@@ -83,6 +84,7 @@ def settle_slot(judge: Judge, consumer: Consumer, slot: Slot, why: str, limit: t
 
     def decide(settler: Settler, queue: int, number: int, list_key: str, message: Envelope) -> Settlement | None:
         if number in ended:
+            ended[number].task = message.headers.task
             return ended[number]
         if limit is not None and number == limit[0]:
             return judge.killed(settler, queue, number, list_key, message, limit[1])

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from opsq.broker.consumer import Consumer, Settlement
+from opsq.broker.consumer import Consumer
+from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
 from opsq.worker.ledger import Ledger
 from opsq.worker.settle import Results, Settler

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import redis
 
-from opsq.broker.consumer import Consumer, Settlement
+from opsq.broker.consumer import Consumer
+from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
 from opsq.execution.runner import Runner
 from opsq.protocol import envelope

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import redis
 
-from opsq.broker.consumer import Alive, Consumer, Settlement
+from opsq.broker.consumer import Alive, Consumer
+from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
 
 QUEUE = "celery"

@@ -13,7 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from opsq.broker.consumer import Consumer, Settlement
+from opsq.broker.consumer import Consumer
+from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
 
 QUEUE = "celery"

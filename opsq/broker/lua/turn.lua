@@ -7,8 +7,12 @@
 --       8 '' or 'expired': act only if the consumer's lease has run out (a peer takes over)
 --       then each queue's registry of consumers (not among KEYS: servers up to 7.0 arm the notice for every key that is
 --       named there, and an idle consumer must not be woken by the renewals of the registry)
---       then for each queue: how many messages are only to be removed, and their numbers;
---       then for each other finished message: queue (1..Q), number, count of writes, and the writes:
+--       then how many tallies, seconds that counts by the minute are kept, most totals of a queue; and each tally (what
+--       has come of how many messages; counted are those that this turn settles): key of the queue's counts by the minute
+--       (without its hour), key of its totals, state, task, how many, microseconds they took together
+--       then how many groups of messages that are only to be removed, and each: queue (1..Q), tally (0 = none), how many,
+--       their numbers;
+--       then for each other finished message: queue, number, tally, count of writes, and the writes:
 --         R key ttl bytes           a result: stored for ttl seconds (0 = for ever) and announced
 --         L list bytes              a new message, at the end of its list
 --         H list bytes              a message given back, to the head of its list
@@ -25,7 +29,7 @@
 -- Invariant: a message is in exactly one of its list, one store, the delayed set or the dead letters whenever the script
 -- ends, however it ends. A script is no transaction, so: a message's writes come first, each by pcall, the removals last
 -- and in bulk; a slice of leased messages is recorded before the next is popped. A message that is no longer in the store
--- was settled or taken over: it is passed by, and nothing is written for it. A store that is not empty has its consumer
+-- was settled or taken over: it is passed by, nothing is written for it and it is not counted. A store that is not empty has its consumer
 -- in the registry: nothing is leased to a consumer that is not registered.
 
 local Q, want, number, consumer = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
@@ -43,12 +47,30 @@ end
 -- The first write is a removal: a full Redis then lets the script through, and it can drain.
 for q = 1, Q do redis.call('HDEL', KEYS[2 * q - 1], '-') end
 
-local at, gone = 9 + Q, {}
-for q = 1, Q do
-  gone[q] = {}
-  local n = tonumber(ARGV[at])
-  for i = at + 1, at + n do gone[q][i - at] = ARGV[i] end
-  at = at + n + 1
+local at = 9 + Q
+local tallies, kept, most = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
+local first_tally, settled = at + 3, {}
+at = first_tally + 6 * tallies
+
+-- Removes messages from a store, in slices; how many of them were still there.
+local function remove(q, fields, first, last)
+  local removed = 0
+  for k = first, last, 500 do
+    removed = removed + redis.call('HDEL', KEYS[2 * q - 1], unpack(fields, k, math.min(k + 499, last)))
+  end
+  return removed
+end
+
+local function tally(t, count)
+  if t > 0 and count > 0 then settled[t] = (settled[t] or 0) + count end
+end
+
+local groups = tonumber(ARGV[at])
+at = at + 1
+for _ = 1, groups do
+  local n = tonumber(ARGV[at + 2])
+  tally(tonumber(ARGV[at + 1]), remove(tonumber(ARGV[at]), ARGV, at + 3, at + 2 + n))
+  at = at + 3 + n
 end
 
 local wants = { R = 3, L = 2, H = 2, Z = 3, D = 7 }
@@ -105,9 +127,12 @@ local function write(i)
   return bury(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
 end
 
+local gone = {}
+for q = 1, Q do gone[q] = {} end
+
 while at <= #ARGV do
-  local q, field, count = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
-  local i = at + 3
+  local q, field, count = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 3])
+  local i = at + 4
   local here = redis.call('HEXISTS', KEYS[2 * q - 1], field) == 1
   local trouble = here and wrong_type(i, count)
   for _ = 1, count do
@@ -122,14 +147,40 @@ while at <= #ARGV do
     failed[#failed + 1] = trouble
   elseif here then
     gone[q][#gone[q] + 1] = field
+    tally(tonumber(ARGV[at + 2]), 1)
   end
   at = i
 end
 
-for q = 1, Q do
-  local fields = gone[q]
-  for k = 1, #fields, 500 do
-    redis.call('HDEL', KEYS[2 * q - 1], unpack(fields, k, math.min(k + 499, #fields)))
+for q = 1, Q do remove(q, gone[q], 1, #gone[q]) end
+
+-- Counting: nothing is read (what is read arms the notice), and no trouble here hurts a message.
+local function count(counts, totals, state, task, n, took)
+  local now = tonumber(redis.call('TIME')[1])
+  local key, minute = counts .. ':' .. math.floor(now / 3600), math.floor(now / 60) % 60
+  local one, all = minute .. ':' .. state, 'n:' .. state .. ':' .. task
+  if redis.pcall('HINCRBY', key, one, n) == n then redis.pcall('EXPIRE', key, kept) end
+  if redis.pcall('HINCRBY', totals, all, n) == n then
+    local known = redis.pcall('HINCRBY', totals, '#', 1)
+    if type(known) == 'number' and known > most then
+      redis.pcall('HDEL', totals, all)
+      redis.pcall('HINCRBY', totals, '#', -1)
+      task = '(other)'
+      redis.pcall('HINCRBY', totals, 'n:' .. state .. ':' .. task, n)
+    end
+  end
+  if took ~= '0' then
+    redis.pcall('HINCRBY', key, minute .. ':us', took)
+    redis.pcall('HINCRBY', totals, 'us:' .. state .. ':' .. task, took)
+  end
+end
+
+for t = 1, tallies do
+  if settled[t] then
+    local i = first_tally + 6 * (t - 1)
+    local sent, took = tonumber(ARGV[i + 4]), ARGV[i + 5]
+    if settled[t] < sent then took = string.format('%.0f', tonumber(took) * settled[t] / sent) end
+    count(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], settled[t], took)
   end
 end
 
