@@ -6,14 +6,14 @@ import importlib
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from opsq import _state
 from opsq._state import current_app as current_app
 from opsq._state import current_task as current_task
-from opsq.app import autodiscover
+from opsq.app import autodiscover, periodic
 from opsq.app.annotations import annotate
 from opsq.app.autoretry import add_autoretry
 from opsq.app.blame import broken
@@ -68,6 +68,8 @@ class App(Configured):
         self._packages: list[tuple[Any, str | None]] = []
         self._lock = threading.RLock()
         self.on_after_finalize, self.on_after_fork = Signal("app.on_after_finalize"), Signal("app.on_after_fork")
+        #: Entries of the schedule that were added by `add_periodic_task`, by name.
+        self.periodic_tasks: dict[str, dict[str, Any]] = {}
         self.publisher = Publisher(self)
         if set_as_current:
             self.set_current()
@@ -246,6 +248,23 @@ class App(Configured):
     def _import_related(self, packages: Any, related: str | None) -> None:
         found = packages() if callable(packages) else packages
         autodiscover.import_related([found] if isinstance(found, str) else found or (), related)
+
+    def add_periodic_task(
+        self,
+        schedule: Any,
+        sig: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        **opts: Any,
+    ) -> str:
+        """Add an entry to the schedule; returns its name.
+
+        `sig`: a signature (its arguments follow `args`), a task or its name. `opts`: options of `apply_async`.
+        """
+        key, entry = periodic.entry_of(schedule, sig, args, kwargs or {}, name, opts)
+        self.periodic_tasks[key] = entry
+        return key
 
     # -- calls ------------------------------------------------------------------------------------------------------
 

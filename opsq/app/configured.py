@@ -19,6 +19,7 @@ from opsq.config.broker import Found, resolve_broker, resolve_results
 from opsq.config.settings import Settings
 from opsq.exceptions import ImproperlyConfigured
 from opsq.signals import Signal
+from opsq.utils.time import local_zone
 
 #: Celery's parameters that name classes of its own parts, which are not made to be exchanged here.
 NOT_SETTINGS = frozenset(("loader", "amqp", "events", "log", "control", "fixups", "config_source_silent"))
@@ -95,7 +96,7 @@ class Configured:
         zone = self.conf.timezone
         if zone:
             return _zone(zone) if isinstance(zone, str) else zone
-        return UTC if self.conf.enable_utc else datetime.now().astimezone().tzinfo or UTC
+        return UTC if self.conf.enable_utc else local_zone()
 
     # -- where things are -------------------------------------------------------------------------------------------
 

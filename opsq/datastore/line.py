@@ -44,6 +44,10 @@ class Line:
         self._sock = None
         self._replies.clear()
 
+    def fileno(self) -> int:
+        """The socket's descriptor, for who waits for other things too; -1 while not connected."""
+        return -1 if self._sock is None else int(self._sock.fileno())
+
     def send(self, *commands: tuple[Any, ...]) -> None:
         """Send commands in one write; each has an answer to be received."""
         if self._sock is None:

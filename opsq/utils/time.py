@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _DURATION = re.compile(r"\s*([\d.]+)\s*(ms|s|m|h|d|w)?", re.IGNORECASE)
@@ -12,6 +15,22 @@ _DURATION = re.compile(r"\s*([\d.]+)\s*(ms|s|m|h|d|w)?", re.IGNORECASE)
 def utcnow() -> datetime:
     """Now, aware, in UTC."""
     return datetime.now(UTC)
+
+
+def local_zone() -> tzinfo:
+    """The machine's time zone, by name if it has one: so its nights of change are known, not only today's offset."""
+    where = Path("/etc/localtime")
+    for name in (os.environ.get("TZ", "").removeprefix(":"), str(where.resolve()).partition("zoneinfo/")[2]):
+        try:
+            if name:
+                return ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            continue
+    try:
+        with where.open("rb") as file:
+            return ZoneInfo.from_file(file, "local")
+    except (OSError, ValueError):
+        return datetime.now().astimezone().tzinfo or UTC
 
 
 def make_aware(value: datetime, zone: tzinfo) -> datetime:

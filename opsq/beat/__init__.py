@@ -1,0 +1,5 @@
+"""The scheduler of periodic tasks."""
+
+from opsq.beat.entry import BeatLazyFunc as BeatLazyFunc
+
+__all__ = ("BeatLazyFunc",)

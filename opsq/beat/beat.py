@@ -1,0 +1,325 @@
+"""The beat: sleeps until the next entry is due and sends it once, as long as it is the one of many that ticks."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from opsq.app.publisher import new_task_id
+from opsq.beat import definitions
+from opsq.beat.entry import ASK_AGAIN_S, Entry
+from opsq.beat.leader import LEASE_S, Holder, Leader
+from opsq.beat.notices import Notices
+from opsq.beat.stores import NotOurs, Order, Record, State, Store, Tick, TickingBroker
+from opsq.datastore import keys
+from opsq.datastore.connection import TROUBLE, errors
+from opsq.exceptions import BrokerError
+from opsq.runtime import backoff
+from opsq.runtime.clock import Clock
+from opsq.schedules import portable
+from opsq.schedules.base import BaseSchedule
+
+logger = logging.getLogger("celery.beat")
+
+#: The schedule of an app without a name.
+NAMELESS = "default"
+#: While the broker is away it is looked for at least so often (seconds).
+MOST_PAUSE_S = 5.0
+
+
+@dataclass(slots=True)
+class Plan:
+    """An entry and its next run; Unix ms: the due time served last, from where to count, what is next, when to send."""
+
+    entry: Entry
+    served_ms: int
+    from_ms: int
+    record: Record
+    paused: bool = False
+    due_ms: int = 0
+    fire_ms: int = 0
+
+
+class Beat:
+    """One beat of one app; `run` returns when it was stopped."""
+
+    def __init__(
+        self, app: Any, *, clock: Clock | None = None, max_interval_s: float | None = None, lease_s: float = LEASE_S
+    ) -> None:
+        """`max_interval_s`: the longest sleep. Raises ImproperlyConfigured, BrokerError."""
+        self.app, self.clock, self.max_interval_s = app, clock or Clock(), max_interval_s
+        self.name = name_of(app)
+        self.store = Store(app.broker, self.name)
+        self.leader = Leader(app.broker, self.name, lease_s)
+        self.broker = app.broker = TickingBroker(app.broker, self.store, self.leader.value)
+        self.own = definitions.of_app(app)
+        self.leading = False
+        self.plans: dict[str, Plan] = {}
+        self._added: tuple[Mapping[str, Any], definitions.Definitions] = {}, definitions.Definitions({}, ())
+        self._notices = Notices(app.broker.url, app.broker.key(keys.schedule_channel(self.name)))
+        self._orders: tuple[Order, ...] = ()
+        self._holder, self._look_at, self._failures, self._stopping = "", 0.0, 0, False
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def run(self, on_ready: Callable[[], None] = lambda: None, *, patient: bool = False) -> None:
+        """Work until stopped; `on_ready` is called when the broker has answered for the first time.
+
+        Raises BrokerError or RefusedError when it cannot be reached at start, unless `patient`.
+        """
+        for problem in self.own.problems:
+            logger.error("%s", problem)
+        ready = False
+        while not self._stopping:
+            try:
+                pause_s = self.step()
+            except TROUBLE as error:
+                if not (ready or patient) or not isinstance(error, (BrokerError, RedisError, OSError)):
+                    raise
+                pause_s = self._broker_is_away(error)
+            else:
+                self._broker_is_there()
+                if not ready:
+                    ready = True
+                    on_ready()
+            self._wait(pause_s)
+        self._sign_off()
+
+    def stop(self) -> None:
+        """Have `run` return soon; may be called by a signal's handler."""
+        self._stopping = True
+        try:
+            os.write(self._writer, b"\0")
+        except BlockingIOError:
+            pass
+
+    # -- one pass ---------------------------------------------------------------------------------------------------
+
+    def step(self) -> float:
+        """Keep the lease, hear what was changed, send what is due; how long nothing will be to do (seconds)."""
+        if self._notices.take() or self.clock.monotonic() >= self._look_at:
+            self._look()
+        if self.leading:
+            try:
+                self._carry_out_orders()
+                for plan in self._due():
+                    self._serve(plan)
+            except NotOurs as reason:
+                logger.warning("beat: this run was another beat's (%s)", reason)
+                self._look()
+        waits = [self._look_at - self.clock.monotonic()]
+        if self.leading:
+            waits += [plan.fire_ms / 1000 - self.clock.now() for plan in self.plans.values() if not plan.paused]
+        if self.max_interval_s:
+            waits.append(self.max_interval_s)
+        return max(min(waits), 0.0)
+
+    def _now_ms(self) -> int:
+        return int(self.clock.now() * 1000)
+
+    def _due(self) -> list[Plan]:
+        now_ms = self._now_ms()
+        due = [plan for plan in self.plans.values() if plan.fire_ms <= now_ms and not plan.paused]
+        return sorted(due, key=lambda plan: plan.fire_ms)
+
+    def _wait(self, seconds: float) -> None:
+        descriptors = [self._reader, *self._notices.descriptors()]
+        if self._reader in self.clock.wait(seconds, descriptors):
+            os.read(self._reader, 64)
+
+    # -- the lease --------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Ask who ticks; if it is this beat, read the schedule anew."""
+        with errors(self.store.broker.url):
+            holder = self.leader.take()
+        leads = self.leader.holds(holder)
+        third_s = self.leader.lease_s / 3
+        self._look_at = self.clock.monotonic() + (third_s if leads else min(third_s, holder.left_s + 0.05))
+        self._tell_change(leads, holder)
+        self.leading = leads
+        if leads:
+            self._read(self.store.load())
+        else:
+            self.plans = {}
+
+    def _tell_change(self, leads: bool, holder: Holder) -> None:
+        if leads and not self.leading:
+            logger.info("beat: ticking (%d entries of %s)", len(self.own.entries), self.name)
+        elif self.leading and not leads:
+            logger.warning("beat: %s ticks now, this one stands by", holder.who)
+        elif not leads and holder.value != self._holder:
+            logger.info("beat: standing by, %s ticks", holder.who)
+        self._holder = holder.value
+
+    def _sign_off(self) -> None:
+        """Let another one tick at once."""
+        try:
+            if self.leading:
+                self.leader.give_up()
+        except TROUBLE:
+            logger.debug("the lease ends by itself")
+        self._notices.close()
+
+    def _broker_is_away(self, error: Exception) -> float:
+        self._failures += 1
+        self._look_at = 0.0
+        if self._failures == 1:
+            logger.warning("beat: %s; waiting for it", error)
+        return backoff.delay_s(self._failures, first_s=0.1, most_s=MOST_PAUSE_S)
+
+    def _broker_is_there(self) -> None:
+        if self._failures:
+            logger.warning("beat: the broker is back")
+            self._failures = 0
+
+    # -- what there is to do ----------------------------------------------------------------------------------------
+
+    def _read(self, state: State) -> None:
+        """Take over what Redis says; write what it does not know yet."""
+        if state.added != self._added[0]:
+            read = definitions.read(self.app, state.added, "added")
+            self._added = state.added, read
+            for problem in read.problems:
+                logger.error("%s", problem)
+        entries = {**self._added[1].entries, **self.own.entries}
+        now_ms = self._now_ms()
+        first = {name: now_ms for name in entries if name not in state.served}
+        self.plans = {
+            name: self._plan(entry, state, state.served.get(name, now_ms), now_ms) for name, entry in entries.items()
+        }
+        records = {name: plan.record for name, plan in self.plans.items() if plan.record != state.records.get(name)}
+        gone = set(state.records) - set(entries)
+        if first or records or gone:
+            self.store.describe(records, first, gone)
+        self._orders = state.orders
+
+    def _plan(self, entry: Entry, state: State, served_ms: int, now_ms: int) -> Plan:
+        """The plan as it was, if nothing has changed; else anew."""
+        paused = entry.name in state.paused or not entry.enabled
+        old = self.plans.get(entry.name)
+        if old is not None and (old.entry, old.served_ms, old.paused) == (entry, served_ms, paused):
+            return old
+        resumed = old is not None and old.paused and not paused
+        plan = Plan(entry, served_ms, now_ms if resumed else served_ms, {}, paused)
+        plan.record = {**state.records.get(entry.name, {}), **_description(entry)}
+        self._look_ahead(plan)
+        return plan
+
+    def _look_ahead(self, plan: Plan) -> None:
+        """Find the next run."""
+        entry = plan.entry
+        try:
+            if entry.is_asked:
+                due, again_ms = entry.asked_ms(plan.from_ms, self._now_ms())
+                plan.due_ms = plan.fire_ms = self._now_ms() if due else again_ms
+            else:
+                plan.due_ms = entry.next_ms(plan.from_ms)
+                plan.fire_ms = plan.due_ms + entry.delay_ms(plan.due_ms)
+        except Exception as error:
+            logger.error("beat: cannot calculate the next run of %r: %s; trying again in 5 minutes", entry.name, error)
+            plan.due_ms = plan.fire_ms = self._now_ms() + int(ASK_AGAIN_S * 1000)
+        plan.record["next"] = plan.due_ms / 1000
+
+    # -- sending ----------------------------------------------------------------------------------------------------
+
+    def _serve(self, plan: Plan) -> None:
+        """The runs of an entry whose time has come."""
+        entry, now_ms = plan.entry, self._now_ms()
+        if entry.is_asked:
+            due = entry.asked_ms(plan.from_ms, now_ms)[0]
+            runs, last_ms = ([now_ms], now_ms) if due else ([], plan.from_ms)
+        else:
+            runs, last_ms = entry.due_between(plan.from_ms, now_ms - (plan.fire_ms - plan.due_ms))
+            if not runs:
+                logger.info("beat: a run of %s was missed and is left out", entry.name)
+        for due_ms in runs:
+            self._send(plan, due_ms, None)
+        plan.from_ms = max(plan.from_ms, last_ms)
+        self._look_ahead(plan)
+
+    def _carry_out_orders(self) -> None:
+        orders, self._orders = self._orders, ()
+        for order in orders:
+            plan = self.plans.get(order.entry)
+            if plan is None:
+                logger.warning("beat: there is no entry %r to run", order.entry)
+                self.store.drop_order(order)
+            else:
+                self._send(plan, plan.served_ms, order)
+
+    def _send(self, plan: Plan, due_ms: int, order: Order | None) -> None:
+        """One run: sent and recorded, or recorded alone if it cannot be sent or must not overlap. Raises NotOurs."""
+        entry = plan.entry
+        tick = Tick(entry.name, plan.served_ms, due_ms, {**plan.record}, order, entry.overlap == "skip")
+        tick.record["next"] = self._next_s(plan, due_ms)
+        if order is None and tick.keep and self.store.is_unfinished(entry.name, plan.record):
+            logger.info("Scheduler: %s (%s) is not sent: its last run is unfinished", entry.name, entry.task)
+            self.broker.record(tick)
+        else:
+            self._send_task(entry, tick)
+        plan.record = tick.record
+        if order is None:
+            plan.served_ms = plan.from_ms = due_ms
+
+    def _next_s(self, plan: Plan, due_ms: int) -> float:
+        later = not plan.entry.is_asked and due_ms > plan.from_ms
+        return plan.entry.next_ms(due_ms) / 1000 if later else plan.due_ms / 1000
+
+    def _send_task(self, entry: Entry, tick: Tick) -> None:
+        options = _options(entry)
+        task_id = options.pop("task_id", None) or new_task_id()
+        before = dict(tick.record)
+        tick.record.update(last=self.clock.now(), id=task_id, runs=before.get("runs", 0) + 1)
+        tick.record["order"] = tick.order.id if tick.order else None
+        self.broker.current = tick
+        try:
+            args, kwargs = entry.arguments()
+            task = self.app.tasks.get(entry.task)
+            if task is not None:
+                task.apply_async(args, kwargs, task_id=task_id, **options)
+            else:
+                self.app.send_task(entry.task, args, kwargs, task_id=task_id, **options)
+            if not tick.done:
+                self.broker.record(tick)  # the task's own `apply_async` chose to send nothing
+        except (NotOurs, *TROUBLE):
+            raise
+        except Exception as error:
+            logger.error(
+                "Message Error: cannot send %s (%s): %s: %s", entry.name, entry.task, type(error).__name__, error
+            )
+            if not tick.done:
+                tick.record = before
+                self.broker.record(tick)
+            return
+        finally:
+            self.broker.current = None
+        logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
+        logger.debug("%s sent. id->%s", entry.task, task_id)
+
+
+def name_of(app: Any) -> str:
+    """The name under which an app's schedule is kept."""
+    return str(app.main or NAMELESS)
+
+
+def _description(entry: Entry) -> Record:
+    return {
+        "task": entry.task,
+        "schedule": portable.to_text(entry.schedule),
+        "data": portable.to_data(entry.schedule) if isinstance(entry.schedule, BaseSchedule) else None,
+        "zone": entry.zone,
+        "source": entry.source,
+        "enabled": entry.enabled,
+    }
+
+
+def _options(entry: Entry) -> dict[str, Any]:
+    """Options of `apply_async`. The entry's name travels as a property and as a header: programs read the one or the
+    other (django-celery-beat has used both)."""
+    headers = {**(entry.options.get("headers") or {}), "celery_beat_task": True, "periodic_task_name": entry.name}
+    return {"periodic_task_name": entry.name, **entry.options, "headers": headers}

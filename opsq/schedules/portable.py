@@ -1,0 +1,45 @@
+"""A schedule as plain data, so that it can be kept in Redis and shown where the app is not; and as a short text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from opsq.schedules.base import schedule
+from opsq.schedules.crontab import crontab
+from opsq.schedules.solar import solar
+from opsq.utils.time import humanize_duration
+
+
+def to_data(found: Any) -> dict[str, Any] | None:
+    """One of our own kinds as data; None for classes of the program's own."""
+    if type(found) is schedule:
+        return {"every": found.seconds, "relative": found.relative}
+    if type(found) is crontab:
+        return {"crontab": found.text}
+    if type(found) is solar:
+        return {"solar": [found.event, found.lat, found.lon]}
+    return None
+
+
+def from_data(data: Mapping[str, Any]) -> Any:
+    """The schedule. Raises ValueError, ParseException, ImproperlyConfigured."""
+    if "every" in data:
+        return schedule(timedelta(seconds=float(data["every"])), bool(data.get("relative")))
+    if "crontab" in data:
+        return crontab.from_string(str(data["crontab"]))
+    if "solar" in data:
+        return solar(*data["solar"])
+    raise ValueError("a schedule has one of 'every', 'crontab', 'solar'")
+
+
+def to_text(found: Any) -> str:
+    """For people: `every 30s`, `0 8 * * mon-fri`, `sunset at 52.5, 13.4`."""
+    if type(found) is schedule:
+        return f"every {humanize_duration(found.seconds)}"
+    if type(found) is crontab:
+        return found.text
+    if type(found) is solar:
+        return f"{found.event} at {found.lat}, {found.lon}"
+    return str(found)
