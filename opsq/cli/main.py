@@ -15,6 +15,7 @@ from opsq._version import __version__
 from opsq.cli import errors
 from opsq.cli.context import Context
 from opsq.cli.params import Group, add_options, global_options
+from opsq.exceptions import UsageError
 
 
 class Entry(NamedTuple):
@@ -29,17 +30,21 @@ _PROGRAMS = "opsq.cli.commands.programs"
 #: Heading -> commands, in the order of `opsq --help`.
 SECTIONS: dict[str, dict[str, Entry]] = {
     "Run and supervise": {
-        "up": Entry(f"{_PROGRAMS}:up", "Start what this project needs, and keep it running."),
-        "down": Entry(f"{_PROGRAMS}:down", "Stop everything that `up` started."),
-        "status": Entry(f"{_PROGRAMS}:status", "What runs, and since when."),
+        "up": Entry("opsq.cli.commands.up:up", "Start what this project needs, and keep it running."),
+        "down": Entry("opsq.cli.commands.up:down", "Stop everything that `up` started."),
+        "status": Entry("opsq.cli.commands.status:status", "What runs, and since when."),
         "start": Entry(f"{_PROGRAMS}:start", "Start programs."),
         "stop": Entry(f"{_PROGRAMS}:stop", "Stop programs."),
         "restart": Entry(f"{_PROGRAMS}:restart", "Stop and start programs."),
         "signal": Entry(f"{_PROGRAMS}:signal", "Send a signal to programs."),
-        "logs": Entry(f"{_PROGRAMS}:logs", "What programs wrote."),
+        "scale": Entry(f"{_PROGRAMS}:scale", "Run so many copies of a program."),
+        "reload": Entry(f"{_PROGRAMS}:reload", "Read the project's file again, and do what has changed."),
+        "logs": Entry("opsq.cli.commands.logs:logs", "What programs wrote."),
+        "generate": Entry("opsq.cli.commands.generate:generate", "Units for systemd or supervisord."),
     },
     "The processes": {
         "worker": Entry("opsq.cli.commands.worker:worker", "Run tasks, in the foreground."),
+        "beat": Entry("opsq.cli.commands.beat:beat", "Send periodic tasks when they are due, in the foreground."),
     },
     "Look": {
         "queues": Entry("opsq.cli.commands.queues:queues", "What waits: depth, age, consumers; peek, purge."),
@@ -54,9 +59,25 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Set up": {
         "init": Entry("opsq.cli.commands.init:init", "Write an opsq.toml and a first tasks.py."),
         "config": Entry("opsq.cli.commands.config:config", "Every setting, and where it comes from."),
+        "completion": Entry("opsq.cli.commands.completion:completion", "What Tab completes, for bash, zsh or fish."),
+        "doctor": Entry("opsq.cli.commands.doctor:doctor", "What is wrong here, and what mends it."),
     },
 }
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
+
+#: Words of supervisorctl and what to type here.
+OTHER_WORDS = {
+    "reread": "opsq reload --dry-run",
+    "update": "opsq reload",
+    "avail": "opsq status",
+    "pid": "opsq status --json",
+    "tail": "opsq logs -f NAME",
+    "maintail": "opsq logs -f opsq",
+    "fg": "opsq logs -f NAME",
+    "add": "opsq up NAME",
+    "remove": "opsq stop NAME",
+    "shutdown": "opsq down",
+}
 
 EXAMPLES = """
 opsq up
@@ -84,6 +105,14 @@ class Main(Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         add_options(command, SHARED)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word names; a word of supervisorctl's is answered with ours."""
+        if args[0] in OTHER_WORDS:
+            raise UsageError(f"{args[0]} is `{OTHER_WORDS[args[0]]}` here")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The commands under their headings; none is loaded for this."""

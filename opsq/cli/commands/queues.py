@@ -1,7 +1,8 @@
-"""`opsq queues`: what waits in each queue; `peek` looks into one, `purge` empties one."""
+"""`opsq queues`: what waits in each queue; look into one, empty one, pause and resume some."""
 
 from __future__ import annotations
 
+import difflib
 import time
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +13,7 @@ from opsq.broker import queues as store
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column
 from opsq.cli.params import confirm_options, confirmed, group, limit_option, limited
+from opsq.exceptions import UsageError
 
 COLUMNS = (
     Column("name", "QUEUE", cut="start"),
@@ -41,6 +43,7 @@ opsq queues
 opsq queues --json
 opsq queues peek mail --limit 5
 opsq queues purge mail --dry-run
+opsq queues pause mail
 """
 
 
@@ -132,3 +135,41 @@ def purge(context: Context, queue: str, yes: bool, dry_run: bool) -> None:
         context.out.document(
             {"queue": queue, "purged": 0 if dry_run else count, "waiting": state.depth + state.delayed}
         )
+
+
+PAUSE_EXAMPLES = """
+opsq queues pause mail
+opsq queues pause mail reports
+"""
+
+
+@queues.command(examples=PAUSE_EXAMPLES, short_help="Have nothing more taken from queues.")
+@click.argument("names", metavar="QUEUE...", nargs=-1, required=True)
+@pass_context
+def pause(context: Context, names: tuple[str, ...]) -> None:
+    """Have nothing more taken from queues until they are resumed; what runs goes on, and so does sending."""
+    _switch(context, names, paused=True)
+
+
+@queues.command(examples="opsq queues resume mail", short_help="Have messages of paused queues taken again.")
+@click.argument("names", metavar="QUEUE...", nargs=-1, required=True)
+@pass_context
+def resume(context: Context, names: tuple[str, ...]) -> None:
+    """Have messages of paused queues taken again, at once."""
+    _switch(context, names, paused=False)
+
+
+def _switch(context: Context, names: tuple[str, ...], paused: bool) -> None:
+    broker = context.broker
+    known = store.known(broker, context.app.queues())
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 3)
+            raise UsageError(f"there is no queue {name!r}", hint=f"did you mean {' or '.join(near)}?" if near else "")
+    for name in names:
+        (store.pause if paused else store.resume)(broker, name)
+    word = "paused" if paused else "resumed"
+    if context.out.json:
+        context.out.document({word: list(names)})
+    else:
+        context.out.say(f"{word}: {', '.join(names)}")

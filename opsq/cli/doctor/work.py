@@ -1,0 +1,138 @@
+"""Checks of what flows: queues nobody consumes, tasks nobody knows, messages nobody will come back for."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from opsq._version import __version__
+from opsq.broker import queues, workers
+from opsq.cli.doctor.finding import SAMPLE, Finding, Look
+from opsq.datastore import keys
+from opsq.datastore.connection import errors
+
+#: Celery's place for messages that its workers have taken and not acknowledged (kombu's `unacked_key`).
+UNACKED, UNACKED_INDEX = "unacked", "unacked_index"
+#: The most names that a finding lists.
+_NAMED = 5
+
+
+def consumers(look: Look) -> Iterator[Finding]:
+    """Queues in which something waits and that no worker consumes."""
+    if workers.celery_waits(look.broker):
+        return  # Redis does not tell which queues Celery's workers wait for
+    for state in look.queues:
+        if state.depth + state.delayed and not state.consumers:
+            yield Finding(
+                f"{state.depth + state.delayed} messages wait in {state.name!r}, and no worker consumes it",
+                "they wait until one does",
+                f"opsq{_app_flag(look)} worker -Q {state.name}",
+            )
+
+
+def paused(look: Look) -> Iterator[Finding]:
+    """Queues that somebody has paused."""
+    for state in look.queues:
+        if state.paused:
+            yield Finding(
+                f"the queue {state.name!r} is paused", "nothing is taken from it", f"opsq queues resume {state.name}"
+            )
+
+
+def unknown_tasks(look: Look) -> Iterator[Finding]:
+    """Tasks that wait and that no live worker of the queue has registered."""
+    for state in look.queues:
+        serving = [each for each in look.workers if state.name in (each["queues"] or ())]
+        lists = [set(each["tasks"]) for each in serving if each["tasks"] is not None]
+        if not lists or len(lists) < len(serving):
+            continue
+        registered = set().union(*lists)
+        waiting = Counter(each.task for each in queues.peek(look.broker, state.name, SAMPLE) if each.task)
+        for task in sorted(set(waiting) - registered)[:_NAMED]:
+            if not task.startswith("celery."):
+                yield Finding(
+                    f"{waiting[task]} messages of the task {task!r} wait in {state.name!r}, and no worker registers it",
+                    "a worker that takes one puts it with the dead letters",
+                    "restart the workers with the code that has it, or correct the name where it is sent",
+                )
+
+
+def orphans(look: Look) -> Iterator[Finding]:
+    """Messages in flight at consumers that are gone and that no worker will take over."""
+    stores = _stores(look)
+    for state in look.queues:
+        with errors(look.broker.url):
+            members: Any = look.broker.client.zrange(look.broker.key(keys.consumers(state.name)), 0, -1)
+        registered = {member.decode(errors="replace") for member in members}
+        lost = sorted(stores.get(state.name, set()) - registered)
+        if lost:
+            registry = look.broker.key(keys.consumers(state.name))
+            yield Finding(
+                f"{len(lost)} in-flight stores of {state.name!r} belong to no registered consumer ({lost[0]})",
+                "what is in them is run by nobody",
+                f"register it as one whose lease has run out: redis-cli ZADD '{registry}' 0 '{lost[0]}'; "
+                "a worker of the queue then takes over",
+            )
+        elif registered and not state.consumers and state.in_flight:
+            yield Finding(
+                f"{state.in_flight} messages of {state.name!r} are in flight at workers that are gone",
+                "the next worker of this queue takes them over; none is running",
+                f"opsq{_app_flag(look)} worker -Q {state.name}",
+            )
+
+
+def _stores(look: Look) -> dict[str, set[str]]:
+    """The consumers that have an in-flight store, by queue."""
+    start = look.broker.key(keys.inflight("\0", "")).partition("\0")[0]
+    found: dict[str, set[str]] = {}
+    with errors(look.broker.url):
+        for key in look.broker.client.scan_iter(match=f"{start}*", count=1000):
+            queue, _, consumer = key.decode(errors="replace").removeprefix(start).partition("}:")
+            found.setdefault(queue, set()).add(consumer)
+    return found
+
+
+def versions(look: Look) -> Iterator[Finding]:
+    """Workers of different versions of opsq."""
+    found = {str(each["version"]) for each in look.workers if each["version"]} | {__version__}
+    if look.workers and len(found) > 1:
+        others = sorted({f"{each['node']} {each['version']}" for each in look.workers})[:_NAMED]
+        yield Finding(
+            f"opsq {' and '.join(sorted(found))} run together ({', '.join(others)}; this is {__version__})",
+            "what one of them sends the other may not understand",
+            "install one version everywhere, then opsq restart worker",
+        )
+
+
+def celery_unacked(look: Look) -> Iterator[Finding]:
+    """Messages that Celery's workers took and never acknowledged."""
+    client, prefix = look.broker.client, look.broker.key
+    with errors(look.broker.url):
+        count: Any = client.hlen(prefix(UNACKED))
+        oldest: Any = client.zrange(prefix(UNACKED_INDEX), 0, 0, withscores=True)
+    if not count:
+        return
+    age_s = time.time() - oldest[0][1] if oldest else 0.0
+    if not workers.celery_waits(look.broker):
+        yield Finding(
+            f"{count} messages lie in Celery's {UNACKED!r}, the oldest for {age_s / 60:.0f} minutes",
+            "a Celery worker took them and is gone; only another Celery worker puts them back",
+            "start the Celery worker once more and stop it with TERM: it gives them back",
+        )
+
+
+def dead(look: Look) -> Iterator[Finding]:
+    """Dead letters that nobody has looked at."""
+    for state in look.queues:
+        if state.dead:
+            yield Finding(
+                f"{state.dead} dead letters of {state.name!r}",
+                "these tasks failed for good, were lost with their process, or cannot be read",
+                f"opsq dead --queue {state.name}, then opsq dead requeue ID or opsq dead drop ID",
+            )
+
+
+def _app_flag(look: Look) -> str:
+    return f" -A {look.app.main}" if look.app_named and look.app.main else ""
