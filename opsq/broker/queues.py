@@ -179,3 +179,15 @@ def purge(broker: Broker, queue: str) -> int:
         pipe.zcard(delayed)
         pipe.delete(*lists, delayed)
         return int(sum(pipe.execute()[:-1]))
+
+
+def pause(broker: Broker, queue: str) -> None:
+    """Have nothing more leased from a queue, until it is resumed; what runs goes on, publishers may go on too."""
+    with errors(broker.url):
+        broker.client.set(broker.key(keys.paused(queue)), "1")
+
+
+def resume(broker: Broker, queue: str) -> None:
+    """Have messages of a paused queue leased again; idle workers wake."""
+    with errors(broker.url):
+        broker.client.delete(broker.key(keys.paused(queue)))

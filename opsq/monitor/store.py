@@ -23,6 +23,7 @@ from opsq.broker.broker import Broker
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
 from opsq.datastore.scripts import Script
+from opsq.exceptions import DecodeError
 from opsq.monitor import record as records
 from opsq.monitor.record import Record
 
@@ -243,6 +244,9 @@ def outcomes_missed(
 ) -> Iterable[tuple[Record, dict[str, Any]]]:
     """Kept tasks that had not ended when last heard of, with the result that is stored for them meanwhile."""
     for record in history.find(Wanted(states=records.OPEN), limit).records:
-        meta = meta_of(record.id)
+        try:
+            meta = meta_of(record.id)
+        except DecodeError:
+            continue
         if meta.get("status") in ("SUCCESS", "FAILURE", "REVOKED"):
             yield record, meta
