@@ -44,6 +44,8 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     },
     "The processes": {
         "worker": Entry("opsq.cli.commands.worker:worker", "Run tasks, in the foreground."),
+        "monitor": Entry("opsq.cli.commands.monitor:monitor", "Show it all in a browser; JSON and metrics."),
+        "flower": Entry("opsq.cli.commands.monitor:monitor", "The same, with Flower's flags."),
         "beat": Entry("opsq.cli.commands.beat:beat", "Send periodic tasks when they are due, in the foreground."),
     },
     "Look": {

@@ -10,13 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from opsq.config.names import BY_NAME, BY_OLD_NAME, canonical
+from opsq.config.options.monitor import MONITOR_OPTIONS
 from opsq.config.options.programs import PROGRAM_OPTIONS, REDIS_OPTIONS
 from opsq.exceptions import ImproperlyConfigured
 from opsq.project import find_project_file
 
-_OWN_KEYS: Mapping[str, type] = {"app": str, "services": list, "worker": dict, "redis": dict, "programs": dict}
+_OWN_KEYS: Mapping[str, type] = {
+    "app": str,
+    "services": list,
+    "worker": dict,
+    "monitor": dict,
+    "redis": dict,
+    "programs": dict,
+}
 #: The programs of opsq itself; `services` chooses among them, `[programs.NAME]` changes them.
-SERVICES = ("redis", "worker")
+SERVICES = ("redis", "worker", "monitor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,7 @@ class ProjectFile:
     worker: Mapping[str, Any] = field(default_factory=dict)
     redis: Mapping[str, Any] = field(default_factory=dict)
     programs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    monitor: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def broker_url(self) -> str | None:
@@ -60,6 +69,7 @@ def load(path: Path) -> ProjectFile:
         if name not in SERVICES:
             raise unknown(path, name, "service", SERVICES)
     _check_table(path, "redis", content.get("redis", {}), [option.name for option in REDIS_OPTIONS])
+    _check_table(path, "monitor", content.get("monitor", {}), [option.name for option in MONITOR_OPTIONS])
     programs = content.get("programs", {})
     for name, table in programs.items():
         if not isinstance(table, dict):
@@ -73,6 +83,7 @@ def load(path: Path) -> ProjectFile:
         content.get("worker", {}),
         content.get("redis", {}),
         programs,
+        content.get("monitor", {}),
     )
 
 

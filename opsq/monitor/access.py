@@ -136,7 +136,7 @@ def _basic(authorization: str | None) -> str:
 
 
 def accounts_of(texts: Iterable[str]) -> tuple[str, ...]:
-    """"user:password", several also with commas between them (Flower's form). Raises ValueError."""
+    """Accounts as "user:password", several also with commas between them (Flower's form). Raises ValueError."""
     found = [each.strip() for text in texts for each in text.split(",") if each.strip()]
     for account in found:
         user, colon, password = account.partition(":")

@@ -71,6 +71,7 @@ def retry(facts: Facts, form: Mapping[str, str]) -> Done:
     if told is None or call is None:
         raise UsageError("this task cannot be sent again", why="its arguments are not known exactly")
     args, kwargs = call
+    facts.app.import_tasks()  # what the task itself says of its options holds too
     options = {"queue": told["queue"]} if told["queue"] else {}
     sent = facts.app.send_task(told["name"], args, kwargs, **options)
     return Done("sent", f"/task/{sent.id}")

@@ -14,9 +14,9 @@ def line(values: Sequence[float | None], title: str, *, width: int = WIDTH, heig
     """A line over an area, oldest value at the left; from nought to the largest value."""
     known = [max(float(value or 0), 0.0) for value in values]
     label = escape(title)
-    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}" preserveAspectRatio="none">').format(
-        width, height, label
-    )
+    head = Markup(
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}" preserveAspectRatio="none">'
+    ).format(width, height, label)
     if len(known) < 2 or not any(known):
         flat = Markup('<line class="flat" x1="0" x2="{}" y1="{}" y2="{}"/>').format(width, height - 1, height - 1)
         return head + Markup("<title>{}</title>").format(title) + flat + Markup("</svg>")
@@ -49,6 +49,9 @@ def bars(stacks: Sequence[Sequence[float]], names: Sequence[str], title: str, *,
                     f'width="{max(step - 1, 0.5):.2f}" height="{tall:.2f}"/>'
                 )
     head = Markup('<svg class="bars" viewBox="0 0 {} {}" role="img" aria-label="{}" preserveAspectRatio="none">')
-    return head.format(width, height, title) + Markup("<title>{}</title>").format(title) + Markup(
-        "".join(parts)
-    ) + Markup("</svg>")
+    return (
+        head.format(width, height, title)
+        + Markup("<title>{}</title>").format(title)
+        + Markup("".join(parts))
+        + Markup("</svg>")
+    )

@@ -201,7 +201,7 @@ class Collector:
             self._ask_workers(event.hostname)
         return True
 
-    # -- what events do not tell -----------------------------------------------------------------------------------------
+    # -- what events do not tell ---------------------------------------------------------------------------------------
 
     def _ask_workers(self, node: str | None = None) -> None:
         """Have workers tell that they are there, and Celery's send their tasks' events (as Flower does)."""
@@ -259,7 +259,7 @@ def _escaped(text: str) -> str:
 
 def _cast(method: str, node: str | None) -> bytes:
     """A remote control command without answer, as Celery writes it (wire section 7)."""
-    body = {"method": method, "arguments": {}, "destination": [node] if node else None, "pattern": None}
+    body: dict[str, Any] = {"method": method, "arguments": {}, "destination": [node] if node else None, "pattern": None}
     return json.dumps(
         {
             "body": json.dumps({**body, "matcher": None}),

@@ -1,4 +1,4 @@
-"""Everything that page, JSON and metrics show, read from where it is kept; read once for all who look within a second."""
+"""Everything that page, JSON and metrics show, read from where it is kept, once for all who look within a second."""
 
 from __future__ import annotations
 
@@ -136,7 +136,13 @@ class Facts:
         broker = self.app.broker
         with errors(broker.url):
             return [
-                {"name": host.name, "state": host.state, "since": host.since, "seen": host.seen_unix, "facts": host.facts}
+                {
+                    "name": host.name,
+                    "state": host.state,
+                    "since": host.since,
+                    "seen": host.seen_unix,
+                    "facts": host.facts,
+                }
                 for host in presence.hosts(broker.client)
             ]
 

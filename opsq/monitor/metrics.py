@@ -40,7 +40,7 @@ PROGRAMS = Family("opsq_program_up", "gauge", "1 while the program of `opsq up` 
 CONNECTED = Family("opsq_monitor_connected", "gauge", "1 while the monitor hears events.")
 EVENTS = Family("opsq_monitor_events_total", "counter", "Events that this monitor has heard.")
 UNREADABLE = Family("opsq_monitor_unreadable_total", "counter", "Messages on the events' channels that were none.")
-SKIPPED = Family("opsq_monitor_history_skipped_total", "counter", "Tasks that were counted but not kept in the history.")
+SKIPPED = Family("opsq_monitor_history_skipped_total", "counter", "Tasks that were counted, not kept in the history.")
 
 
 def text(facts: Facts) -> str:

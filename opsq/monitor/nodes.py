@@ -59,7 +59,7 @@ class Nodes:
         self._known: dict[str, Node] = {}
 
     def hear(self, event: Event, now: float) -> bool:
-        """Take in what a worker says of itself; True when it is a new one (it may not listen yet: so for some beats)."""
+        """Take in what a worker says of itself; True when it is new (for some beats: it may not listen yet)."""
         name = (event.hostname or "")[:NAME_LIMIT]
         node = self._known.get(name)
         if node is None:

@@ -20,6 +20,7 @@ from opsq.utils.time import humanize_duration
 
 #: Most characters of a value that are shown.
 _SHOWN = 20_000
+_NOTHING = "\u2013"
 #: What was done, in words.
 SAID: Mapping[str, str] = {
     "requeued": "Back in its queue.",
@@ -60,7 +61,8 @@ def overview(facts: Facts) -> dict[str, Any]:
         counts = [sum(minute["counts"].values()) for minute in queue["minutes"]]
         queue["rate_chart"] = charts.line(counts, f"ended in each of the last {CHART_MINUTES} minutes: {sum(counts)}")
         depths = [each["waiting"] for each in queue["depths"]]
-        queue["depth_chart"] = charts.line([*depths, queue["waiting"]], f"waiting over the last hour, now {queue['waiting']}")
+        words_of = f"waiting over the last hour, now {queue['waiting']}"
+        queue["depth_chart"] = charts.line([*depths, queue["waiting"]], words_of)
     return {
         **told,
         "chart": charts.bars(stacks, ("ok", "retried", "failed"), words, width=600, height=72),
@@ -93,7 +95,7 @@ def tasks(facts: Facts, query: Query) -> dict[str, Any]:
     }
 
 
-def task(facts: Facts, told: Mapping[str, Any]) -> dict[str, Any]:
+def task(told: Mapping[str, Any]) -> dict[str, Any]:
     """One task."""
     return {
         "task": told,
@@ -107,7 +109,7 @@ def task(facts: Facts, told: Mapping[str, Any]) -> dict[str, Any]:
 
 def _duration(seconds: float | None) -> str:
     if seconds is None:
-        return "–"
+        return _NOTHING
     if seconds < 0.0995:
         return f"{seconds * 1000:.0f} ms" if seconds >= 0.001 else f"{seconds * 1000:.2g} ms"
     return humanize_duration(seconds)
@@ -115,7 +117,7 @@ def _duration(seconds: float | None) -> str:
 
 def _ago(unix_s: float | None) -> str:
     if not unix_s:
-        return "–"
+        return _NOTHING
     seconds = time.time() - unix_s
     if seconds < -1:
         return f"in {humanize_duration(-seconds)}"
@@ -132,7 +134,7 @@ def _clock(unix_s: float) -> str:
 
 def _count(number: float | None) -> str:
     if number is None:
-        return "–"
+        return _NOTHING
     if isinstance(number, float) and number < 100 and not number.is_integer():
         return f"{number:.1f}"
     return f"{number:,.0f}".replace(",", "\u202f")
@@ -140,7 +142,7 @@ def _count(number: float | None) -> str:
 
 def _size(number: int | None) -> str:
     if number is None:
-        return "–"
+        return _NOTHING
     return f"{number / 1e6:.0f} MB" if number < 1e9 else f"{number / 1e9:.2f} GB"
 
 

@@ -1,7 +1,7 @@
 """The history: the latest tasks as their events told them, in Redis, with a cap by number and age.
 
-The collector writes it; the page, the JSON, and `opsq tasks` and `opsq results` read it. Tasks that failed, were retried
-or were thrown away have a cap of their own, so that successes do not push them out. Counts are kept elsewhere
+The collector writes it; the page, the JSON, and `opsq tasks` and `opsq results` read it. Tasks that failed, were
+retried or were thrown away have a cap of their own, so that successes do not push them out. Counts are kept elsewhere
 (`broker/stats.py`): the history may be a sample, counts never are.
 """
 

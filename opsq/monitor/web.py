@@ -86,7 +86,7 @@ class Web:
 
     def _task(self, request: Request) -> Response:
         told = self._found(self.facts.task(request.path_params["task_id"]), "Nothing is known of this task (any more).")
-        return self._page(request, "task", told["name"] or "Task", pages.task(self.facts, told))
+        return self._page(request, "task", told["name"] or "Task", pages.task(told))
 
     def _worker(self, request: Request) -> Response:
         node = request.path_params["node"]
@@ -108,7 +108,7 @@ class Web:
         rules = self._rules()
         session = access.session_of(request.headers.get("cookie"))
         fresh = "" if session or not rules.may_act else access.new_session()
-        common = {
+        common: dict[str, Any] = {
             "title": title,
             "here": name,
             "pages": PAGES,

@@ -120,8 +120,21 @@ def _worker(place: Place, private: bool) -> Program:
     )
 
 
+def _monitor(place: Place, private: bool) -> Program:
+    """Its flags are in `[monitor]`, which it reads itself: a password must not stand in a command line."""
+    return Program(
+        name="monitor",
+        command=(sys.executable, "-m", "opsq", "-A", place.app or OWN_APP, "monitor", "--loglevel=info"),
+        directory=str(place.folder),
+        autorestart="always",
+        startretries=10,
+        ready="notify",
+        depends_on={private_redis.NAME: "ready"} if private else {},
+    )
+
+
 #: A row for each of our programs; the flag says whether there is a private Redis.
-_OURS: Mapping[str, Callable[[Place, bool], Program]] = {"redis": _redis, "worker": _worker}
+_OURS: Mapping[str, Callable[[Place, bool], Program]] = {"redis": _redis, "worker": _worker, "monitor": _monitor}
 
 
 def _as_flags(table: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,5 @@ MONITOR_OPTIONS: tuple[Option, ...] = (
     Option("history", int, 10_000, "", WORKS, "Tasks kept in the history, and as many again that failed"),
     Option("history_age", str, "7d", "", WORKS, "How long they are kept: 90, 5m, 12h, 7d"),
     Option("enable_events", bool, True, "", WORKS, "Have Celery's workers send events, as Flower does"),
-    Option("loglevel", str, "info", "", WORKS, "debug, info, warning, error"),
 )
 # fmt: on
