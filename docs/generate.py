@@ -1,0 +1,167 @@
+"""Writes docs/reference from the tables in the code: settings, opsq.toml, commands, keys. `python docs/generate.py`.
+
+A test compares what is stored with what this would write.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).with_name("reference")
+_NOTE = "<!-- Written by docs/generate.py from the tables in the code; do not edit. -->"
+
+
+def pages() -> dict[str, str]:
+    """File name -> text of every page."""
+    return {"settings.md": _settings(), "opsq-toml.md": _toml(), "commands.md": _commands(), "keys.md": _keys()}
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    heads = list(heads)
+    return [
+        f"| {' | '.join(heads)} |",
+        f"|{'---|' * len(heads)}",
+        *(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in row)} |" for row in rows),
+    ]
+
+
+def _page(title: str, *parts: Any) -> str:
+    lines = [f"# {title}", "", _NOTE, ""]
+    for part in parts:
+        lines += [*([part] if isinstance(part, str) else part), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _value(value: Any) -> str:
+    return f"`{value!r}`"
+
+
+def _settings() -> str:
+    from opsq.config.option import WORKS
+    from opsq.config.options.celery import OPTIONS
+
+    groups: dict[str, list[Any]] = {}
+    for option in OPTIONS:
+        groups.setdefault(option.name.partition("_")[0], []).append(option)
+    parts: list[Any] = [
+        "Celery's settings under their new and old names, in a module, an object, `conf.update`, `opsq.toml` or the "
+        "environment (`OPSQ_NAME`, `CELERY_NAME`). Those marked with a dash are accepted and have no effect (yet, or "
+        "because opsq needs none); a worker says so once. `opsq config` shows what is set here, and by whom."
+    ]
+    for group in sorted(groups):
+        parts.append(f"## {group}")
+        parts.append(
+            _table(
+                ("setting", "old name", "default", "works", "meaning"),
+                (
+                    (
+                        f"`{option.name}`",
+                        f"`{option.old}`" if option.old else "",
+                        _value(option.default),
+                        "yes" if option.standing == WORKS else "-",
+                        option.help,
+                    )
+                    for option in groups[group]
+                ),
+            )
+        )
+    return _page("Settings", *parts)
+
+
+def _toml() -> str:
+    from opsq.config.options.monitor import MONITOR_OPTIONS
+    from opsq.config.options.programs import PROGRAM_OPTIONS, REDIS_OPTIONS
+    from opsq.config.toml_file import SERVICES
+
+    def rows(options: Iterable[Any]) -> list[str]:
+        return _table(
+            ("key", "default", "meaning"),
+            ((f"`{option.name}`", _value(option.default), option.help) for option in options),
+        )
+
+    return _page(
+        "opsq.toml",
+        "The file lies in the project's folder (or `[tool.opsq]` in its `pyproject.toml`; `OPSQ_CONFIG` names another "
+        "one). Flags win over the environment, the environment over the file. An unknown key is an error.",
+        "## Top level",
+        _table(
+            ("key", "meaning"),
+            (
+                ("`app`", "the app, as `-A` takes it"),
+                (
+                    "`services`",
+                    f"which of opsq's own programs `up` starts: {', '.join(f'`{name}`' for name in SERVICES)}",
+                ),
+                ("any [setting](settings.md)", "`broker_url`, `task_acks_late`, ..."),
+            ),
+        ),
+        "## [worker]",
+        'The long options of `opsq worker` without their dashes: `concurrency = 4`, `queues = ["celery", "mail"]`.',
+        "## [redis]",
+        rows(REDIS_OPTIONS),
+        "## [monitor]",
+        rows(MONITOR_OPTIONS),
+        "## [programs.NAME]",
+        "A program of your own; a name of opsq's (`worker`, ...) changes that one.",
+        rows(PROGRAM_OPTIONS),
+    )
+
+
+def _commands() -> str:
+    import click
+
+    from opsq.cli.context import Context
+    from opsq.cli.main import SECTIONS, cli
+
+    os.environ["COLUMNS"] = "100"
+    top = click.Context(cli, info_name="opsq", obj=Context())
+    parts: list[Any] = [
+        "Options may stand before or after the command. Every command takes `--json`; exit codes: 0 done, 1 the work "
+        "failed, 2 usage, 3 cannot reach, 4 refused, 130 interrupted.",
+    ]
+    for heading, section in SECTIONS.items():
+        parts.append(f"## {heading}")
+        for name in section:
+            command = cli.get_command(top, name)
+            assert command is not None
+            parts += _help(command, f"opsq {name}", top)
+    return _page("Commands", *parts)
+
+
+def _help(command: Any, path: str, parent: Any) -> list[str]:
+    import click
+
+    context = click.Context(command, info_name=path.rpartition(" ")[2], parent=parent)
+    text = re.sub(r"\n\nOptions of all commands.*", "", command.get_help(context), flags=re.DOTALL).rstrip()
+    parts = [f"### {path}", f"```text\n{text}\n```"]
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            if inner is not None:
+                parts += _help(inner, f"{path} {name}", context)
+    return parts
+
+
+def _keys() -> str:
+    from opsq.datastore.keys import TABLE
+
+    return _page(
+        "Keys in Redis",
+        "Every key that opsq reads or writes, after the global key prefix if one is set.",
+        _table(("key", "holds", "bound"), ((f"`{fact.pattern}`", fact.holds, fact.bound) for fact in TABLE)),
+    )
+
+
+def main() -> None:
+    """Write the pages."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
