@@ -1,4 +1,4 @@
-"""`opsq results`: what came of a task; without an id, the results that are there."""
+"""`opsq results`: what came of a task; without an id, the results that are there, or those of the history that fit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 import click
 
 from opsq import states
+from opsq.cli import history
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column, local_time, shown
 from opsq.cli.params import command, limit_option
+from opsq.exceptions import UsageError
 from opsq.utils.time import parse_iso
 
 COLUMNS = (
@@ -20,22 +22,35 @@ COLUMNS = (
     Column("name", "TASK", cut="start", extra=True),
 )
 
+#: The states of the history that are ends.
+ENDED = frozenset((*states.READY_STATES, states.REJECTED))
+
 EXAMPLES = """
 opsq results 5a1e0c7e-6b5c-4d0e-9d55-2f6a4c8c2a11
 opsq results --limit 20
+opsq results --state FAILURE --since 1h --name mail
 """
 
 
 @command(EXAMPLES)
 @click.argument("task_id", metavar="[ID]", required=False)
+@history.filter_options
 @limit_option
 @pass_context
-def results(context: Context, task_id: str | None, limit: int) -> None:
-    """The state, the value or the error of a task; without an id, the results that are stored."""
+def results(context: Context, /, task_id: str | None, limit: int, **given: Any) -> None:
+    """The state, the value or the error of a task; without an id, the results that are stored.
+
+    With a filter: the latest ends that fit, from the history that the monitor keeps.
+    """
+    if history.is_filtered(given):
+        if task_id is not None:
+            raise UsageError("an id and filters do not fit together", hint=f"opsq results {task_id}")
+        _history(context, limit, given)
+        return
     if task_id is None:
         _list(context, limit)
         return
-    told = describe(context.app.backend.get_meta(task_id), task_id)
+    told = _known(context, task_id)
     if context.out.json:
         context.out.document(told)
         return
@@ -65,6 +80,42 @@ def describe(meta: dict[str, Any], task_id: str) -> dict[str, Any]:
         "done": parse_iso(done).timestamp() if isinstance(done, str) else None,
         **{name: meta.get(name) for name in ("name", "args", "kwargs", "worker", "retries", "queue")},
     }
+
+
+def _known(context: Context, task_id: str) -> dict[str, Any]:
+    """What is stored; if that has expired or was never kept, what the monitor's history has."""
+    told = describe(context.app.backend.get_meta(task_id), task_id)
+    if told["state"] != states.PENDING:
+        return told
+    kept = history.one(context.broker, task_id)
+    return told if kept is None else {**told, **_of_history(kept)}
+
+
+def _of_history(row: dict[str, Any]) -> dict[str, Any]:
+    """A task of the history in the form of a result; values are texts as events write them."""
+    kind, _, message = (row["exception"] or "").partition("(")
+    return {
+        "id": row["id"],
+        "state": row["state"],
+        "result": row["result"],
+        "error": {"type": kind, "message": message.removesuffix(")")} if kind else None,
+        "traceback": row["traceback"],
+        "done": row["finished"] or row["updated"],
+        **{name: row[name] or None for name in ("name", "args", "kwargs", "worker")},
+        "retries": row["retries"],
+        "queue": row["queue"],
+    }
+
+
+def _history(context: Context, limit: int, given: dict[str, Any]) -> None:
+    found, more = history.find(context.broker, given, limit, only=ENDED)
+    rows = [_of_history(row) for row in found]
+    if not context.out.json:
+        for row, told in zip(rows, found, strict=True):
+            row["value"] = told["exception"] or told["result"] or told["note"]
+    context.out.table("results", COLUMNS, rows, empty="nothing in the history fits (opsq monitor keeps it)")
+    if more:
+        context.out.say(f"{len(rows)} shown, there are more; --limit 0 shows all")
 
 
 def _list(context: Context, limit: int) -> None:

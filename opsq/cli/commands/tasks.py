@@ -1,4 +1,4 @@
-"""`opsq tasks`: the tasks that the app knows, and what runs now."""
+"""`opsq tasks`: the tasks that the app knows, and what runs now; with filters, the latest ones from the history."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from opsq.app.routes import Routes
 from opsq.broker import workers as store
+from opsq.cli import history
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column
 from opsq.cli.params import command, limit_option, limited
@@ -44,14 +45,23 @@ OPTIONS: dict[str, Any] = {
 EXAMPLES = """
 opsq tasks
 opsq -A proj tasks --json
+opsq tasks --state FAILURE --since 1h
+opsq tasks --name mail --grep anna@example.org --limit 20
 """
 
 
 @command(EXAMPLES)
+@history.filter_options
 @limit_option
 @pass_context
-def tasks(context: Context, limit: int) -> None:
-    """The app's tasks with what they say about themselves, and what runs now on the workers."""
+def tasks(context: Context, /, limit: int, **given: Any) -> None:
+    """The app's tasks with what they say about themselves, and what runs now on the workers.
+
+    With a filter: the latest calls that fit, from the history that the monitor keeps.
+    """
+    if history.is_filtered(given):
+        _history(context, limit, given)
+        return
     app = context.app
     app.import_tasks()
     running = _running(context)
@@ -68,6 +78,14 @@ def tasks(context: Context, limit: int) -> None:
     if running:
         context.out.line("")
         context.out.table("running", RUNNING_COLUMNS, running)
+
+
+def _history(context: Context, limit: int, given: dict[str, Any]) -> None:
+    rows, more = history.find(context.broker, given, limit)
+    shown = rows if context.out.json else [history.for_people(row) for row in rows]
+    context.out.table("history", history.COLUMNS, shown, empty="nothing in the history fits (opsq monitor keeps it)")
+    if more:
+        context.out.say(f"{len(rows)} shown, there are more; --limit 0 shows all")
 
 
 def _task(routes: Routes, task: Any, running: int) -> dict[str, Any]:
