@@ -66,7 +66,7 @@ class Beat:
         self._holder, self._look_at, self._failures, self._stopping = "", 0.0, 0, False
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def run(self, on_ready: Callable[[], None] = lambda: None, *, patient: bool = False) -> None:
+    def run(self, on_ready: Callable[[], Any] = lambda: None, *, patient: bool = False) -> None:
         """Work until stopped; `on_ready` is called when the broker has answered for the first time.
 
         Raises BrokerError or RefusedError when it cannot be reached at start, unless `patient`.

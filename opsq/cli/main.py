@@ -53,6 +53,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "tasks": Entry("opsq.cli.commands.tasks:tasks", "The app's tasks, and what runs now."),
         "results": Entry("opsq.cli.commands.results:results", "What came of a task."),
         "dead": Entry("opsq.cli.commands.dead:dead", "Messages that failed for good; show, requeue, drop."),
+        "schedule": Entry("opsq.cli.commands.schedule:schedule", "Periodic tasks: last and next runs; pause, add."),
         "workers": Entry("opsq.cli.commands.workers:workers", "The workers that are alive."),
     },
     "Act": {

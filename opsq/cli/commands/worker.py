@@ -7,12 +7,12 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import click
 
 from opsq.cli.context import Context, pass_context
+from opsq.cli.foreground import change_process, pidfile, refuse_to_detach, set_up_logs
 from opsq.cli.params import Command
 
 EXAMPLES = """
@@ -26,9 +26,7 @@ WITHOUT_EFFECT = {
     "statedb": "revoked tasks are kept in Redis; the file is not needed",
     "events": "events are not sent by this version",
     "autoscale": "this version does not scale by itself; use -c",
-    "beat": "this version has no beat",
-    "schedule": "this version has no beat",
-    "scheduler": "this version has no beat",
+    "schedule": "when entries last ran is kept in Redis; the file is not needed",
     "pool_start_method": "children are forked from a clean template",
     "detach": "use `opsq up`: it keeps the worker running",
     "executable": "it is for --detach",
@@ -82,9 +80,9 @@ OPTIONS = (
     click.option("--without-heartbeat", is_flag=True, help="(Celery) Leases take its place."),
     click.option("--heartbeat-interval", type=float, metavar="S", help="(Celery) Leases take its place."),
     click.option("--autoscale", metavar="MAX,MIN", help="(Celery)"),
-    click.option("-B", "--beat", is_flag=True, help="(Celery)"),
-    click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="FILE", help="(Celery)"),
-    click.option("--scheduler", metavar="CLASS", help="(Celery)"),
+    click.option("-B", "--beat", is_flag=True, help="Run the scheduler of periodic tasks too."),
+    click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="FILE", help="(Celery) Kept in Redis."),
+    click.option("--scheduler", metavar="CLASS", help="(Celery) There is one kind."),
     click.option("-S", "--statedb", metavar="FILE", help="(Celery)"),
     click.option("--pool-start-method", metavar="NAME", help="(Celery)"),
     click.option("-D", "--detach", is_flag=True, help="(Celery) `opsq up` does it."),
@@ -105,9 +103,8 @@ def worker(context: Context, /, **given: Any) -> None:
     from opsq import signals
     from opsq.worker.children import TEMPLATE_FACTS, TEMPLATE_LINK
 
-    if given["detach"]:
-        raise click.UsageError("opsq does not detach: `opsq up` keeps the worker running, `opsq down` ends it")
-    _change_process(given)
+    refuse_to_detach("worker", given["detach"])
+    change_process(given)
     app = context.app
     _configure(app, given)
     app.import_tasks()
@@ -118,7 +115,7 @@ def worker(context: Context, /, **given: Any) -> None:
     for name in ("logfile", "pidfile"):
         given[name] = with_node(given[name], node)
     signals.celeryd_init.send(node, instance=None, conf=app.conf, options=given)
-    buffer = _set_up_logs(app, given)
+    buffer = set_up_logs(app, given)
 
     wishes = Wishes(
         queues=given["queues"],
@@ -135,13 +132,22 @@ def worker(context: Context, /, **given: Any) -> None:
     made = build(app, wishes, state.slots, buffer)
     if link:
         made.serve_as_template(link, facts)
-    with _pidfile(given["pidfile"]):
+    with pidfile(given["pidfile"]), _beat_beside(app, given):
         if given["purge"]:
             _purge(app, made.plan.setup.queues)
         _banner(context, app, made.plan, given["log_format"] == "json")
         _say_what_has_no_effect(given)
         code = made.run(lambda: logging.getLogger("celery.worker").info("%s ready.", made.plan.setup.node))
     sys.exit(code)
+
+
+def _beat_beside(app: Any, given: dict[str, Any]) -> AbstractContextManager[None]:
+    """`-B`: the beat in a process of its own, which ends with the worker."""
+    if not given["beat"]:
+        return nullcontext()
+    from opsq.cli.commands.beat import beside
+
+    return beside(app, given["scheduler"])
 
 
 def _concurrency(text: str | None) -> int | None:
@@ -151,39 +157,6 @@ def _concurrency(text: str | None) -> int | None:
         return int(text or 0)
     except ValueError:
         raise click.BadParameter(f"{text!r} is neither a number nor 'auto'", param_hint="--concurrency") from None
-
-
-def _change_process(given: dict[str, Any]) -> None:
-    """umask, group and user, in this order: the last one takes the right to do the others."""
-    if given["umask"]:
-        os.umask(_umask(given["umask"]))
-    if given["gid"]:
-        os.setgid(_group(given["gid"]))
-    if given["uid"]:
-        from opsq.runtime.spawn import run_as
-
-        who = run_as(given["uid"])
-        if who.uid is not None:
-            os.setgroups(who.groups or ())
-            if not given["gid"]:
-                os.setgid(who.gid or 0)
-            os.setuid(who.uid)
-
-
-def _umask(text: str) -> int:
-    try:
-        return int(text, 8)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no octal number", param_hint="--umask") from None
-
-
-def _group(name: str) -> int:
-    import grp
-
-    try:
-        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise click.BadParameter(f"there is no group {name!r}", param_hint="--gid") from None
 
 
 def _configure(app: Any, given: dict[str, Any]) -> None:
@@ -199,39 +172,6 @@ def _configure(app: Any, given: dict[str, Any]) -> None:
             app.conf.put_flag(setting, given[flag], "--" + flag.replace("_", "-"))
     if given["include"]:
         app.conf.put_flag("include", [*(app.conf.include or ()), *given["include"]], "--include")
-
-
-def _set_up_logs(app: Any, given: dict[str, Any]) -> Any:
-    """Celery's log set-up: by the app's own receivers of `setup_logging` if there are any, else ours."""
-    from opsq import signals
-    from opsq.runtime import logs
-
-    try:
-        level = logs.level_number(given["loglevel"])
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--loglevel") from None
-    told = {"loglevel": level, "logfile": given["logfile"], "format": app.conf.worker_log_format, "colorize": False}
-    if signals.setup_logging.send(None, **told):
-        return None
-
-    buffer = logs.set_up(
-        level,
-        format=app.conf.worker_log_format or logs.FORMAT,
-        task_format=app.conf.worker_task_log_format or logs.TASK_FORMAT,
-        as_json=given["log_format"] == "json",
-        logfile=given["logfile"],
-        hijack_root=app.conf.worker_hijack_root_logger,
-    )
-    signals.after_setup_logger.send(None, logger=logging.getLogger(), **told)
-    signals.after_setup_task_logger.send(None, logger=logging.getLogger("celery.task"), **told)
-    return buffer
-
-
-def _pidfile(path: str | None) -> AbstractContextManager[None]:
-    """Hold the pidfile while the worker runs; a stale one is taken over, a live one refuses."""
-    from opsq.runtime import pidfile
-
-    return pidfile.held_by_me(Path(path).absolute()) if path else nullcontext()
 
 
 def _purge(app: Any, queues: list[str]) -> None:

@@ -1,0 +1,213 @@
+"""`opsq beat`: the scheduler of periodic tasks in the foreground; and the same beside a worker (`worker -B`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+
+from opsq.cli.context import Context, pass_context
+from opsq.cli.foreground import (
+    change_process,
+    is_patient,
+    on_signals,
+    pidfile,
+    process_options,
+    refuse_to_detach,
+    set_up_logs,
+)
+from opsq.cli.params import Command
+from opsq.exceptions import UsageError
+
+EXAMPLES = """
+opsq -A proj beat -l info
+opsq -A proj beat --max-interval 5 --pidfile /run/proj/beat.pid
+opsq -A proj worker -B -l info
+"""
+#: Schedulers of others whose schedule is the app's settings, as ours is.
+SAME = ("PersistentScheduler", "Scheduler")
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+#: A beat beside a worker that ended by itself is started again after so long (seconds).
+START_AGAIN_S = 1.0
+
+
+@click.command(cls=Command, examples=EXAMPLES)
+@click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="FILE", help="(Celery) Kept in Redis.")
+@click.option("-S", "--scheduler", metavar="CLASS", help="(Celery) There is one kind, which keeps last runs in Redis.")
+@click.option("--max-interval", type=click.FloatRange(0), metavar="S", help="Sleep at most so long between two looks.")
+@process_options
+@pass_context
+def beat(context: Context, /, **given: Any) -> None:
+    """Send the app's periodic tasks when they are due.
+
+    Of several beats of one app one ticks; another one takes over when it ends. SIGTERM or Ctrl-C end it, SIGHUP
+    starts it anew with today's code.
+    """
+    from opsq import signals
+    from opsq.runtime import notify
+
+    refuse_to_detach("beat", given["detach"])
+    app = context.app
+    check_scheduler(given["scheduler"] or app.conf.beat_scheduler)
+    change_process(given)
+    set_up_logs(app, given)
+    made = _prepared(app, given["max_interval"])
+    again = False
+
+    def start_again() -> None:
+        nonlocal again
+        again = True
+        made.stop()
+
+    on_signals(ENDING, made.stop)
+    on_signals((signal.SIGHUP,), start_again)
+    with pidfile(given["pidfile"]):
+        _banner(context, made, given["log_format"] == "json")
+        logging.getLogger("celery.beat").info("beat: Starting...")
+        signals.beat_init.send(made)
+        made.run(notify.ready, patient=is_patient(app))
+        notify.stopping()
+    logging.getLogger("celery.beat").info("beat: Shutting down...")
+    if again:
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def check_scheduler(name: Any) -> None:
+    """Raises UsageError for a scheduler that reads its schedule from somewhere else."""
+    text = str(name or SAME[0])
+    if text.replace(":", ".").rpartition(".")[2] not in SAME:
+        raise UsageError(
+            f"cannot use the scheduler {text!r}",
+            why="this version has one, which reads beat_schedule and keeps last runs in Redis",
+            hint="leave -S (beat_scheduler) out; `opsq schedule add` adds entries while beat runs",
+        )
+
+
+def _prepared(app: Any, max_interval_s: float | None) -> Any:
+    """The beat, with all that the app's modules add to the schedule."""
+    from opsq.beat.beat import Beat
+
+    app.import_tasks()
+    app.finalize()
+    return Beat(app, max_interval_s=max_interval_s or app.conf.beat_max_loop_interval or None)
+
+
+def _banner(context: Context, made: Any, as_json: bool) -> None:
+    if context.out.quiet or as_json:
+        return
+    from opsq._version import __version__
+    from opsq.datastore.connection import masked
+
+    entries = ", ".join(list(made.own.entries)[:8]) or "none"
+    more = len(made.own.entries) - 8
+    rows = [
+        ("app", made.name),
+        ("broker", masked(made.broker.url)),
+        ("timezone", str(made.app.timezone)),
+        ("entries", entries + (f" and {more} more" if more > 0 else "")),
+    ]
+    stream = sys.__stderr__ or sys.stderr
+    print(f"opsq beat {__version__} is starting.", file=stream)
+    for name, value in rows:
+        print(f"  {name:9} {value}", file=stream)
+    stream.flush()
+
+
+# -- beside a worker ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def beside(app: Any, scheduler: str | None) -> Iterator[None]:
+    """Run a beat in a process of its own while the block runs; it ends with this process, however that ends."""
+    check_scheduler(scheduler or app.conf.beat_scheduler)
+    child = _fork(lambda: _keep(app))
+    try:
+        yield
+    finally:
+        _end(child)
+
+
+def _fork(work: Callable[[], None]) -> int:
+    """A process that does the work and dies with this one; its pid. No signal is lost on the way."""
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    child = os.fork()
+    if not child:
+        _be_child(work, parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    return child
+
+
+def _be_child(work: Callable[[], None], parent: int) -> NoReturn:
+    from opsq.runtime.parent import die_with_parent
+
+    code = 1
+    try:
+        die_with_parent(parent)
+        for number in ENDING:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        os.environ.pop("NOTIFY_SOCKET", None)  # the worker speaks for both
+        work()
+        code = 0
+    except BaseException:
+        logging.getLogger("celery.beat").exception("beat: ended by an error")
+    finally:
+        logging.shutdown()
+        os._exit(code)
+
+
+def _keep(app: Any) -> None:
+    """Keep a beat running until told to end: what cannot be is said, and tried again."""
+    stopping = False
+    current = 0
+
+    def stop() -> None:
+        nonlocal stopping
+        stopping = True
+        if current:
+            os.kill(current, signal.SIGTERM)
+
+    on_signals(ENDING, stop)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    while not stopping:
+        current = _fork(lambda: _tick(app))
+        if stopping:
+            stop()
+        status = os.waitpid(current, 0)[1]
+        current = 0
+        if not stopping:
+            logging.getLogger("celery.beat").error("beat: ended (%s), another one starts", _how(status))
+            time.sleep(START_AGAIN_S)
+
+
+def _tick(app: Any) -> None:
+    from opsq import signals
+
+    made = _prepared(app, None)
+    on_signals(ENDING, made.stop)
+    signals.beat_embedded_init.send(made)
+    made.run(patient=True)
+
+
+def _how(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _end(child: int) -> None:
+    try:
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass

@@ -1,0 +1,130 @@
+"""What the commands that are processes share: who they run as, where they log, their pidfile, and what ends them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+_LEVEL = click.option(
+    "-l", "--loglevel", metavar="LEVEL", default="warning", show_default=True, help="Log this and worse, in any case."
+)
+_OPTIONS = (
+    click.option("-f", "--logfile", metavar="FILE", help="Log there instead of to stderr."),
+    click.option(
+        "--log-format", type=click.Choice(["text", "json"]), default="text", help="One JSON object a line: json."
+    ),
+    click.option("--pidfile", metavar="FILE", help="Write the pid there; refuse if that process lives."),
+    click.option("--uid", metavar="USER", help="Become this user."),
+    click.option("--gid", metavar="GROUP", help="Become this group."),
+    click.option("--umask", metavar="OCTAL", help="File mode mask."),
+    click.option("-D", "--detach", is_flag=True, help="(Celery) `opsq up` does it."),
+)
+
+
+def process_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that all of our processes have."""
+    for option in reversed((_LEVEL, *_OPTIONS)):
+        command = option(command)
+    return command
+
+
+def refuse_to_detach(name: str, wanted: bool) -> None:
+    """Raises UsageError that names the command which does it."""
+    if wanted:
+        raise click.UsageError(f"opsq does not detach: `opsq up` keeps the {name} running, `opsq down` ends it")
+
+
+def change_process(given: dict[str, Any]) -> None:
+    """umask, group and user, in this order: the last one takes the right to do the others."""
+    if given["umask"]:
+        os.umask(_umask(given["umask"]))
+    if given["gid"]:
+        os.setgid(_group(given["gid"]))
+    if given["uid"]:
+        from opsq.runtime.spawn import run_as
+
+        who = run_as(given["uid"])
+        if who.uid is not None:
+            os.setgroups(who.groups or ())
+            if not given["gid"]:
+                os.setgid(who.gid or 0)
+            os.setuid(who.uid)
+
+
+def _umask(text: str) -> int:
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no octal number", param_hint="--umask") from None
+
+
+def _group(name: str) -> int:
+    import grp
+
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise click.BadParameter(f"there is no group {name!r}", param_hint="--gid") from None
+
+
+def log_level(given: dict[str, Any]) -> int:
+    """The number of the level that is asked for. Raises click's BadParameter."""
+    from opsq.runtime import logs
+
+    try:
+        return logs.level_number(given["loglevel"])
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--loglevel") from None
+
+
+def set_up_logs(app: Any, given: dict[str, Any]) -> Any:
+    """Celery's log set-up: by the app's own receivers of `setup_logging` if there are any, else ours."""
+    from opsq import signals
+    from opsq.runtime import logs
+
+    level = log_level(given)
+    told = {"loglevel": level, "logfile": given["logfile"], "format": app.conf.worker_log_format, "colorize": False}
+    if signals.setup_logging.send(None, **told):
+        return None
+
+    buffer = logs.set_up(
+        level,
+        format=app.conf.worker_log_format or logs.FORMAT,
+        task_format=app.conf.worker_task_log_format or logs.TASK_FORMAT,
+        as_json=given["log_format"] == "json",
+        logfile=given["logfile"],
+        hijack_root=app.conf.worker_hijack_root_logger,
+    )
+    signals.after_setup_logger.send(None, logger=logging.getLogger(), **told)
+    signals.after_setup_task_logger.send(None, logger=logging.getLogger("celery.task"), **told)
+    return buffer
+
+
+def pidfile(path: str | None) -> AbstractContextManager[None]:
+    """Hold the pidfile while the process runs; a stale one is taken over, a live one refuses. No path: none."""
+    from opsq.runtime import pidfile
+
+    return pidfile.held_by_me(Path(path).absolute()) if path else nullcontext()
+
+
+def is_patient(app: Any) -> bool:
+    """Whether a broker that cannot be reached at start is waited for.
+
+    Under a supervisor or systemd it is: nobody reads an error there, and the broker may be starting too. Somebody who
+    types the command wants to hear it. `broker_connection_retry_on_startup` decides if it is set.
+    """
+    wish = app.conf.broker_connection_retry_on_startup
+    return bool(os.environ.get("NOTIFY_SOCKET")) if wish is None else bool(wish)
+
+
+def on_signals(numbers: tuple[signal.Signals, ...], action: Callable[[], None]) -> None:
+    """Call this when one of these signals comes."""
+    for number in numbers:
+        signal.signal(number, lambda *_: action())
