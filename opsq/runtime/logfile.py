@@ -13,9 +13,16 @@ _CHUNK = 1 << 16
 
 
 def files_of(log: Path) -> list[Path]:
-    """The log's files, the oldest first, the one that is written to last."""
+    """The log's files, the oldest first, the one that is written to last; a link leads to where they lie."""
+    log = log.resolve() if log.is_symlink() else log
     numbered = sorted((number, path) for path in log.parent.glob(f"{log.name}.*") if (number := _number(path, log)))
     return [path for _number, path in numbered] + ([log] if log.exists() else [])
+
+
+def next_number(log: Path) -> Path:
+    """Where the log goes when it is rotated next."""
+    numbers = [_number(path, log) for path in files_of(log)]
+    return log.with_name(f"{log.name}.{max(numbers, default=0) + 1:06d}")
 
 
 def _number(path: Path, log: Path) -> int:

@@ -27,8 +27,8 @@ class Hands(Protocol):
     def changed(self, child: Child) -> None:
         """Its state is another; it has to be kept and told."""
 
-    def signal(self, child: Child, signum: int) -> None:
-        """Signal its main process."""
+    def signal(self, child: Child, signum: int, group: bool = False) -> None:
+        """Signal its main process, or all of that one's process group."""
 
     def kill_unit(self, child: Child) -> None:
         """Kill all that it started."""
@@ -193,7 +193,7 @@ class Child:
             self._move(Event.RETRY)
 
     def _signal_stop(self) -> None:
-        self._hands.signal(self, self.program.stopsignal)
+        self._hands.signal(self, self.program.stopsignal, self.program.stopasgroup)
         self._set_timer(self.program.stopwaitsecs, self._kill)
 
     def _kill(self) -> None:

@@ -1,4 +1,4 @@
-"""What `opsq up` starts in a folder: our own programs, a row each in one table, and those of opsq.toml."""
+"""What `opsq up` starts in a folder: our own programs, a row each in one table, and those of the project's file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from opsq.config.toml_file import SERVICES, ProjectFile
 from opsq.exceptions import UsageError
 from opsq.runtime import statedir
 from opsq.runtime.statedir import StateDir
-from opsq.supervisor import plan, private_redis
+from opsq.supervisor import plan, private_redis, supervisord_file, tables
 from opsq.supervisor.plan import Broker, Plan, Program
 
 #: The app of a worker for which nobody named one.
@@ -28,7 +28,11 @@ _USES_OPSQ = re.compile(r"^\s*(?:from|import)\s+opsq\b", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where and for what: the folder, its file, the app (None: nobody named one), broker and results given by flags."""
+    """Where and for what: the folder, its file, the app (None: nobody named one), broker and results given by flags.
+
+    `found`: what a supervisord file says, which then takes the place of `file`; `scale`: how many copies of a program;
+    `origin`: what `find_place` was told, so that it can be told once more.
+    """
 
     state: StateDir
     folder: Path
@@ -36,26 +40,62 @@ class Place:
     app: str | None
     broker: str | None = None
     results: str | None = None
+    found: supervisord_file.Found | None = None
+    scale: Mapping[str, int] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scalable(self) -> tuple[str, ...]:
+        """What may run in several copies."""
+        own = ("worker",) if "worker" in self.services else ()
+        return (*own, *(self.found.sections if self.found else self.file.programs))
 
     @property
     def services(self) -> tuple[str, ...]:
         """Which of our own programs are wanted."""
         if self.file.services is not None:
             return self.file.services
-        supervision_only = self.file.programs and self.app is None
+        supervision_only = (self.file.programs or self.found) and self.app is None
         return () if supervision_only else SERVICES
 
 
-def find_place(state: StateDir, here: Path, flags: Mapping[str, Any]) -> Place:
-    """What the flags, the environment and the project's file say about this folder. Raises ImproperlyConfigured."""
-    urls = flags.get("broker"), flags.get("result_backend")
-    path = toml_file.find(here)
-    file = toml_file.load(path) if path is not None else ProjectFile(here / "opsq.toml")
+def find_place(
+    state: StateDir,
+    here: Path,
+    flags: Mapping[str, Any],
+    supervisord: str | None = None,
+    scale: Mapping[str, int] | None = None,
+) -> Place:
+    """What the flags, the environment and the project's file say about this folder. Raises ImproperlyConfigured.
+
+    `supervisord`: a supervisord.conf that is read instead of the project's file.
+    """
     app = flags.get("app") or os.environ.get("OPSQ_APP")
-    if app:
-        return Place(state, here, file, app, *urls)
-    folder = file.path.parent if path is not None and path.parent.is_dir() else here
-    return Place(state, folder, file, file.app, *urls)
+    path = toml_file.find(here) if supervisord is None else None
+    file = toml_file.load(path) if path is not None else ProjectFile(here / "opsq.toml")
+    beside = path is not None and path.parent.is_dir() and not app
+    scale = scale or {}
+    config = os.environ.get("OPSQ_CONFIG")
+    told = {"app": app, "broker": flags.get("broker"), "result_backend": flags.get("result_backend")}
+    return Place(
+        state,
+        file.path.parent if beside else here,
+        file,
+        app or file.app,
+        told["broker"],
+        told["result_backend"],
+        supervisord_file.read(Path(supervisord), here, scale) if supervisord is not None else None,
+        scale,
+        {"here": str(here), "flags": told, "config": config, "supervisord": supervisord, "scale": dict(scale)},
+    )
+
+
+def same_place(state: StateDir, origin: Mapping[str, Any], scale: Mapping[str, int]) -> Place:
+    """The place that a running plan was made for, as it is described now."""
+    scale = {**origin.get("scale", {}), **scale}
+    if origin.get("config"):
+        os.environ["OPSQ_CONFIG"] = origin["config"]
+    return find_place(state, Path(origin["here"]), origin["flags"], origin["supervisord"], scale)
 
 
 def compose(place: Place) -> Plan:
@@ -68,12 +108,22 @@ def compose(place: Place) -> Plan:
         if private if name == private_redis.NAME else name in services:
             programs[name] = _OURS[name](place, private)
     programs |= _named_in_file(place, programs)
+    for name in place.scale:
+        programs |= _copies(place, name, programs)
+    if place.found is not None:
+        programs |= place.found.programs
     shared = _shared_environment(place, private)
     programs = {
-        name: replace(program, environment={**shared, **program.environment}) for name, program in programs.items()
+        name: replace(
+            program,
+            environment={**shared, **program.environment},
+            depends_on=_needed(program, programs),
+        )
+        for name, program in programs.items()
     }
     app = (place.app or OWN_APP) if "worker" in services else place.app
-    made = Plan(app, programs, Broker(statedir.redis_url(place.state)) if private else named)
+    broker = Broker(statedir.redis_url(place.state)) if private else named
+    made = Plan(app, programs, broker, place.origin)
     plan.check(made)
     return made
 
@@ -83,15 +133,34 @@ def _named_in_file(place: Place, ours: Mapping[str, Program]) -> dict[str, Progr
     for name, table in place.file.programs.items():
         if name in SERVICES and name not in ours and "command" not in table:
             continue  # it changes one of ours that is not needed here
-        program = plan.program_from_table(name, table, place.file.path.parent, ours.get(name))
-        made[name] = program
-    known = {*ours, *made}
-    return {name: replace(program, depends_on=_needed(program, known)) for name, program in made.items()}
+        copies = None if name in SERVICES else place.scale.get(name)
+        made |= tables.programs_from_table(name, table, place.file.path.parent, ours.get(name), copies)
+    return made
 
 
-def _needed(program: Program, known: set[str]) -> dict[str, str]:
-    """What it depends on, without those of ours that are not needed here: with a broker there is no `redis`."""
-    return {name: how for name, how in program.depends_on.items() if name in known or name not in SERVICES}
+def _copies(place: Place, name: str, programs: Mapping[str, Program]) -> dict[str, Program]:
+    """The further workers that `opsq scale` wants; each has a node name of its own. Raises UsageError."""
+    if name in SERVICES and name != "worker":
+        raise UsageError(f"cannot scale {name}", why="there is one of it")
+    if name not in SERVICES or name not in programs:
+        return {}
+    worker = programs[name]
+    made = {name: replace(worker, group=name)}
+    for number in range(1, place.scale[name]):
+        copy = f"{name}_{number:02d}"
+        made[copy] = replace(worker, name=copy, group=name, command=(*worker.command, f"--hostname={copy}@%h"))
+    return made
+
+
+def _needed(program: Program, programs: Mapping[str, Program]) -> dict[str, str]:
+    """What it depends on: of a group all its programs; none of ours that is not needed here (with a broker: redis)."""
+    needed: dict[str, str] = {}
+    for name, how in program.depends_on.items():
+        members = [each.name for each in programs.values() if name in (each.name, each.group)]
+        if name in programs and program.group == name:
+            members = [name]  # a group that depends on its own first member
+        needed |= dict.fromkeys(members or ([] if name in SERVICES else [name]), how)
+    return needed
 
 
 def _shared_environment(place: Place, private: bool) -> dict[str, str]:
@@ -114,7 +183,6 @@ def _worker(place: Place, private: bool) -> Program:
         autorestart="always",
         startretries=10,
         stopwaitsecs=60,
-        priority=100,
         ready="notify",
         depends_on={private_redis.NAME: "ready"} if private else {},
     )

@@ -23,6 +23,9 @@ _FAILURES_REPORTED = 2
 _LONGEST_WAIT_S = 60.0
 
 
+_BEGINNINGS = (messages.Up, messages.Reload, messages.Start, messages.Restart)
+
+
 class Handlers:
     """One method a verb."""
 
@@ -35,13 +38,14 @@ class Handlers:
         verbs: Mapping[type[messages.Request], Callable[[Any], Reply]] = {
             messages.Status: self.status,
             messages.Up: self.up,
+            messages.Reload: self.reload,
             messages.Down: self.down,
             messages.Start: self.start,
             messages.Stop: self.stop,
             messages.Restart: self.restart,
             messages.Signal: self.signal,
         }
-        if self._supervisor.going_down and isinstance(request, messages.Up | messages.Start | messages.Restart):
+        if self._supervisor.going_down and isinstance(request, _BEGINNINGS):
             raise SupervisorError("the supervisor is going down", hint="try again when `opsq down` has ended")
         return verbs[type(request)](request)
 
@@ -58,6 +62,7 @@ class Handlers:
             },
             "app": supervisor.plan.app,
             "broker": asdict(supervisor.plan.broker) if supervisor.plan.broker else None,
+            "origin": supervisor.plan.origin,
             "programs": [_told(child, usage) for child in supervisor.children.values()],
         }
 
@@ -85,6 +90,24 @@ class Handlers:
             child.start()
         already = not idle and all(child.ready for child in children)
         return self._when_started(children, {"already": already, "changed": changed, "app": known.app})
+
+    def reload(self, request: messages.Reload) -> Reply:
+        """Take a plan in place of the running one. A program that was stopped by hand stays stopped."""
+        supervisor, plan = self._supervisor, Plan.from_data(request.plan)
+        running = supervisor.plan
+        gone, changed = running.missing_in(plan), running.changed_in(plan)
+        fresh = [name for name in plan.programs if name not in running.programs]
+        told = {"added": fresh, "changed": changed, "removed": gone}
+        if request.dry_run:
+            return told
+        supervisor.retire(gone)
+        supervisor.add(plan)
+        children = supervisor.children
+        supervisor.restart(children[name] for name in changed if children[name].wanted)
+        begun = plan.needed_by(name for name in fresh if plan.programs[name].autostart)
+        for name in begun:
+            children[name].start()
+        return self._when_started([children[name] for name in {*begun, *changed}], told)
 
     def down(self, _request: messages.Down) -> Reply:
         """Stop everything; the answer comes when nothing runs any more."""
@@ -131,7 +154,7 @@ class Handlers:
         children = self._supervisor.children
         chosen: dict[str, Child] = {}
         for name in names:
-            fitting = [child for child in children.values() if name in ("all", child.name, child.program.group)]
+            fitting = [child for child in children.values() if means(name, child.name, child.program.group)]
             if not fitting and name != "all":
                 raise unknown_program(name, children)
             chosen.update({child.name: child for child in fitting})
@@ -144,6 +167,7 @@ class Handlers:
 
         def done() -> Values | None:
             decided = all(child.name not in leaving and self._decided(child) for child in children)
+            decided = decided and not self._supervisor.retiring
             if not decided and time.monotonic() < limit:
                 return None
             return {**self._report(children), **(more or {})}
@@ -163,6 +187,11 @@ class Handlers:
     @staticmethod
     def _report(children: Iterable[Child]) -> Values:
         return {"programs": [_told(child, {}) for child in children]}
+
+
+def means(word: str, name: str, group: str | None) -> bool:
+    """Whether a word of the command line means this program: its name, its group, supervisorctl's `group:name`, all."""
+    return word in ("all", name) or (group is not None and word in (group, f"{group}:{name}", f"{group}:*"))
 
 
 def unknown_program(name: str, known: Iterable[str]) -> UsageError:

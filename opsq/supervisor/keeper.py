@@ -2,10 +2,12 @@
 holds their log pipes open and keeps scribe and daemon running. It has no policy: the daemon says what is to be done.
 
 Started as `python -I -S keeper.py JSON`, with the standard library only, so that it stays small and a new version of
-opsq can leave it alone. The descriptor `lock` in the JSON is held as long as it lives: one keeper a directory.
+opsq can leave it alone. It is one file because isolated Python has no path on which it would find a second one. The
+descriptor `lock` in the JSON is held as long as it lives: one keeper a directory.
 
 From the daemon, over a SOCK_SEQPACKET socket: spawn, adopt, signal, ack, hearing, exit. To it: on connecting a child
-for each living one, every end not yet acknowledged and ready; then spawned, exit and signal.
+for each living one, every end not yet acknowledged and ready; then spawned, exit and signal. SIGUSR2 has the scribe
+open all log files anew, for those who move them away (logrotate).
 """
 
 from __future__ import annotations
@@ -294,6 +296,12 @@ class Keeper:
             if self.scribe_link is not None:
                 self.scribe_link.send(log)
 
+    def hold_all(self, order: Message) -> None:
+        """The pipe of a program's output, and that of its errors if these go elsewhere."""
+        for stream in ("log", "errors"):
+            if stream in order:
+                self.hold(order[stream])
+
     # --- programs ---------------------------------------------------------------------------------------------------
 
     def spawn(self, order: Message) -> None:
@@ -302,7 +310,7 @@ class Keeper:
             self.tell({"event": "spawned", **self.children[id].told(), "error": None})
             return
         try:
-            self.hold(order["log"])
+            self.hold_all(order)
             pid = self.execute(order)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
@@ -319,6 +327,7 @@ class Keeper:
         environment = {**os.environ, **order["env"]}
         # Opened anew each time: a program that makes its output non-blocking does so for itself only.
         out = os.open(order["log"]["fifo"], os.O_RDWR)
+        errors = os.open(order["errors"]["fifo"], os.O_RDWR) if "errors" in order else out
         try:
             process = subprocess.Popen(
                 order["argv"],
@@ -326,7 +335,7 @@ class Keeper:
                 env={name: value for name, value in environment.items() if value is not None},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
-                stderr=out,
+                stderr=errors,
                 close_fds=False,  # all of ours are close-on-exec
                 start_new_session=True,
                 user=order["uid"],
@@ -335,7 +344,8 @@ class Keeper:
                 umask=order["umask"],
             )
         finally:
-            os.close(out)
+            for fd in {out, errors}:
+                os.close(fd)
         # waitpid(-1) is the one that reaps; Popen must not try, nor keep a list of what it thinks still runs.
         process.returncode = 0
         return process.pid
@@ -351,7 +361,7 @@ class Keeper:
         child = Child(order["id"], order["pid"], order["start"], order["pidfile"], fd)
         self.children[child.id] = child
         self.watch(fd, lambda _event: self.on_adopted_end(child))
-        self.hold(order["log"])
+        self.hold_all(order)
 
     def on_adopted_end(self, child: Child) -> None:
         assert child.pidfd is not None
@@ -366,7 +376,9 @@ class Keeper:
         if child is None:
             return
         try:
-            if child.pidfd is not None:
+            if order.get("group") and (child.pidfd is None or not wait_for(child.pidfd, 0)):
+                os.killpg(child.pid, order["signal"])  # each program leads a group of its own
+            elif child.pidfd is not None:
                 signal.pidfd_send_signal(child.pidfd, order["signal"])
             else:  # not reaped yet, so the pid is still its own
                 os.kill(child.pid, order["signal"])
@@ -472,6 +484,8 @@ class Keeper:
         for signum in numbers:
             if signum != signal.SIGCHLD:
                 self.tell({"event": "signal", "signal": signum})
+            if signum == signal.SIGUSR2 and self.scribe_link is not None:
+                self.scribe_link.send({"reopen": True})
             if signum in STOP_SIGNALS and self.deadline is None:
                 self.deadline = time.monotonic() + HEARING_S
         self.reap()

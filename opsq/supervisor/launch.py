@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from opsq.exceptions import SupervisorError
 from opsq.runtime import pidfile
@@ -26,13 +27,14 @@ def keeper_pidfile(state: StateDir) -> Path:
     return state.run / "keeper.pid"
 
 
-def log_order(state: StateDir, name: str, max_bytes: int, backups: int) -> dict[str, object]:
-    """What keeper and scribe are told of a program's output."""
+def log_order(state: StateDir, name: str, max_bytes: int, backups: int, path: str | None = None) -> dict[str, object]:
+    """What keeper and scribe are told of a program's output. `path`: the file that the user has named for it."""
     return {
         "fifo": str(state.run / f"{name}.fifo"),
-        "path": str(state.log / f"{name}.log"),
+        "path": path or str(state.log / f"{name}.log"),
         "max_bytes": max_bytes,
         "backups": backups,
+        "mode": 0o644 if path else 0o600,
     }
 
 
@@ -65,6 +67,12 @@ def become_keeper(state: StateDir, output: Sequence[str]) -> NoReturn:
     if lock is None:
         raise SupervisorError("opsq is already up", why=f"a supervisor runs in {state.root}", hint="opsq down")
     become(_command(state, lock, output), _environment(), keep_open=(lock,))
+
+
+def start_reload(state: StateDir, origin: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+    """Have the plan made anew, as `opsq reload` does: a process of its own, because it may import the app."""
+    command = [sys.executable, "-P", "-m", "opsq", "--state-dir", str(state.root), "--quiet", "reload"]
+    return subprocess.Popen(command, cwd=origin.get("here"), stdin=subprocess.DEVNULL, stdout=sys.stderr)
 
 
 def _command(state: StateDir, lock: int, output: Sequence[str] | None) -> list[str]:

@@ -40,6 +40,16 @@ class Up(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class Reload(Request):
+    """Make what runs what a newer plan says: start what is new, stop what has gone, restart what has changed."""
+
+    verb = "reload"
+    repeatable = False
+    plan: Mapping[str, Any]
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Down(Request):
     """Stop all programs, then the supervisor itself."""
 
@@ -81,7 +91,8 @@ class Signal(Request):
     signal: int
 
 
-KINDS: Mapping[str, type[Request]] = {kind.verb: kind for kind in (Status, Up, Down, Start, Stop, Restart, Signal)}
+_ALL = (Status, Up, Reload, Down, Start, Stop, Restart, Signal)
+KINDS: Mapping[str, type[Request]] = {kind.verb: kind for kind in _ALL}
 
 
 def write_request(request: Request) -> bytes:

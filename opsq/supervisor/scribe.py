@@ -2,7 +2,7 @@
 
 Started by the keeper as `python -I -S scribe.py`; the keeper names FIFOs on standard input, one JSON message each.
 Bytes go by `splice`, inside the kernel: there is no moment when they are only in this process's memory, so it may be
-killed at any time without a line lost, doubled or torn.
+killed at any time without a line lost, doubled or torn. Several FIFOs may go to one file.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import stat
 import sys
 
 TYPE_CHECKING = False  # not typing's: that module would cost a megabyte
@@ -19,44 +20,47 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20
 
 
-class Log:
-    """One FIFO and the file that it goes to."""
+class File:
+    """One log file. The only one that writes to it is this process, so it knows the size."""
 
-    def __init__(self, fifo: str) -> None:
-        self.source = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-        self.file, self.size, self.lost = -1, 0, 0
-        self.path, self.most, self.keep = "", 0, 0
+    def __init__(self, path: str) -> None:
+        self.path, self.fd, self.size, self.lost = path, -1, 0, 0
+        self.mode, self.most, self.keep = 0o600, 0, 0
 
     def configure(self, order: dict[str, Any]) -> None:
-        if order["path"] != self.path:
-            self.path = order["path"]
+        self.mode, self.most, self.keep = order.get("mode", 0o600), order["max_bytes"], order["backups"]
+        if self.fd < 0:
             self.open()
-        self.most, self.keep = order["max_bytes"], order["backups"]
 
     def open(self) -> None:
-        """Open the file at its end. Not with O_APPEND, which splice refuses; there is one writer."""
-        if self.file >= 0:
-            os.close(self.file)
-            self.file = -1
+        """Open it at its end. Not with O_APPEND, which splice refuses."""
+        self.close()
         try:
-            self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
-            self.size = os.lseek(self.file, 0, os.SEEK_END)
+            self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOCTTY, self.mode)
+            self.regular = stat.S_ISREG(os.fstat(self.fd).st_mode)
+            self.size = os.lseek(self.fd, 0, os.SEEK_END) if self.regular else 0
         except OSError as error:
             complain(f"cannot open {self.path}: {error.strerror}")
 
-    def move(self, null: int) -> int:
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def take(self, source: int, null: int) -> int:
         """Move what is in the pipe, at most a chunk; 0 when all writers have gone. Raises BlockingIOError."""
-        if self.most and self.size >= self.most:
+        most = self.most if self.fd >= 0 and self.regular else 0
+        if most and self.size >= most:
             self.rotate()
-        room = min(CHUNK, self.most - self.size) if self.most else CHUNK
+        room = min(CHUNK, most - self.size) if most else CHUNK
         try:
-            moved = os.splice(self.source, self.file, room) if self.file >= 0 else -1
+            moved = os.splice(source, self.fd, room) if self.fd >= 0 else -1
         except BlockingIOError:
             raise
         except OSError:  # the disk is full: programs go on, what they say meanwhile is lost and counted
             moved = -1
         if moved < 0:
-            dropped = os.splice(self.source, null, CHUNK)
+            dropped = os.splice(source, null, CHUNK)
             self.lost += dropped
             return dropped
         self.size += moved
@@ -66,7 +70,7 @@ class Log:
 
     def say_lost(self) -> None:
         try:
-            self.size += os.write(self.file, b"\nopsq: %d bytes lost, the disk was full\n" % self.lost)
+            self.size += os.write(self.fd, b"\nopsq: %d bytes lost, the disk was full\n" % self.lost)
             self.lost = 0
         except OSError:
             pass
@@ -78,7 +82,7 @@ class Log:
             numbers = sorted(
                 int(entry[len(name) + 1 :])
                 for entry in os.listdir(folder)
-                if entry.startswith(name + ".") and entry[len(name) + 1 :].isdigit()
+                if entry.startswith(name + ".") and entry[len(name) + 1 :].isdigit() and len(entry) - len(name) > 6
             )
             number = numbers[-1] + 1 if numbers else 1
             os.rename(self.path, f"{self.path}.{number:06d}")
@@ -88,19 +92,22 @@ class Log:
             complain(f"cannot rotate {self.path}: {error.strerror}")
         self.open()
 
-    def close(self) -> None:
-        os.close(self.source)
-        if self.file >= 0:
-            os.close(self.file)
+
+class Pipe:
+    """One FIFO and the file that it goes to."""
+
+    def __init__(self, fifo: str, file: File) -> None:
+        self.source, self.file = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), file
 
 
 class Scribe:
-    """All logs and the one loop."""
+    """All pipes, all files and the one loop."""
 
     def __init__(self) -> None:
         self.epoll = select.epoll()
-        self.logs: dict[int, Log] = {}
-        self.by_fifo: dict[str, Log] = {}
+        self.pipes: dict[int, Pipe] = {}
+        self.by_fifo: dict[str, Pipe] = {}
+        self.files: dict[str, File] = {}
         self.null = os.open("/dev/null", os.O_WRONLY)
         self.alone = False
 
@@ -112,7 +119,7 @@ class Scribe:
                 if fd == 0:
                     self.hear()
                 else:
-                    self.move(self.logs[fd])
+                    self.move(self.pipes[fd])
 
     def hear(self) -> None:
         """Take the keeper's orders. When the keeper has gone go on without: its successor will end us."""
@@ -130,43 +137,57 @@ class Scribe:
         order = json.loads(data)
         if "end" in order:
             self.finish()
+        if "reopen" in order:
+            for file in self.files.values():
+                file.open()
+            return
         self.add(order)
 
     def add(self, order: dict[str, Any]) -> None:
-        log = self.by_fifo.get(order["fifo"])
+        file = self.files.setdefault(order["path"], File(order["path"]))
+        file.configure(order)
+        pipe = self.by_fifo.get(order["fifo"])
+        if pipe is not None:
+            left, pipe.file = pipe.file, file
+            self.close_unused(left)
+            return
         try:
-            if log is None:
-                log = self.by_fifo[order["fifo"]] = Log(order["fifo"])
-                self.logs[log.source] = log
-                self.epoll.register(log.source, select.EPOLLIN)
-            log.configure(order)
+            pipe = self.by_fifo[order["fifo"]] = Pipe(order["fifo"], file)
+            self.pipes[pipe.source] = pipe
+            self.epoll.register(pipe.source, select.EPOLLIN)
         except OSError as error:
             complain(f"cannot read {order['fifo']}: {error.strerror}")
 
-    def move(self, log: Log) -> bool:
+    def close_unused(self, file: File) -> None:
+        if all(pipe.file is not file for pipe in self.by_fifo.values()):
+            self.files.pop(file.path, None)
+            file.close()
+
+    def move(self, pipe: Pipe) -> bool:
         """Move one chunk; False when there is nothing more now."""
         try:
-            if log.move(self.null):
+            if pipe.file.take(pipe.source, self.null):
                 return True
         except BlockingIOError:
             return False
-        self.epoll.unregister(log.source)
-        del self.logs[log.source]
-        self.by_fifo = {fifo: other for fifo, other in self.by_fifo.items() if other is not log}
-        log.close()
+        self.epoll.unregister(pipe.source)
+        del self.pipes[pipe.source]
+        self.by_fifo = {fifo: other for fifo, other in self.by_fifo.items() if other is not pipe}
+        os.close(pipe.source)
+        self.close_unused(pipe.file)
         self.end_if_idle()
         return False
 
     def end_if_idle(self) -> None:
         """Without a keeper nobody will name another pipe; our own standard output keeps its pipe open for ever."""
         own = os.fstat(1)
-        if self.alone and all(os.path.samestat(os.fstat(source), own) for source in self.logs):
+        if self.alone and all(os.path.samestat(os.fstat(source), own) for source in self.pipes):
             os._exit(0)
 
     def finish(self) -> None:
         """Empty all pipes and go."""
-        for log in list(self.logs.values()):
-            while self.move(log):
+        for pipe in list(self.pipes.values()):
+            while self.move(pipe):
                 pass
         os._exit(0)
 

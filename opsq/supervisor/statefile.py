@@ -18,11 +18,12 @@ from opsq.supervisor.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The content. `going_down`: everything is to stop."""
+    """The content. `going_down`: everything is to stop; `retiring`: programs that are forgotten once they have."""
 
     plan: Plan = field(default_factory=Plan)
     records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     going_down: bool = False
+    retiring: Sequence[str] = ()
 
 
 def path_of(state: StateDir) -> Path:
@@ -42,7 +43,8 @@ class StateFile:
         """Replace the file. It need not survive a power cut: then no process does either."""
         if kept.plan is not self._plan:
             self._plan, self._plan_text = kept.plan, json.dumps(kept.plan.to_data())
-        rest = json.dumps({"boot": boot_id(), "records": kept.records, "going_down": kept.going_down})
+        stands = {"records": kept.records, "going_down": kept.going_down, "retiring": list(kept.retiring)}
+        rest = json.dumps({"boot": boot_id(), **stands})
         fresh = self._path.with_name("state.json.new")
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(f"{self._plan_text}\n{rest}\n")
@@ -54,7 +56,9 @@ def read(state: StateDir) -> Kept | None:
     try:
         first, second = path_of(state).read_text().splitlines()
         plan, rest = Plan.from_data(json.loads(first)), json.loads(second)
-        return Kept(plan, rest["records"], rest["going_down"]) if rest["boot"] == boot_id() else None
+        if rest["boot"] != boot_id():
+            return None
+        return Kept(plan, rest["records"], rest["going_down"], rest.get("retiring", ()))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import selectors
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -39,6 +40,8 @@ class Supervisor:
         self.going_down = self.in_haste = False
         #: Stops and restarts that wait for those that depend on them to end first.
         self.leaving: dict[str, Callable[[], None]] = {}
+        #: Programs that are forgotten once they have ended.
+        self.retiring: set[str] = set()
         self.selector = selectors.DefaultSelector()
         self.timers = Timers()
         self.after_turn: Callable[[], None] = lambda: None
@@ -46,6 +49,7 @@ class Supervisor:
         self._changed = False
         self._told_ready = False
         self._link: KeeperLink | None = None
+        self._reloads: list[subprocess.Popen[bytes]] = []
         self._file = statefile.StateFile(state)
 
     # --- beginning, and changes of keeper ---------------------------------------------------------------------------
@@ -58,11 +62,13 @@ class Supervisor:
                 if name in self.plan.programs:
                     child = self.children[name] = Child(self.plan.programs[name], self)
                     child.restore(record)
+            self.retiring = {name for name in kept.retiring if name in self.children}
         self._notices = notify.Listener(self.state.notify_socket)
         self.selector.register(self._notices, selectors.EVENT_READ, self._on_notices)
         self._connect()
         for child in self.children.values():
             child.resume()
+        self.retire(())
         if self.going_down:
             self.go_down()
         self.settle()
@@ -155,6 +161,10 @@ class Supervisor:
 
     def _on_signal(self, signum: int) -> None:
         """What the keeper was told by a terminal, a service manager or a user."""
+        if signum == signal.SIGHUP:
+            self._reloads = [each for each in self._reloads if each.poll() is None]
+            self._reloads.append(launch.start_reload(self.state, self.plan.origin))
+            return
         if signum not in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             return
         assert self._link is not None
@@ -176,6 +186,7 @@ class Supervisor:
     def add(self, plan: Plan) -> None:
         """Make these programs part of the plan; a program that runs gets its new values with its next start."""
         self.plan = self.plan.with_more(plan)
+        self.retiring -= {*plan.programs}
         fresh = [Child(program, self) for name, program in plan.programs.items() if name not in self.children]
         self.children |= {child.name: child for child in fresh}
         for name, program in plan.programs.items():
@@ -209,6 +220,11 @@ class Supervisor:
         """Stop these in the same order, and start each when what it depends on is back."""
         self.leaving.update({child.name: child.restart for child in children})
 
+    def retire(self, names: Iterable[str]) -> None:
+        """Stop these and forget them."""
+        self.retiring.update(names)
+        self.stop(self.children[name] for name in self.retiring)
+
     def go_down(self) -> None:
         """Stop everything, then the keeper and this process."""
         if not self.going_down:
@@ -225,14 +241,17 @@ class Supervisor:
             say(f"{child.name}: {child.state.value}: {child.reason}")
         self._changed = True
 
-    def signal(self, child: Child, signum: int) -> None:
+    def signal(self, child: Child, signum: int, group: bool = False) -> None:
         """Through the keeper: it is the one that knows whether the pid is still the child's."""
         if self._link is not None:
-            self._link.say("signal", id=child.name, signal=int(signum))
+            self._link.say("signal", id=child.name, signal=int(signum), group=group)
 
     def kill_unit(self, child: Child) -> None:
-        """Kill all of it, now."""
-        units.kill([self._unit(child)])
+        """Kill all of it, now; of a program that wants it so the main process only."""
+        if child.program.killasgroup:
+            units.kill([self._unit(child)])
+        else:
+            self.signal(child, signal.SIGKILL)
 
     def sweep_later(self, child: Child) -> None:
         """Kill what is left of it at the end of this turn, together with others."""
@@ -270,7 +289,7 @@ class Supervisor:
 
     def settle(self) -> None:
         """The end of a turn: do what has become possible, keep the state, then let the keeper hear."""
-        while self._leave() or self._sweep() or self._launch():
+        while self._leave() or self._sweep() or self._forget() or self._launch():
             pass
         if self._changed:
             self._changed = False
@@ -294,15 +313,29 @@ class Supervisor:
 
     def _goes_before(self, other: Child, name: str) -> bool:
         leaves = other.state is State.STOPPING or (other.name in self.leaving and other.live)
-        return leaves and name in other.program.depends_on
+        program = self.children[name].program
+        return leaves and (name in other.program.depends_on or other.program.priority > program.priority)
 
     def _sweep(self) -> bool:
         swept, self._to_sweep = self._to_sweep, {}
-        if swept:
-            units.kill([self._unit(child) for child in swept.values()])
+        if doomed := [child for child in swept.values() if child.program.killasgroup]:
+            units.kill([self._unit(child) for child in doomed])
         for child in swept.values():
             child.swept()
         return bool(swept)
+
+    def _forget(self) -> bool:
+        ended = {
+            name
+            for name in self.retiring
+            if name not in self.leaving and self.children[name].state is State.STOPPED and not self.children[name].live
+        }
+        if ended:
+            self.retiring -= ended
+            self.plan = self.plan.without(ended)
+            self.children = {name: child for name, child in self.children.items() if name not in ended}
+            self._changed = True
+        return bool(ended)
 
     def _launch(self) -> bool:
         ready = [child for child in self.children.values() if child.launchable and self._may_start(child)]
@@ -333,7 +366,7 @@ class Supervisor:
 
     def _keep(self) -> None:
         records = {child.name: child.to_record() for child in self.children.values()}
-        self._file.write(statefile.Kept(self.plan, records, self.going_down))
+        self._file.write(statefile.Kept(self.plan, records, self.going_down, sorted(self.retiring)))
 
     def _tell_service_manager(self) -> None:
         wanted = [child for child in self.children.values() if child.wanted]

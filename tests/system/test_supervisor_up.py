@@ -21,7 +21,8 @@ QUICK = "startsecs = 0"
 
 def test_up_starts_what_the_file_says_and_down_leaves_nothing(shop: Supervised) -> None:
     shop.toml(python_program("web", SLEEPS, more=QUICK))
-    said = shop.opsq("up").stderr.splitlines()
+    reboots, *said = shop.opsq("up").stderr.splitlines()
+    assert reboots == "it will not come back after a reboot by itself: opsq generate systemd"
     assert said == [
         "running: web",
         f"logs: {shop.state.log}",
@@ -34,6 +35,7 @@ def test_up_starts_what_the_file_says_and_down_leaves_nothing(shop: Supervised) 
     assert shop.leftovers() == []
     assert sorted(path.name for path in shop.state.run.iterdir()) == ["daemon.lock", "slots"]
     assert "nothing is up here" in shop.opsq("down").stderr
+    assert "reboot" not in shop.opsq("up", "-d").stderr
 
 
 def test_status_for_scripts(shop: Supervised) -> None:

@@ -62,7 +62,7 @@ class Hands:
     def changed(self, child: Child) -> None:
         pass
 
-    def signal(self, child: Child, signum: int) -> None:  # noqa: ARG002
+    def signal(self, child: Child, signum: int, group: bool = False) -> None:  # noqa: ARG002
         self.signals.append(signum)
 
     def kill_unit(self, child: Child) -> None:  # noqa: ARG002

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from opsq.config.options.programs import PROGRAM_OPTIONS
 from opsq.exceptions import ImproperlyConfigured
 from opsq.supervisor import plan
-from opsq.supervisor.plan import Answer, Broker, Plan, Program, program_from_table
+from opsq.supervisor.plan import Answer, Broker, Plan, Program
+from opsq.supervisor.tables import COPIES, program_from_table, programs_from_table
 
 
 def made(folder: Path, **table: Any) -> Program:
-    return program_from_table("web", {"command": "web --port 80", **table}, folder)
+    (program,) = programs_from_table("web", {"command": "web --port 80", **table}, folder).values()
+    return program
 
 
 def test_a_table_in_supervisords_words_becomes_a_program(tmp_path: Path) -> None:
@@ -39,9 +41,10 @@ def test_a_table_in_supervisords_words_becomes_a_program(tmp_path: Path) -> None
 
 def test_every_option_of_the_table_is_a_value_of_a_program() -> None:
     fields = set(Program.__dataclass_fields__)
-    assert {option.name for option in PROGRAM_OPTIONS} <= fields
+    assert {option.name for option in PROGRAM_OPTIONS} - {*COPIES} <= fields
+    read = ("command", "directory", "umask", "exitcodes", "stopsignal", "environment", "depends_on", *COPIES)
     for option in PROGRAM_OPTIONS:
-        if option.name not in ("command", "directory", "umask", "exitcodes", "stopsignal", "environment", "depends_on"):
+        if option.name not in read:
             assert Program.__dataclass_fields__[option.name].default == option.default, option.name
 
 
@@ -55,6 +58,35 @@ def test_variables_of_the_environment_stand_in_strings(tmp_path: Path, monkeypat
     monkeypatch.setenv("SHOP_PORT", "81")
     program = made(tmp_path, command=["web", "%(ENV_SHOP_PORT)s"], environment={"X": "p%(ENV_SHOP_PORT)sq"})
     assert (program.command, program.environment) == (("web", "81"), {"X": "p81q"})
+
+
+def test_numprocs_means_several_programs_of_one_group(tmp_path: Path) -> None:
+    table = {"command": "web --port 80%(process_num)02d", "numprocs": 3, "environment": {"N": "%(process_num)d"}}
+    made = programs_from_table("web", table, tmp_path)
+    assert list(made) == ["web", "web_01", "web_02"]
+    assert [program.command[2] for program in made.values()] == ["8000", "8001", "8002"]
+    assert {program.group for program in made.values()} == {"web"}
+    assert made["web_02"].environment == {"N": "2"}
+    named = programs_from_table("web", {**table, "process_name": "w%(process_num)d", "numprocs_start": 5}, tmp_path)
+    assert list(named) == ["w5", "w6", "w7"]
+    assert list(programs_from_table("web", table, tmp_path, copies=1)) == ["web"]
+
+
+@pytest.mark.parametrize("numprocs", [-1, 1.5, True, "2", 10_000])
+def test_a_number_of_copies_that_cannot_be_is_named(tmp_path: Path, numprocs: Any) -> None:
+    with pytest.raises(ImproperlyConfigured, match="numprocs"):
+        programs_from_table("web", {"command": "x", "numprocs": numprocs}, tmp_path)
+
+
+def test_log_files_are_whole_paths_and_their_folder_must_be_there(tmp_path: Path) -> None:
+    program = made(tmp_path, stdout_logfile="web.log", stderr_logfile="auto")
+    assert (program.stdout_logfile, program.stderr_logfile) == (str(tmp_path / "web.log"), "auto")
+    assert made(tmp_path, stdout_logfile="none").stdout_logfile == "/dev/null"
+    assert made(tmp_path, stdout_logfile="/dev/stdout").stdout_logfile is None
+    with pytest.raises(ImproperlyConfigured, match="there is no directory"):
+        made(tmp_path, stdout_logfile="nowhere/web.log")
+    with pytest.raises(ImproperlyConfigured, match="it is no file"):
+        made(tmp_path, stdout_logfile=".")
 
 
 @pytest.mark.parametrize(
@@ -73,6 +105,7 @@ def test_variables_of_the_environment_stand_in_strings(tmp_path: Path, monkeypat
         {"ready": "soon"},
         {"stopsignal": 99},
         {"group": 3},
+        {"stopasgroup": True, "killasgroup": False},
     ],
 )
 def test_a_value_that_cannot_be_is_named_with_its_key(tmp_path: Path, table: dict[str, Any]) -> None:

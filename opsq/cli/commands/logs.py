@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import click
 
@@ -24,6 +25,8 @@ opsq logs -f
 opsq logs opsq
 """
 _OWN = "opsq"
+#: What the log of a program's standard error is called, if it has one.
+_ERRORS = ".stderr"
 _PAUSE_S = 0.1
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue")
 
@@ -33,15 +36,23 @@ _COLOURS = ("cyan", "yellow", "green", "magenta", "blue")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="The last N of each.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option("--all", "everything", is_flag=True, help="The supervisor's own log (opsq), too.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="json: each line as an object.")
 @click.option("--from", "places", hidden=True, help="JSON: where in each program's log to begin.")
 @pass_context
 def logs(
-    context: Context, names: tuple[str, ...], lines: int, follow: bool, everything: bool, places: str | None
+    context: Context,
+    names: tuple[str, ...],
+    lines: int,
+    follow: bool,
+    everything: bool,
+    log_format: str,
+    places: str | None,
 ) -> None:
     """Show what programs wrote. With more than one program each line begins with its name."""
     state = context.state_dir
     chosen = _chosen(state, names, everything, follow)
-    show = Display(context, len(chosen) > 1 or (follow and not names))
+    several = len(chosen) > 1 or (follow and not names)
+    show: Display = JsonDisplay() if log_format == "json" or context.out.json else TextDisplay(context, several)
     readers = {name: Reader(state.log / f"{name}.log") for name in chosen}
     begin = json.loads(places) if places else {}
     for name, reader in readers.items():
@@ -56,8 +67,36 @@ def logs(
             show.write(name, [reader.partial])
 
 
-class Display:
-    """Writes lines, with the program's name in front where there are several."""
+class Display(Protocol):
+    """How lines are shown."""
+
+    def write(self, name: str, lines: Sequence[bytes]) -> None:
+        """Write lines of one program."""
+
+
+class JsonDisplay:
+    """Each line an object: the program, and what it wrote; what was JSON before keeps its names."""
+
+    def write(self, name: str, lines: Sequence[bytes]) -> None:
+        """Write lines of one program."""
+        for line in lines:
+            sys.stdout.write(json.dumps({"program": name, **_said(line)}) + "\n")
+        sys.stdout.flush()
+
+
+def _said(line: bytes) -> Mapping[str, Any]:
+    if line.startswith(b"{"):
+        try:
+            said = json.loads(line)
+        except ValueError:
+            said = None
+        if isinstance(said, dict):
+            return said
+    return {"message": line.decode(errors="replace")}
+
+
+class TextDisplay:
+    """Lines as they are, with the program's name in front where there are several."""
 
     def __init__(self, context: Context, named: bool) -> None:
         self._named, self._coloured = named, context.out.rich
@@ -82,7 +121,8 @@ class Display:
 
 def ends_of_logs(state: StateDir) -> str:
     """Where all logs end now, for `--from`."""
-    return json.dumps({name: (state.log / f"{name}.log").stat().st_size for name in _known(state, own=True)})
+    logs = {name: state.log / f"{name}.log" for name in _known(state, own=True)}
+    return json.dumps({name: log.stat().st_size for name, log in logs.items() if log.exists()})
 
 
 def _follow(state: StateDir, readers: dict[str, Reader], show: Display, any_program: bool, own: bool) -> None:
@@ -108,9 +148,14 @@ def _chosen(state: StateDir, names: Sequence[str], own: bool, follow: bool) -> l
             raise UsageError(f"no log of {name!r} here", hint=f"there are: {', '.join(known) or 'none'}")
     if not names and not known and not follow:
         raise UsageError("no logs here", why=f"looked in {state.log}", hint="opsq up")
-    return list(names) or known
+    named = [each for name in names for each in (name, name + _ERRORS) if (state.log / f"{each}.log").is_file()]
+    return list(dict.fromkeys(named)) or known
 
 
 def _known(state: StateDir, own: bool) -> list[str]:
-    found: Mapping[str, Path] = {path.stem: path for path in sorted(state.log.glob("*.log"))}
-    return [name for name in found if own or name != _OWN]
+    """Who has a log here; of several that write to one file the first stands for all."""
+    found: dict[Path, str] = {}
+    for path in sorted(state.log.glob("*.log")):
+        if own or path.stem != _OWN:
+            found.setdefault(path.resolve() if path.is_symlink() else path, path.stem)
+    return list(found.values())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NoReturn
 
 import click
 
@@ -35,18 +38,76 @@ QUEUE_COLUMNS = (
 EXAMPLES = """
 opsq status
 opsq status worker
+opsq status --watch
+opsq status --all
 opsq status --json
 """
+WATCH_PAUSE_S = 1.0
+
+
+INSTANCE_COLUMNS = (
+    Column("directory", "STATE DIRECTORY", cut="start"),
+    Column("app", "APP", cut="end"),
+    Column("running", "RUNNING"),
+    Column("since", "SINCE", "time", extra=True),
+    Column("version", "VERSION", extra=True),
+    Column("keeper_pid", "PID", "number"),
+)
 
 
 @command(EXAMPLES)
 @click.argument("names", nargs=-1, metavar="[PROGRAM]...")
+@click.option("--watch", is_flag=True, help="Show it again each second, until Ctrl-C.")
+@click.option("--all", "everywhere", is_flag=True, help="All supervisors of this user.")
 @pass_context
-def status(context: Context, names: tuple[str, ...]) -> None:
+def status(context: Context, names: tuple[str, ...], watch: bool, everywhere: bool) -> None:
     """Show what runs and what waits.
 
     Exit code 0: all that should run does; 1: something does not; 2: unknown name; 3: neither supervisor nor broker.
     """
+    show = partial(_show_all, context) if everywhere else partial(_show, context, names)
+    if watch:
+        watched(context, show)
+    if not show():
+        click.get_current_context().exit(1)
+
+
+def watched(context: Context, show: Callable[[], Any], pause_s: float = WATCH_PAUSE_S) -> NoReturn:
+    """Show it again and again; in a terminal always at the same place."""
+    while True:
+        if context.out.terminal and not context.out.json:
+            print("\x1b[H\x1b[2J\x1b[3J", end="")
+        try:
+            show()
+        except SupervisorError as error:  # it may come back
+            context.out.line(str(error))
+        sys.stdout.flush()
+        time.sleep(pause_s)
+
+
+def _show_all(context: Context) -> bool:
+    """Every supervisor of this user, wherever it is."""
+    from opsq.supervisor.instances import find
+
+    rows = []
+    for state in find():
+        try:
+            told = client.ask(state, Status())
+        except OpsqError as error:
+            context.out.say(f"{state.root}: {error}")
+            continue
+        wanted = [program for program in told["programs"] if program["wanted"]]
+        running = sum(program["state"] == "RUNNING" for program in wanted)
+        row = {"directory": str(state.root), "app": told["app"], **told["supervisor"]}
+        rows.append(
+            {**row, "programs": len(wanted), "programs_running": running, "running": f"{running} of {len(wanted)}"}
+        )
+    context.out.table("instances", INSTANCE_COLUMNS, rows, empty="no supervisor of yours runs on this machine")
+    return all(row["programs"] == row["programs_running"] for row in rows)
+
+
+def _show(context: Context, names: Sequence[str]) -> bool:
+    """This project; whether all that should run does."""
     told = _ask(context, names)
     programs = _chosen(told["programs"], names)
     queues = [] if names else _queues(context, told)
@@ -59,8 +120,7 @@ def status(context: Context, names: tuple[str, ...]) -> None:
         if rows and queues:
             context.out.line("")
         context.out.table("queues", QUEUE_COLUMNS, queues)
-    if not all(program["state"] == "RUNNING" for program in programs if program["wanted"]):
-        click.get_current_context().exit(1)
+    return all(program["state"] == "RUNNING" for program in programs if program["wanted"])
 
 
 def _ask(context: Context, names: Sequence[str]) -> Mapping[str, Any]:
@@ -107,12 +167,14 @@ def _queues(context: Context, told: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _chosen(programs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Mapping[str, Any]]:
-    for name in names:
-        if not any(name in (program["name"], program["group"]) for program in programs):
-            from opsq.supervisor.handlers import unknown_program
+    if not names:
+        return list(programs)
+    from opsq.supervisor.handlers import means, unknown_program
 
+    for name in names:
+        if not any(means(name, program["name"], program["group"]) for program in programs):
             raise unknown_program(name, [program["name"] for program in programs])
-    return [each for each in programs if not names or each["name"] in names or each["group"] in names]
+    return [each for each in programs if any(means(name, each["name"], each["group"]) for name in names)]
 
 
 def _size(size: int | None) -> str | None:
