@@ -19,12 +19,13 @@ _OWN_KEYS: Mapping[str, type] = {
     "app": str,
     "services": list,
     "worker": dict,
+    "beat": dict,
     "monitor": dict,
     "redis": dict,
     "programs": dict,
 }
 #: The programs of opsq itself; `services` chooses among them, `[programs.NAME]` changes them.
-SERVICES = ("redis", "worker", "monitor")
+SERVICES = ("redis", "worker", "beat", "monitor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class ProjectFile:
     services: tuple[str, ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     worker: Mapping[str, Any] = field(default_factory=dict)
+    beat: Mapping[str, Any] = field(default_factory=dict)
     redis: Mapping[str, Any] = field(default_factory=dict)
     programs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     monitor: Mapping[str, Any] = field(default_factory=dict)
@@ -81,6 +83,7 @@ def load(path: Path) -> ProjectFile:
         None if services is None else tuple(services),
         settings,
         content.get("worker", {}),
+        content.get("beat", {}),
         content.get("redis", {}),
         programs,
         content.get("monitor", {}),
