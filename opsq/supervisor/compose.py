@@ -188,6 +188,19 @@ def _worker(place: Place, private: bool) -> Program:
     )
 
 
+def _beat(place: Place, private: bool) -> Program:
+    flags = {"loglevel": "info", **place.file.beat}
+    return Program(
+        name="beat",
+        command=(sys.executable, "-m", "opsq", "-A", place.app or OWN_APP, "beat", *_as_flags(flags)),
+        directory=str(place.folder),
+        autorestart="always",
+        startretries=10,
+        ready="notify",
+        depends_on={private_redis.NAME: "ready"} if private else {},
+    )
+
+
 def _monitor(place: Place, private: bool) -> Program:
     """Its flags are in `[monitor]`, which it reads itself: a password must not stand in a command line."""
     return Program(
@@ -202,7 +215,12 @@ def _monitor(place: Place, private: bool) -> Program:
 
 
 #: A row for each of our programs; the flag says whether there is a private Redis.
-_OURS: Mapping[str, Callable[[Place, bool], Program]] = {"redis": _redis, "worker": _worker, "monitor": _monitor}
+_OURS: Mapping[str, Callable[[Place, bool], Program]] = {
+    "redis": _redis,
+    "worker": _worker,
+    "beat": _beat,
+    "monitor": _monitor,
+}
 
 
 def _as_flags(table: Mapping[str, Any]) -> list[str]:
