@@ -45,12 +45,10 @@ class crontab_parser:
         match = _PART.fullmatch(part)
         if match is None:
             return [self._number(part)]
-        numbers = self._all() if match["star"] else self._range(match["first"], match["last"])
-        if match["steps"] is None:
-            return numbers
-        if not match["step"]:
+        if match["steps"] == "/":
             raise ParseException("empty filter")
-        return numbers[:: int(match["step"])]
+        numbers = self._all() if match["star"] else self._range(match["first"], match["last"])
+        return numbers[:: int(match["step"])] if match["steps"] else numbers
 
     def _all(self) -> list[int]:
         return list(range(self.min_, self.min_ + self.max_))
