@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opsq.broker import queues
-from opsq.broker.broker import Broker
 from opsq.datastore.connection import TROUBLE, explain
 from opsq.datastore.line import Line
+from opsq.events.event import EXCHANGE, MAILBOX_SUFFIX, Channels
 from opsq.exceptions import OpsqError
 from opsq.monitor import decoding
 from opsq.monitor import record as records
@@ -54,6 +54,26 @@ class Health:
     changes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where events come from, and where commands to workers go (settings `event_exchange`, `control_exchange`)."""
+
+    channels: Channels
+    events: str = EXCHANGE
+    control: str = "celery"
+
+    @property
+    def pattern(self) -> str:
+        """What to subscribe to."""
+        start = self.channels.pattern(self.events).removesuffix("*")
+        return "".join(f"\\{char}" if char in "[]*?^\\" else char for char in start) + "*"
+
+    @property
+    def mailbox(self) -> str:
+        """The channel of commands."""
+        return self.channels.name(f"{self.control}{MAILBOX_SUFFIX}")
+
+
 @dataclass(slots=True)
 class _Clockwork:
     """When something was last done (monotonic seconds)."""
@@ -78,12 +98,12 @@ class Collector:
         meta_of: Callable[[str], dict[str, Any]] | None = None,
         *,
         ask_celery: bool = True,
-        control_exchange: str = "celery",
+        where: Where | None = None,
     ) -> None:
         self.history, self.broker = history, history.broker
         self.health, self.nodes = Health(), Nodes()
         self._meta_of, self._ask_celery = meta_of, ask_celery
-        self._pidbox = _channel(self.broker, f"{control_exchange}.pidbox")
+        self._where = where or Where(Channels(self.broker.where.db, self.broker.key_prefix))
         self._intake = Intake(history.get)
         self._unwritten: dict[str, Record] = {}
         self._skipped = 0
@@ -133,8 +153,7 @@ class Collector:
     def _listen(self, line: Line) -> None:
         """Hear and write, until the connection ends or this is to stop."""
         line.on_push = self._hear
-        pattern = _escaped(_channel(self.broker, "celeryev/")) + "*"
-        line.send(("PSUBSCRIBE", pattern))
+        line.send(("PSUBSCRIBE", self._where.pattern))
         line.ask("PING")  # its answer comes after the subscription: from now on nothing is missed
         self._ask_workers()
         self._make_up_for_what_was_missed()
@@ -206,7 +225,7 @@ class Collector:
     def _ask_workers(self, node: str | None = None) -> None:
         """Have workers tell that they are there, and Celery's send their tasks' events (as Flower does)."""
         for method in ("heartbeat", "enable_events") if self._ask_celery else ("heartbeat",):
-            self.broker.client.publish(self._pidbox, _cast(method, node))
+            self.broker.client.publish(self._where.mailbox, _cast(method, node))
 
     def _make_up_for_what_was_missed(self) -> None:
         """Tasks that had not ended when last heard of: their stored results say what came of them."""
@@ -245,16 +264,6 @@ def _take_result(record: Record, meta: Mapping[str, Any]) -> None:
         record.traceback = str(meta.get("traceback") or "")[: records.TRACEBACK_LIMIT]
     else:
         record.result = text
-
-
-def _channel(broker: Broker, name: str) -> str:
-    """Celery's channel of a fanout exchange (wire section 6)."""
-    return broker.key(f"/{broker.where.db}.{name}")
-
-
-def _escaped(text: str) -> str:
-    """Text for a pattern of Redis, which gives some characters a meaning."""
-    return "".join(f"\\{char}" if char in "[]*?^\\" else char for char in text)
 
 
 def _cast(method: str, node: str | None) -> bytes:

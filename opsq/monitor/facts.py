@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
+
+import psutil
 
 from opsq._version import __version__
 from opsq.app.base import App
@@ -318,9 +321,22 @@ def _opsq_worker(record: Mapping[str, Any], heard: float | None, now: float) -> 
         "children": children,
         "busy": sum(1 for child in children if child.get("since")),
         "last_sign": record.get("time") or heard,
-        "memory_bytes": record.get("memory_bytes"),
+        "memory_bytes": record.get("memory_bytes") or _memory_here(record),
         "load": record.get("load"),
     }
+
+
+def _memory_here(record: Mapping[str, Any]) -> int | None:
+    """What a worker of this machine and its children hold (bytes); None for one of another machine."""
+    if record.get("host") != socket.gethostname() or not record.get("pid"):
+        return None
+    total = 0
+    for pid in (record["pid"], *(child["pid"] for child in record["children"] if child.get("pid"))):
+        try:
+            total += psutil.Process(pid).memory_info().rss
+        except psutil.Error:
+            continue
+    return total or None
 
 
 def _celery_worker(told: Mapping[str, Any]) -> dict[str, Any]:

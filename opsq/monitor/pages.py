@@ -42,7 +42,15 @@ def environment(base: str) -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
-        duration=_duration, ago=_ago, iso=_iso, clock=_clock, count=_count, size=_size, value=_value, segment=_segment
+        duration=_duration,
+        ago=_ago,
+        roughly=_roughly,
+        iso=_iso,
+        clock=_clock,
+        count=_count,
+        size=_size,
+        value=_value,
+        segment=_segment,
     )
     made.globals.update(base=base, chart=charts.line, SAID=SAID)
     return made
@@ -120,8 +128,15 @@ def _ago(unix_s: float | None) -> str:
         return _NOTHING
     seconds = time.time() - unix_s
     if seconds < -1:
-        return f"in {humanize_duration(-seconds)}"
-    return "now" if seconds < 1 else f"{humanize_duration(int(seconds))} ago"
+        return f"in {_roughly(-seconds)}"
+    return "now" if seconds < 1 else f"{_roughly(seconds)} ago"
+
+
+def _roughly(seconds: float | None) -> str:
+    """The largest unit only: seconds of what was hours ago say nothing."""
+    if seconds is None:
+        return _NOTHING
+    return humanize_duration(int(seconds)).partition(" ")[0]
 
 
 def _iso(unix_s: float) -> str:

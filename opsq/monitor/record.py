@@ -51,6 +51,7 @@ class Event(msgspec.Struct, gc=False):
     args: str | None = None
     kwargs: str | None = None
     queue: str | None = None
+    routing_key: str | None = None
     root_id: str | None = None
     parent_id: str | None = None
     retries: int | None = None
@@ -152,8 +153,8 @@ def _take_facts(record: Record, event: Event) -> None:
         record.eta, record.expires = _cut(event.eta, record.eta), _cut(event.expires, record.expires)
     if event.retries is not None:
         record.retries = max(record.retries, event.retries)
-    if event.queue:
-        record.queue = event.queue[:NAME_LIMIT]
+    if queue := event.queue or event.routing_key:
+        record.queue = queue[:NAME_LIMIT]
     if event.hostname and event.type != "task-sent":
         record.worker = event.hostname[:NAME_LIMIT]
 

@@ -28,12 +28,13 @@ from opsq.monitor.query import Query, limit
 
 #: A form of ours is far smaller (bytes).
 _FORM_LIMIT = 16_384
+#: Path, name in the menu, what wide screens add to it, template.
 PAGES = (
-    ("/", "Overview", "overview"),
-    ("/tasks", "Tasks", "tasks"),
-    ("/schedule", "Schedule", "schedule"),
-    ("/hosts", "Hosts", "hosts"),
-    ("/dead", "Dead letters", "dead"),
+    ("/", "Overview", "", "overview"),
+    ("/tasks", "Tasks", "", "tasks"),
+    ("/schedule", "Schedule", "", "schedule"),
+    ("/hosts", "Hosts", "", "hosts"),
+    ("/dead", "Dead", "letters", "dead"),
 )
 
 

@@ -227,7 +227,8 @@ def _check_files(place: Place) -> None:
 
 
 def _facts(context: Context, wanted: Mapping[str, Any]) -> Facts:
-    from opsq.monitor.collector import Collector
+    from opsq.events.event import Channels
+    from opsq.monitor.collector import Collector, Where
     from opsq.monitor.facts import Facts
     from opsq.monitor.store import History
 
@@ -241,7 +242,11 @@ def _facts(context: Context, wanted: Mapping[str, Any]) -> Facts:
         history,
         app.backend.get_meta if app.backend.keeps_results else None,
         ask_celery=bool(wanted["enable_events"]),
-        control_exchange=str(app.conf.control_exchange or "celery"),
+        where=Where(
+            Channels.of(app.broker.where.db, app.conf.broker_transport_options),
+            app.conf.event_exchange,
+            app.conf.control_exchange,
+        ),
     )
     return Facts(app, history, collector, lambda: _programs(context))
 
