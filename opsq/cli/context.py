@@ -67,6 +67,31 @@ class Context:
         return self.app.broker
 
     @cached_property
+    def broker_address(self) -> tuple[str, str]:
+        """The broker's URL and the prefix of its keys; where no app is named, none is loaded to find them."""
+        if self._given is not None or self._names_an_app():
+            return self.broker.url, self.broker.key_prefix
+        from opsq.app.home import private_redis, project_settings
+        from opsq.config.broker import resolve_broker
+        from opsq.config.settings import Settings
+
+        settings = Settings(lambda: project_settings(None))
+        if "broker" in self.flags:
+            settings.put_flag("broker_url", self.flags["broker"], "--broker")
+        url = resolve_broker(settings, private_redis).url
+        assert url is not None
+        return url, str((settings["broker_transport_options"] or {}).get("global_keyprefix") or "")
+
+    def _names_an_app(self) -> bool:
+        """Whether anything here may name an app."""
+        from opsq.config import toml_file
+
+        if self.app_spec or {"OPSQ_APP", "CELERY_CONFIG_MODULE"} & {*os.environ} or os.path.exists("manage.py"):
+            return True
+        path = toml_file.find(os.getcwd())
+        return path is not None and toml_file.load(path).app is not None
+
+    @cached_property
     def state_dir(self) -> StateDir:
         """The state directory of this project."""
         from opsq.runtime.statedir import find

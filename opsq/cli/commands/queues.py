@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import time
 from dataclasses import asdict
-from typing import Any
 
 import click
 
@@ -57,25 +56,10 @@ def queues(context: Context, ctx: click.Context, limit: int) -> None:
         return
     broker = context.broker
     names = store.known(broker, context.app.queues())
-    rows = [describe(state) for state in store.states(broker, limited(names, limit))]
+    rows = [state.to_data() for state in store.states(broker, limited(names, limit))]
     texts = {row["name"]: _priorities(row["by_priority"]) for row in rows}
     shown = rows if context.out.json else [{**row, "priorities": texts[row["name"]]} for row in rows]
     context.out.table("queues", COLUMNS, shown, total=len(names))
-
-
-def describe(state: store.QueueState) -> dict[str, Any]:
-    """A queue as scripts get it; durations in seconds."""
-    return {
-        "name": state.name,
-        "waiting": state.depth,
-        "by_priority": {str(step): count for step, count in state.waiting.items()},
-        "delayed": state.delayed,
-        "in_flight": state.in_flight,
-        "dead": state.dead,
-        "oldest": state.oldest_s,
-        "consumers": state.consumers,
-        "paused": state.paused,
-    }
 
 
 def _priorities(counts: dict[str, int]) -> str:

@@ -138,29 +138,26 @@ def _ask(context: Context, names: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _broker_that_answers(context: Context) -> dict[str, str] | None:
-    from opsq.datastore.connection import errors
+    """The broker that the flags, the environment or the app name; redis-py is not imported for it."""
+    from opsq.broker import depths
 
     try:
-        broker = context.broker
-        with errors(broker.url):
-            broker.client.ping()
+        url, key_prefix = context.broker_address
+        depths.answers(depths.Address(url, key_prefix))
     except OpsqError:
         return None
-    return {"url": broker.url, "key_prefix": broker.key_prefix}
+    return {"url": url, "key_prefix": key_prefix}
 
 
 def _queues(context: Context, told: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What waits, as the broker of the running app says; redis-py is imported only when there is one."""
+    """What waits, as the broker of the running app says; a broker is spoken to only when there is one."""
     if told["broker"] is None:
         return []
-    from opsq.broker import queues as store
-    from opsq.broker.broker import Broker
-    from opsq.cli.commands.queues import describe
+    from opsq.broker import depths
 
-    broker = Broker(told["broker"]["url"], told["broker"]["key_prefix"])
+    broker = depths.Address(told["broker"]["url"], told["broker"]["key_prefix"])
     try:
-        names = store.known(broker)
-        return [describe(state) for state in store.states(broker, names)] if names else []
+        return [state.to_data() for state in depths.states(broker, depths.known(broker))]
     except BrokerError as error:
         context.out.say(f"queues: {error}")
         return []
