@@ -93,7 +93,7 @@ class Access:
         if site is None and not _same_origin(origin, headers):
             return "it does not say that it comes from this page"
         session = session_of(headers.get("cookie"))
-        if not session or not hmac.compare_digest(self.token(session), token):
+        if not session or not hmac.compare_digest(self.token(session).encode(), token.encode(errors="replace")):
             return "the page is too old; load it again"
         return None
 

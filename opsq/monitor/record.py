@@ -142,6 +142,8 @@ def apply(record: Record, event: Event) -> None:
     if newer and not (state == states.PENDING and record.state != states.PENDING):
         record.state = state
     record.updated = max(record.updated, at)
+    if record.state == states.FAILURE and record.started:  # events of failures do not say it
+        record.runtime = max(record.finished - record.started, 0.0)
 
 
 def _take_facts(record: Record, event: Event) -> None:
@@ -174,8 +176,6 @@ def _take_end(record: Record, event: Event) -> None:
         record.exception = record.traceback = ""
     elif event.type == "task-failed":
         record.exception, record.traceback = _cut(event.exception, ""), (event.traceback or "")[:TRACEBACK_LIMIT]
-        if record.started:
-            record.runtime = max(event.timestamp - record.started, 0.0)
     elif event.type == "task-revoked":
         record.note = "terminated" if event.terminated else "expired" if event.expired else "revoked"
 

@@ -34,3 +34,9 @@ def required_fields() -> list[dict[str, Any]]:
     """What a Celery worker did with messages that lack something: rows of label, ran, worker_alive, result."""
     rows: list[dict[str, Any]] = _read("required-fields")["rows"]
     return rows
+
+
+def events() -> dict[str, str]:
+    """Type of event -> the message with it that a worker published."""
+    found: dict[str, str] = _read("events")["messages"]
+    return found
