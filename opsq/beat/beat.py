@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from opsq.app.publisher import new_task_id
 from opsq.beat import definitions
@@ -286,9 +286,11 @@ class Beat:
                 self.app.send_task(entry.task, args, kwargs, task_id=task_id, **options)
             if not tick.done:
                 self.broker.record(tick)  # the task's own `apply_async` chose to send nothing
-        except (NotOurs, *TROUBLE):
+        except NotOurs:
             raise
         except Exception as error:
+            if isinstance(error, TROUBLE) and not isinstance(error.__cause__, ResponseError):
+                raise  # the broker is away; what it refuses is the entry's own trouble
             logger.error(
                 "Message Error: cannot send %s (%s): %s: %s", entry.name, entry.task, type(error).__name__, error
             )
