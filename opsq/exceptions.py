@@ -58,6 +58,10 @@ class SupervisorError(OpsqError):
     """The supervisor cannot be reached, or refused what it was asked (exit code 3)."""
 
 
+class HostsError(OpsqError):
+    """No host can be reached, or none that was asked has answered (exit code 3)."""
+
+
 class RefusedError(OpsqError):
     """Permission, policy or signature forbids it (exit code 4)."""
 

@@ -23,6 +23,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (exceptions.NotRegistered, USAGE),
     (exceptions.BrokerError, UNREACHABLE),
     (exceptions.SupervisorError, UNREACHABLE),
+    (exceptions.HostsError, UNREACHABLE),
     (exceptions.TimeoutError, UNREACHABLE),
     (exceptions.RefusedError, REFUSED),
     (exceptions.SecurityError, REFUSED),

@@ -140,7 +140,7 @@ class PrivateKey:
         return cls(both[:32])
 
 
-def generate(comment: str) -> tuple[str, PublicKey]:
+def generate() -> tuple[str, PublicKey]:
     """A new private key as OpenSSH writes it to a file, and its public key."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
