@@ -34,6 +34,7 @@ class Context:
             _go_to(value)
         elif name == "state_dir":
             os.environ["OPSQ_STATE_DIR"] = os.path.abspath(value)
+            os.environ.pop("OPSQ_KEYS_DIR", None)  # a supervisor's word for its programs: this one names a directory
         elif name == "config":
             if value.endswith(".toml"):
                 os.environ["OPSQ_CONFIG"] = os.path.abspath(value)
@@ -71,6 +72,10 @@ class Context:
         """The broker's URL and the prefix of its keys; where no app is named, none is loaded to find them."""
         if self._given is not None or self._names_an_app():
             return self.broker.url, self.broker.key_prefix
+        return self.configured_address()
+
+    def configured_address(self) -> tuple[str, str]:
+        """What flags, environment and the project's file say of the broker, else the private one; loads no app."""
         from opsq.app.home import private_redis, project_settings
         from opsq.config.broker import resolve_broker
         from opsq.config.settings import Settings

@@ -1,0 +1,262 @@
+# Completion of opsq for bash. Made by `opsq completion bash`. To have it:
+#   eval "$(opsq completion bash)"      in ~/.bashrc
+
+_opsq_below() {
+    case "$1" in
+        "") echo 'up down status start stop restart signal scale reload logs generate worker monitor flower beat agent queues tasks results dead schedule workers run init config completion doctor' ;;
+        "queues") echo 'pause peek purge resume' ;;
+        "dead") echo 'drop requeue show' ;;
+        "schedule") echo 'add next pause remove resume run' ;;
+        "run") echo 'host-batch task' ;;
+    esac
+}
+
+_opsq_flags() {
+    case "$1" in
+        "") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet --version -h --help' ;;
+        "up") echo '-c --configuration --foreground --log-format -d --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "down") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "status") echo '--watch --all -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "start") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "stop") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "restart") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "signal") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "scale") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "reload") echo '--dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "logs") echo '-n --lines -f --follow --all --log-format -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "generate") echo '-o --output --user -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "worker") echo '-n --hostname -l --loglevel -c --concurrency -P --pool -Q --queues -X --exclude-queues -I --include --time-limit --soft-time-limit --max-tasks-per-child --max-memory-per-child --prefetch-multiplier --lease --purge --discard -f --logfile --log-format --pidfile --uid --gid --umask -E --task-events --events -O --optimization --disable-prefetch --without-gossip --without-mingle --without-heartbeat --heartbeat-interval --autoscale -B --beat -s --schedule --schedule-filename --scheduler -S --statedb --pool-start-method -D --detach --executable --loader --skip-checks -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "monitor") echo '--address --port --basic-auth --basic_auth --read-only --url-prefix --url_prefix --certfile --keyfile --history --history-age --enable-events --enable_events --no-enable-events --no-enable_events -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "flower") echo '--address --port --basic-auth --basic_auth --read-only --url-prefix --url_prefix --certfile --keyfile --history --history-age --enable-events --enable_events --no-enable-events --no-enable_events -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "beat") echo '-s --schedule --schedule-filename -S --scheduler --max-interval -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "agent") echo '--name --tag --tags --slots --lease --stop-wait -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "queues") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "queues pause") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "queues peek") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "queues purge") echo '-y --yes --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "queues resume") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "tasks") echo '--name --state -Q --queue --worker --since --grep --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "results") echo '--name --state -Q --queue --worker --since --grep --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "dead") echo '-Q --queue --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "dead drop") echo '--all -Q --queue -y --yes --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "dead requeue") echo '--all -Q --queue -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "dead show") echo '-Q --queue -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "schedule") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "schedule add") echo '--every --cron --timezone --args --kwargs --queue --priority --expires --jitter --overlap --missed --missed-limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "schedule next") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "schedule pause") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "schedule remove") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "schedule resume") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "schedule run") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "workers") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "run") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "run host-batch") echo '--hosts --timeout -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "run task") echo '--wait --timeout -Q --queue --countdown -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "init") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "config") echo '--all -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "completion") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "doctor") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+    esac
+}
+
+_opsq_value() {
+    case "$1|$2" in
+        "up|-c"|"up|--configuration") echo files ;;
+        "up|--log-format") echo '=text json' ;;
+        "logs|-n"|"logs|--lines") echo '' ;;
+        "logs|--log-format") echo '=text json' ;;
+        "generate|-o"|"generate|--output") echo files ;;
+        "generate|--user") echo '' ;;
+        "worker|-n"|"worker|--hostname") echo '' ;;
+        "worker|-l"|"worker|--loglevel") echo '' ;;
+        "worker|-c"|"worker|--concurrency") echo '' ;;
+        "worker|-P"|"worker|--pool") echo '' ;;
+        "worker|-Q"|"worker|--queues") echo queues ;;
+        "worker|-X"|"worker|--exclude-queues") echo queues ;;
+        "worker|-I"|"worker|--include") echo '' ;;
+        "worker|--time-limit") echo '' ;;
+        "worker|--soft-time-limit") echo '' ;;
+        "worker|--max-tasks-per-child") echo '' ;;
+        "worker|--max-memory-per-child") echo '' ;;
+        "worker|--prefetch-multiplier") echo '' ;;
+        "worker|--lease") echo '' ;;
+        "worker|-f"|"worker|--logfile") echo files ;;
+        "worker|--log-format") echo '=text json' ;;
+        "worker|--pidfile") echo files ;;
+        "worker|--uid") echo '' ;;
+        "worker|--gid") echo '' ;;
+        "worker|--umask") echo '' ;;
+        "worker|-O"|"worker|--optimization") echo '' ;;
+        "worker|--heartbeat-interval") echo '' ;;
+        "worker|--autoscale") echo '' ;;
+        "worker|-s"|"worker|--schedule"|"worker|--schedule-filename") echo '' ;;
+        "worker|--scheduler") echo '' ;;
+        "worker|-S"|"worker|--statedb") echo '' ;;
+        "worker|--pool-start-method") echo '' ;;
+        "worker|--executable") echo '' ;;
+        "worker|--loader") echo '' ;;
+        "monitor|--address") echo '' ;;
+        "monitor|--port") echo '' ;;
+        "monitor|--basic-auth"|"monitor|--basic_auth") echo '' ;;
+        "monitor|--url-prefix"|"monitor|--url_prefix") echo '' ;;
+        "monitor|--certfile") echo '' ;;
+        "monitor|--keyfile") echo '' ;;
+        "monitor|--history") echo '' ;;
+        "monitor|--history-age") echo '' ;;
+        "monitor|-l"|"monitor|--loglevel") echo '' ;;
+        "monitor|-f"|"monitor|--logfile") echo files ;;
+        "monitor|--log-format") echo '=text json' ;;
+        "monitor|--pidfile") echo files ;;
+        "monitor|--uid") echo '' ;;
+        "monitor|--gid") echo '' ;;
+        "monitor|--umask") echo '' ;;
+        "flower|--address") echo '' ;;
+        "flower|--port") echo '' ;;
+        "flower|--basic-auth"|"flower|--basic_auth") echo '' ;;
+        "flower|--url-prefix"|"flower|--url_prefix") echo '' ;;
+        "flower|--certfile") echo '' ;;
+        "flower|--keyfile") echo '' ;;
+        "flower|--history") echo '' ;;
+        "flower|--history-age") echo '' ;;
+        "flower|-l"|"flower|--loglevel") echo '' ;;
+        "flower|-f"|"flower|--logfile") echo files ;;
+        "flower|--log-format") echo '=text json' ;;
+        "flower|--pidfile") echo files ;;
+        "flower|--uid") echo '' ;;
+        "flower|--gid") echo '' ;;
+        "flower|--umask") echo '' ;;
+        "beat|-s"|"beat|--schedule"|"beat|--schedule-filename") echo '' ;;
+        "beat|-S"|"beat|--scheduler") echo '' ;;
+        "beat|--max-interval") echo '' ;;
+        "beat|-l"|"beat|--loglevel") echo '' ;;
+        "beat|-f"|"beat|--logfile") echo files ;;
+        "beat|--log-format") echo '=text json' ;;
+        "beat|--pidfile") echo files ;;
+        "beat|--uid") echo '' ;;
+        "beat|--gid") echo '' ;;
+        "beat|--umask") echo '' ;;
+        "agent|--name") echo '' ;;
+        "agent|--tag"|"agent|--tags") echo '' ;;
+        "agent|--slots") echo '' ;;
+        "agent|--lease") echo '' ;;
+        "agent|--stop-wait") echo '' ;;
+        "agent|-l"|"agent|--loglevel") echo '' ;;
+        "agent|-f"|"agent|--logfile") echo files ;;
+        "agent|--log-format") echo '=text json' ;;
+        "agent|--pidfile") echo files ;;
+        "agent|--uid") echo '' ;;
+        "agent|--gid") echo '' ;;
+        "agent|--umask") echo '' ;;
+        "queues|--limit") echo '' ;;
+        "queues peek|--limit") echo '' ;;
+        "tasks|--name") echo '' ;;
+        "tasks|--state") echo '' ;;
+        "tasks|-Q"|"tasks|--queue") echo queues ;;
+        "tasks|--worker") echo '' ;;
+        "tasks|--since") echo '' ;;
+        "tasks|--grep") echo '' ;;
+        "tasks|--limit") echo '' ;;
+        "results|--name") echo '' ;;
+        "results|--state") echo '' ;;
+        "results|-Q"|"results|--queue") echo queues ;;
+        "results|--worker") echo '' ;;
+        "results|--since") echo '' ;;
+        "results|--grep") echo '' ;;
+        "results|--limit") echo '' ;;
+        "dead|-Q"|"dead|--queue") echo queues ;;
+        "dead|--limit") echo '' ;;
+        "dead drop|-Q"|"dead drop|--queue") echo queues ;;
+        "dead requeue|-Q"|"dead requeue|--queue") echo queues ;;
+        "dead show|-Q"|"dead show|--queue") echo queues ;;
+        "schedule|--limit") echo '' ;;
+        "schedule add|--every") echo '' ;;
+        "schedule add|--cron") echo '' ;;
+        "schedule add|--timezone") echo '' ;;
+        "schedule add|--args") echo '' ;;
+        "schedule add|--kwargs") echo '' ;;
+        "schedule add|--queue") echo queues ;;
+        "schedule add|--priority") echo '' ;;
+        "schedule add|--expires") echo '' ;;
+        "schedule add|--jitter") echo '' ;;
+        "schedule add|--overlap") echo '=allow skip' ;;
+        "schedule add|--missed") echo '=once all none' ;;
+        "schedule add|--missed-limit") echo '' ;;
+        "workers|--limit") echo '' ;;
+        "run host-batch|--hosts") echo hosts ;;
+        "run host-batch|--timeout") echo '' ;;
+        "run task|--timeout") echo '' ;;
+        "run task|-Q"|"run task|--queue") echo queues ;;
+        "run task|--countdown") echo '' ;;
+        *"|--config") echo files ;;
+        *"|--result-backend") echo '' ;;
+        *"|--state-dir") echo files ;;
+        *"|--workdir") echo files ;;
+        *"|-A"|*"|--app") echo '' ;;
+        *"|-b"|*"|--broker") echo '' ;;
+        *) return 1 ;;
+    esac
+}
+
+_opsq_argument() {
+    case "$1|$2" in
+        "up|"*) echo programs ;;
+        "status|"*) echo programs ;;
+        "start|"*) echo targets ;;
+        "stop|"*) echo targets ;;
+        "restart|"*) echo targets ;;
+        "signal|0") echo '=HUP INT TERM KILL QUIT USR1 USR2' ;;
+        "signal|"*) echo targets ;;
+        "scale|0") echo programs ;;
+        "logs|"*) echo programs ;;
+        "generate|0") echo '=systemd supervisord' ;;
+        "queues pause|"*) echo queues ;;
+        "queues peek|0") echo queues ;;
+        "queues purge|0") echo queues ;;
+        "queues resume|"*) echo queues ;;
+        "run task|0") echo tasks ;;
+        "init|"*) echo files ;;
+        "completion|0") echo '=bash zsh fish' ;;
+    esac
+}
+
+_opsq_complete() {
+    local word kind path="" before="" skip="" at=0 place=1
+    local current="${COMP_WORDS[COMP_CWORD]}"
+    COMPREPLY=()
+    while [ "$place" -lt "$COMP_CWORD" ]; do
+        word="${COMP_WORDS[place]}"
+        place=$((place + 1))
+        if [ -n "$skip" ]; then
+            if [ "$word" != "=" ]; then skip=""; before=""; fi
+            continue
+        fi
+        case "$word" in
+            -*) if _opsq_value "$path" "$word" >/dev/null; then skip=1; before="$word"; fi ;;
+            *) case " $(_opsq_below "$path") " in
+                *" $word "*) path="${path:+$path }$word"; at=0 ;;
+                *) at=$((at + 1)) ;;
+               esac ;;
+        esac
+    done
+    if [ "$current" = "=" ]; then current=""; fi
+    if [ -n "$skip" ]; then
+        kind="$(_opsq_value "$path" "$before")"
+    elif [ "${current#-}" != "$current" ]; then
+        kind="=$(_opsq_flags "$path")"
+    elif [ -n "$(_opsq_below "$path")" ]; then
+        kind="=$(_opsq_below "$path")"
+    else
+        kind="$(_opsq_argument "$path" "$at")"
+    fi
+    local IFS=$' \t\n'
+    case "$kind" in
+        =*) COMPREPLY=($(compgen -W "${kind#=}" -- "$current")) ;;
+        files) COMPREPLY=($(compgen -f -- "$current")) ;;
+        "") ;;
+        *)  local list="" last="$current" words
+            words="$("${COMP_WORDS[0]}" completion --words "$kind" 2>/dev/null)"
+            case "$current" in *,*) list="${current%,*},"; last="${current##*,}" ;; esac
+            COMPREPLY=($(compgen -P "$list" -W "$words" -- "$last")) ;;
+    esac
+}
+complete -o bashdefault -F _opsq_complete opsq
