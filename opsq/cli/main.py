@@ -47,6 +47,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "monitor": Entry("opsq.cli.commands.monitor:monitor", "Show it all in a browser; JSON and metrics."),
         "flower": Entry("opsq.cli.commands.monitor:monitor", "The same, with Flower's flags."),
         "beat": Entry("opsq.cli.commands.beat:beat", "Send periodic tasks when they are due, in the foreground."),
+        "agent": Entry("opsq.cli.commands.agent:agent", "Run signed orders on this host, in the foreground."),
     },
     "Look": {
         "queues": Entry("opsq.cli.commands.queues:queues", "What waits: depth, age, consumers; peek, purge."),
@@ -57,7 +58,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "workers": Entry("opsq.cli.commands.workers:workers", "The workers that are alive."),
     },
     "Act": {
-        "run": Entry("opsq.cli.commands.run:run", "Run a task."),
+        "run": Entry("opsq.cli.commands.run:run", "Run a task, or a command on hosts."),
     },
     "Set up": {
         "init": Entry("opsq.cli.commands.init:init", "Write an opsq.toml and a first tasks.py."),

@@ -21,11 +21,13 @@ _OWN_KEYS: Mapping[str, type] = {
     "worker": dict,
     "beat": dict,
     "monitor": dict,
+    "agent": dict,
+    "hosts": dict,
     "redis": dict,
     "programs": dict,
 }
 #: The programs of opsq itself; `services` chooses among them, `[programs.NAME]` changes them.
-SERVICES = ("redis", "worker", "beat", "monitor")
+SERVICES = ("redis", "worker", "beat", "monitor", "agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class ProjectFile:
     redis: Mapping[str, Any] = field(default_factory=dict)
     programs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     monitor: Mapping[str, Any] = field(default_factory=dict)
+    agent: Mapping[str, Any] = field(default_factory=dict)
+    hosts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def broker_url(self) -> str | None:
@@ -72,6 +76,9 @@ def load(path: Path) -> ProjectFile:
             raise unknown(path, name, "service", SERVICES)
     _check_table(path, "redis", content.get("redis", {}), [option.name for option in REDIS_OPTIONS])
     _check_table(path, "monitor", content.get("monitor", {}), [option.name for option in MONITOR_OPTIONS])
+    _check_table(path, "hosts", content.get("hosts", {}), ["groups"])
+    if not isinstance(content.get("hosts", {}).get("groups", {}), dict):
+        raise wrong(path, "'hosts.groups' must be a table")
     programs = content.get("programs", {})
     for name, table in programs.items():
         if not isinstance(table, dict):
@@ -87,6 +94,8 @@ def load(path: Path) -> ProjectFile:
         content.get("redis", {}),
         programs,
         content.get("monitor", {}),
+        content.get("agent", {}),
+        content.get("hosts", {}),
     )
 
 

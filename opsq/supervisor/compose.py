@@ -107,6 +107,8 @@ def compose(place: Place) -> Plan:
     for name in SERVICES:
         if private if name == private_redis.NAME else name in services:
             programs[name] = _OURS[name](place, private)
+    if named is not None and "agent" in programs:
+        programs["agent"] = replace(programs["agent"], environment={"OPSQ_BROKER_URL": named.url})
     programs |= _named_in_file(place, programs)
     for name in place.scale:
         programs |= _copies(place, name, programs)
@@ -166,7 +168,8 @@ def _needed(program: Program, programs: Mapping[str, Program]) -> dict[str, str]
 def _shared_environment(place: Place, private: bool) -> dict[str, str]:
     """How programs learn of broker and results: never by their command line, which others can read."""
     broker = statedir.redis_url(place.state) if private else place.broker
-    found = {"OPSQ_BROKER_URL": broker, "OPSQ_RESULT_BACKEND": place.results}
+    keys = str(statedir.keys_directory())
+    found = {"OPSQ_BROKER_URL": broker, "OPSQ_RESULT_BACKEND": place.results, "OPSQ_KEYS_DIR": keys}
     return {name: url for name, url in found.items() if url}
 
 
@@ -214,12 +217,28 @@ def _monitor(place: Place, private: bool) -> Program:
     )
 
 
+def _agent(place: Place, private: bool) -> Program:
+    """It serves the host, not the app: it is told where the broker is, and never loads the app to find it."""
+    flags = {"loglevel": "info", **place.file.agent}
+    return Program(
+        name="agent",
+        command=(sys.executable, "-m", "opsq", "agent", *_as_flags(flags)),
+        directory=str(place.folder),
+        autorestart="always",
+        startretries=10,
+        stopwaitsecs=60,
+        ready="notify",
+        depends_on={private_redis.NAME: "ready"} if private else {},
+    )
+
+
 #: A row for each of our programs; the flag says whether there is a private Redis.
 _OURS: Mapping[str, Callable[[Place, bool], Program]] = {
     "redis": _redis,
     "worker": _worker,
     "beat": _beat,
     "monitor": _monitor,
+    "agent": _agent,
 }
 
 

@@ -1,30 +1,26 @@
-"""`opsq run task`: send a call of a task, and wait for its value if that is wanted."""
+"""`opsq run task` and `opsq run host-batch`: their options. What they do is loaded when it is called."""
 
 from __future__ import annotations
 
-import difflib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-from opsq.app.discovery import named_app
-from opsq.app.routes import Routes
-from opsq.broker import queues, workers
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import Duration, Json, group
-from opsq.exceptions import BrokerError, OpsqError, UsageError
+from opsq.cli.params import Command, Duration, Json, group
 
 EXAMPLES = """
 opsq run task proj.tasks.add '[2, 3]' --wait
 opsq run task opsq.ping --wait
+opsq run host-batch uptime
+opsq run host-batch --hosts 'web[01-40],!web07' 'df -h / | tail -1'
 """
 
 
 @group(EXAMPLES)
 def run() -> None:
-    """Run something: a task on the workers."""
+    """Run something: a task on the workers, or a command on hosts."""
 
 
 TASK_EXAMPLES = """
@@ -59,78 +55,41 @@ def task(
     With --wait its value is printed instead. Exit code: 0 done; 1 the task failed; 2 no such task, or no place for
     results; 3 no answer in time, or no worker for its queue.
     """
-    known = _checked(context, name)
-    app = context.app
-    if wait:
-        _check_results(app, name, known)
-    options: dict[str, Any] = {
-        key: value for key, value in (("queue", queue), ("countdown", countdown)) if value is not None
-    }
-    call_options = {**(known.call_options if known is not None else {}), **options}
-    place = Routes(app.conf).route(name, call_options, args, kwargs, known).queue
-    result = app.send_task(name, list(args), dict(kwargs), task_type=known, **options)
-    told = {"id": result.id, "task": name, "queue": place}
-    consumed = _is_consumed(context, place)
-    if not wait:
-        context.out.document(told) if context.out.json else context.out.line(result.id)
-        if not consumed:
-            context.out.say(f"no worker consumes the queue {place!r} now")
-        return
-    if not context.out.json:
-        context.out.say(result.id)
-    if not consumed:
-        raise BrokerError(
-            f"cannot wait for {result.id}",
-            why=f"no worker consumes the queue {place!r}; the call stays there",
-            hint="opsq up, or opsq worker -A APP",
-        )
-    _wait(context, result, told, timeout)
+    from opsq.cli.commands.run_task import run_task
+
+    run_task(context, name, args, kwargs, wait, timeout, queue, countdown)
 
 
-def _wait(context: Context, result: Any, told: dict[str, Any], timeout: float | None) -> None:
-    """Print the value; an error of the task is told as this command's own."""
-    value = result.get(timeout=timeout, propagate=False)
-    state = result.state
-    if state == "SUCCESS":
-        context.out.document({**told, "state": state, "result": value} if context.out.json else value)
-        return
-    if result.traceback:
-        print(result.traceback.rstrip(), file=sys.stderr)
-    raise OpsqError(f"the task {told['task']} failed", why=f"{type(value).__name__}: {value}")
+HOST_EXAMPLES = """
+opsq run host-batch uptime
+opsq run host-batch --hosts 'web[01-40],!web07' systemctl restart nginx
+opsq run host-batch --hosts @db --timeout 30 'df -h / | tail -1'
+opsq run host-batch --json hostname
+"""
 
 
-def _checked(context: Context, name: str) -> Any:
-    """The task of that name, None if only workers know it. Raises UsageError with the nearest names."""
-    app = context.app
-    app.import_tasks()
-    names, why = set(app.tasks), f"the app {app.main or context.app_spec!r} does not have it"
-    if named_app(context.app_spec) is None:
-        records = workers.live(context.broker)
-        why = "no worker that is alive has it" if records else "opsq itself does not have it, and no worker is alive"
-        names = {known for record in records for known in record["tasks"] or ()} or names
-    if name in names:
-        return app.tasks.get(name)
-    near = difflib.get_close_matches(name, names, 3, cutoff=0.4)
-    raise UsageError(
-        f"no task is called {name}",
-        why=why,
-        hint=f"did you mean {' or '.join(near)}?" if near else "opsq tasks lists them; -A names the app",
-    )
+class HostBatch(Command):
+    """Its own options end at the first word that is none: the rest is the command for the hosts."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.allow_interspersed_args = False
 
 
-def _check_results(app: Any, name: str, known: Any) -> None:
-    """Raises when no value can come."""
-    if not app.backend.keeps_results:
-        app.backend.wait([name])
-    if known is not None and known.ignore_result:
-        raise UsageError(
-            f"cannot wait for {name}", why="the task keeps no result (ignore_result)", hint="leave out --wait"
-        )
+@run.command(cls=HostBatch, name="host-batch", examples=HOST_EXAMPLES, short_help="Run a command on hosts.")
+@click.argument("words", metavar="CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--hosts", metavar="EXPR", help="web[01-40], web*, @group, !name; default: all that are there.")
+@click.option(
+    "--timeout", type=Duration(), metavar="TIME", default=600.0, help="End the command after this time (10m)."
+)
+@pass_context
+def host_batch(context: Context, words: tuple[str, ...], hosts: str | None, timeout: float) -> None:
+    """Run CMD on every host that has joined (on this one when it is alone), and tell what came of it.
 
+    Several words are a program and its arguments; a single word with blanks or shell characters is a line for the
+    host's /bin/sh. Exit code: 0 all succeeded; 1 it failed somewhere; 4 a host refused; 3 only silence is to blame;
+    130 interrupted (what was begun is cancelled).
+    """
+    from opsq.cli.commands.run_hosts import run_on_hosts
 
-def _is_consumed(context: Context, queue: str) -> bool:
-    """Whether a worker takes from the queue: one of ours by its lease, one of Celery's by what it does just now."""
-    broker = context.broker
-    if queues.states(broker, [queue])[0].consumers:
-        return True
-    return workers.celery_waits(broker)
+    run_on_hosts(context, words, hosts, timeout)
