@@ -17,6 +17,8 @@ logger = logging.getLogger("opsq.monitor")
 
 #: Answered without a password: whether it works, and nothing else.
 OPEN_PATHS = ("/healthz", "/healthcheck")
+#: Most characters of an address.
+_ADDRESS_LIMIT = 8_192
 #: What a wrong password costs (seconds), and how many may wait for that at once.
 _WRONG_S, _WRONG_AT_ONCE = 0.5, 100
 
@@ -54,6 +56,8 @@ class Guard:
     async def _refused(self, scope: Scope) -> Response | None:
         """The answer for who may not come in; None: go on."""
         rules, headers = self._access(), Headers(scope=scope)
+        if len(scope["raw_path"]) + len(scope["query_string"]) > _ADDRESS_LIMIT:
+            return PlainTextResponse("The address is too long.\n", 414)
         if not rules.knows_host(headers.get("host")):
             return PlainTextResponse("Without a password this monitor answers to localhost only.\n", 421)
         if not rules.accounts or scope["path"] in OPEN_PATHS:
