@@ -56,12 +56,16 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "dead": Entry("opsq.cli.commands.dead:dead", "Messages that failed for good; show, requeue, drop."),
         "schedule": Entry("opsq.cli.commands.schedule:schedule", "Periodic tasks: last and next runs; pause, add."),
         "workers": Entry("opsq.cli.commands.workers:workers", "The workers that are alive."),
+        "hosts": Entry("opsq.cli.commands.hosts:hosts", "The hosts that have joined; invite others."),
+        "jobs": Entry("opsq.cli.commands.jobs:jobs", "What was run on hosts, and what came of it."),
     },
     "Act": {
         "run": Entry("opsq.cli.commands.run:run", "Run a task, or a command on hosts."),
     },
     "Set up": {
         "init": Entry("opsq.cli.commands.init:init", "Write an opsq.toml and a first tasks.py."),
+        "join": Entry("opsq.cli.commands.join:join", "Let an operator give orders to this machine."),
+        "keys": Entry("opsq.cli.commands.keys:keys", "The keys of operator and host; whom this host trusts."),
         "config": Entry("opsq.cli.commands.config:config", "Every setting, and where it comes from."),
         "completion": Entry("opsq.cli.commands.completion:completion", "What Tab completes, for bash, zsh or fish."),
         "doctor": Entry("opsq.cli.commands.doctor:doctor", "What is wrong here, and what mends it."),
