@@ -120,6 +120,14 @@ def _url_file(context: Context, url: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+def url_under_supervision(context: Context) -> str | None:
+    """Where the page of the monitor is that `opsq up` has started."""
+    try:
+        return (context.state_dir.run / URL_FILE).read_text()
+    except OSError:
+        return None
+
+
 def _banner(context: Context, facts: Facts, rules: Access, url: str, as_json: bool) -> None:
     """Where the page is and what it shows, on stderr."""
     if context.out.quiet or as_json:

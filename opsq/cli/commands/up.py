@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from opsq.cli.commands.monitor import url_under_supervision
 from opsq.cli.context import Context, pass_context
 from opsq.cli.params import command
 from opsq.exceptions import SupervisorError, UsageError
@@ -111,6 +112,8 @@ def _tell_up(context: Context, answer: Mapping[str, Any]) -> None:
         out.document({"programs": programs, "already": answer["already"]})
     out.say(f"running: {', '.join(running) or 'nothing'}{app}")
     out.say(f"logs: {context.state_dir.log}")
+    if "monitor" in running and (page := url_under_supervision(context)):
+        out.say(f"page: {page}")
     out.say("follow them: opsq logs -f")
     out.say("stop everything: opsq down")
     exit_for_failures(programs)
