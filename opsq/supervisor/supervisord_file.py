@@ -82,6 +82,10 @@ class _File:
             raise ImproperlyConfigured(f"cannot use {path}", why=(error.strerror or str(error)).lower()) from None
         except (configparser.Error, UnicodeDecodeError) as error:
             raise ImproperlyConfigured(f"cannot use {path}", why=" ".join(str(error).split())) from None
+        for section in self._parser.sections():  # the folder of the file in which it stands
+            for key, text in self._parser.items(section):
+                if text and "%(here)s" in text:
+                    self._parser.set(section, key, text.replace("%(here)s", str(path.parent).replace("%", "%%")))
 
     def _include(self) -> None:
         patterns = self._get("include", "files", self._words)

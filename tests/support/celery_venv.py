@@ -19,23 +19,28 @@ def python() -> Path:
     given = os.environ.get("OPSQ_TEST_CELERY_PYTHON")
     if given:
         return Path(given)
-    name = f"tests-celery-python-{sys.version_info.major}.{sys.version_info.minor}"
+    return made("tests-celery", REQUIREMENTS) / "bin" / "python"
+
+
+def made(name: str, requirements: list[str]) -> Path:
+    """A virtual environment with these packages, made if it is not there."""
+    name = f"{name}-python-{sys.version_info.major}.{sys.version_info.minor}"
     folder = platformdirs.user_cache_path("opsq") / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         made_of = folder / "made-of"
-        if not made_of.exists() or made_of.read_text() != repr(REQUIREMENTS):
-            _make(folder)
-            made_of.write_text(repr(REQUIREMENTS))
-    return folder / "bin" / "python"
+        if not made_of.exists() or made_of.read_text() != repr(requirements):
+            _make(folder, requirements)
+            made_of.write_text(repr(requirements))
+    return folder
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path, requirements: list[str]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, *REQUIREMENTS], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run([*pip, *requirements], check=True, stdin=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
