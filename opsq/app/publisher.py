@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from opsq import _state, signals
 from opsq.app.routes import Destination, Routes
 from opsq.broker.broker import Outgoing
+from opsq.events.dispatcher import Sender
+from opsq.events.event import Channels, Wrapper
 from opsq.execution.followups import next_try
 from opsq.protocol import envelope
 from opsq.protocol.envelope import NO_EMBED
@@ -49,7 +52,8 @@ class Publisher:
     def __init__(self, app: App) -> None:
         self.app = app
         self._version = -1
-        self._process = 0
+        self._process = self._clock = 0
+        self._sent_events: tuple[Sender, str] | None = None
 
     def send(self, name: str, args: Any, kwargs: Any, task_id: str | None, task: Any, options: dict[str, Any]) -> str:
         """Send a call of a task; returns its id. Raises OperationalError when the broker does not take it."""
@@ -78,6 +82,8 @@ class Publisher:
         self.app.broker.publish(
             Outgoing(place.queue, raw, call["priority"], due_ms, place.exchange, place.routing_key), policy
         )
+        if self._sent_events is not None:
+            self._tell_sent(name, raw, place)
         if signals.after_task_publish.receivers:
             told = {"exchange": place.exchange, "routing_key": place.routing_key}
             headers = _headers(name, task_id, call)
@@ -102,7 +108,27 @@ class Publisher:
         self._priority = int(conf.task_default_priority or 0)
         self._inherit_priority = bool(conf.task_inherit_parent_priority)
         self._policy: Mapping[str, Any] | None = conf.task_publish_retry_policy if conf.task_publish_retry else None
+        self._sent_events = self._sender() if conf.task_send_sent_event else None
         self._version = version  # last: other threads may send meanwhile
+
+    def _sender(self) -> tuple[Sender, str]:
+        """Who tells of sent tasks, and on which channel."""
+        conf, hostname = self.app.conf, f"gen{self._process}@{socket.gethostname()}"
+        channels = Channels.of(self.app.broker.where.db, conf.broker_transport_options)
+        wrapper = Wrapper(hostname, conf.event_exchange)
+        return Sender(wrapper, hostname), channels.name(conf.event_exchange, "task.sent")
+
+    def _tell_sent(self, name: str, raw: bytes, place: Destination) -> None:
+        """The event task-sent (the setting `task_send_sent_event`)."""
+        assert self._sent_events is not None
+        sender, channel = self._sent_events
+        headers = json.loads(raw)["headers"]
+        same = ("root_id", "parent_id", "retries", "eta", "expires")
+        told = {"uuid": headers["id"], **{key: headers[key] for key in same}, "name": name}
+        told.update(args=headers["argsrepr"], kwargs=headers["kwargsrepr"])
+        told.update(queue=place.queue, exchange=place.exchange, routing_key=place.routing_key)
+        self._clock += 1
+        self.app.broker.tell(channel, sender.message("task-sent", self._clock, **told)[1])
 
     # -- parts of a call --------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import threading
@@ -21,6 +22,8 @@ from opsq.datastore.connection import client, explain, parse_url
 from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
 from opsq.exceptions import OperationalError
+
+logger = logging.getLogger("opsq.broker")
 
 LUA = Path(__file__).with_name("lua")
 PUBLISH = Script(LUA / "publish.lua")
@@ -119,6 +122,13 @@ class Broker:
                 delay = min(delay + policy["interval_step"], policy["interval_max"])
             except RedisError as error:
                 raise self._failed(error) from error
+
+    def tell(self, channel: str, message: bytes) -> None:
+        """Publish an event. Nobody may hear it; trouble does not matter to what it tells of."""
+        try:
+            self._lines.ask("PUBLISH", channel, message)
+        except (RedisError, OSError) as error:
+            logger.debug("cannot tell on %s: %s", channel, error)
 
     def publish_many(self, messages: Iterable[Outgoing]) -> None:
         """Put messages into their queues in one pipeline, in order. OperationalError: some may have gone."""

@@ -57,7 +57,14 @@ class Consumer:
     """The messages of some queues in the name of one consumer (`<node>:<8 hex>:<slot>`)."""
 
     def __init__(
-        self, url: str, queues: Sequence[str], name: str, *, results_db: int | None = None, key_prefix: str = ""
+        self,
+        url: str,
+        queues: Sequence[str],
+        name: str,
+        *,
+        results_db: int | None = None,
+        key_prefix: str = "",
+        events_channel: str = "",
     ) -> None:
         """`results_db`: the database of the results on this same server, None when turns store none."""
         self.url, self.queues, self.name = url, list(queues), name
@@ -76,6 +83,7 @@ class Consumer:
         ] + self.lists
         self._count = len(self._keys)
         self._registries = [key_prefix + keys.consumers(queue) for queue in self.queues]
+        self._events_channel = events_channel
         self._tallies = Tallies(self.queues, key_prefix)
         self._number = 1
         self._served = 0
@@ -119,12 +127,17 @@ class Consumer:
 
     # -- turns ------------------------------------------------------------------------------------------------------
 
-    def send(self, settlements: Iterable[Settlement], want: int, armed: bool = False) -> None:
-        """Send a turn; `receive` reads its answer. `armed`: ask for a notice when the lists it saw empty change."""
+    def send(
+        self, settlements: Iterable[Settlement], want: int, armed: bool = False, events: bytes | None = None
+    ) -> None:
+        """Send a turn; `receive` reads its answer. `armed`: ask for a notice when the lists it saw empty change.
+
+        `events`: a message that the turn publishes.
+        """
         self.listening = False
         if armed:
             self.noticed = False
-        arguments = self._arguments(settlements, want, "")
+        arguments = self._arguments(settlements, want, "", events)
         self._sent.append((arguments, self._number, armed))
         self._number += STRIDE
         self._write(arguments, armed)
@@ -187,12 +200,16 @@ class Consumer:
             self._line.receive()
         return self._line.receive()
 
-    def _arguments(self, settlements: Iterable[Settlement], want: int, guard: str) -> tuple[Any, ...]:
+    def _arguments(
+        self, settlements: Iterable[Settlement], want: int, guard: str, events: bytes | None = None
+    ) -> tuple[Any, ...]:
         told = self._tallies.arguments(settlements)
         self._served = (self._served + 1) % len(self.queues)
         return (
             *("EVALSHA", TURN.sha, self._count, *self._keys, len(self.queues), want, self._number, self.name),
-            *(self._results_db, self._db, self._served, guard, *self._registries, *told),
+            *(self._results_db, self._db, self._served, guard, self._events_channel, events or b""),
+            *self._registries,
+            *told,
         )
 
     def _read(self, answer: Any, number: int) -> Turn:

@@ -38,7 +38,7 @@ class Plan:
 
     __slots__ = (
         *("acks_failures", "acks_late", "acks_timeouts", "call", "handlers", "ignore_result", "limited", "name"),
-        *("quiet", "soft_time_limit", "store_errors", "task", "throws", "time_limit", "track_started"),
+        *("quiet", "send_events", "soft_time_limit", "store_errors", "task", "throws", "time_limit", "track_started"),
     )
 
     def __init__(self, task: Any) -> None:
@@ -52,6 +52,7 @@ class Plan:
         self.acks_timeouts = not self.acks_late or task.acks_on_timeout is not False
         self.throws = tuple(task.throws or ())
         self.track_started = bool(task.track_started)
+        self.send_events = bool(task.send_events)
         self.time_limit: float | None = task.time_limit
         self.soft_time_limit: float | None = task.soft_time_limit
         self.limited = bool(self.time_limit or self.soft_time_limit)
@@ -183,7 +184,17 @@ class Runner:
 
     # -- who is told ------------------------------------------------------------------------------------------------
 
+    def tell_failure(self, plan: Plan, request: Context, error: BaseException, args: Any, kwargs: Any) -> None:
+        """Tell a task's handlers, and `task_failure`, of a run that was ended from outside."""
+        self._tell(plan, request, Outcome(states.FAILURE, error), args, kwargs)
+
     def _after(self, plan: Plan, request: Context, outcome: Outcome, args: Any, kwargs: Any) -> None:
+        self._tell(plan, request, outcome, args, kwargs)
+        if signals.task_postrun.receivers:
+            told = {"task": plan.task, "args": args, "kwargs": kwargs, "retval": outcome.value, "state": outcome.state}
+            signals.task_postrun.send(plan.task, task_id=request.id, **told)
+
+    def _tell(self, plan: Plan, request: Context, outcome: Outcome, args: Any, kwargs: Any) -> None:
         task, state, value = plan.task, outcome.state, outcome.value
         info = None if state == states.SUCCESS or value is None else _info(value, outcome.traceback)
         if not plan.quiet:
@@ -195,9 +206,6 @@ class Runner:
             signals.task_failure.send(task, task_id=request.id, exception=value, **told)
         elif state == states.RETRY and signals.task_retry.receivers:
             signals.task_retry.send(task, request=request, reason=value, einfo=info)
-        if signals.task_postrun.receivers:
-            told = {"task": task, "args": args, "kwargs": kwargs, "retval": value, "state": state}
-            signals.task_postrun.send(task, task_id=request.id, **told)
 
 
 def _info(value: Any, text: str | None) -> ExceptionInfo | None:

@@ -30,7 +30,7 @@ _REPLY_TO = str(uuid.uuid4())
 
 
 class Headers(msgspec.Struct, gc=False, rename={"deliveries": DELIVERIES}):
-    """The headers that decide what happens to a message."""
+    """The headers that decide what happens to a message; `argsrepr` and `kwargsrepr` are handed on as JSON, unread."""
 
     id: str
     task: str
@@ -45,6 +45,8 @@ class Headers(msgspec.Struct, gc=False, rename={"deliveries": DELIVERIES}):
     ignore_result: bool | None = False
     shadow: str | None = None
     compression: str | None = None
+    argsrepr: msgspec.Raw = msgspec.Raw(b'""')
+    kwargsrepr: msgspec.Raw = msgspec.Raw(b'""')
     deliveries: int = 0
 
 
@@ -137,7 +139,7 @@ def _parse_slowly(raw: bytes) -> Envelope:
     try:
         if not isinstance(headers, dict) or "task" not in headers:
             message = _from_protocol_1(message)
-        envelope = msgspec.convert({**message, "body": b""}, Envelope, strict=False)
+        envelope = msgspec.convert({**_with_raw_reprs(message), "body": b""}, Envelope, strict=False)
         if not isinstance(message.get("body"), str):
             raise DecodeError("cannot read the message", why="its body is missing or no text")
         envelope.body = _body_bytes(message["body"], envelope.properties.body_encoding)
@@ -149,6 +151,13 @@ def _parse_slowly(raw: bytes) -> Envelope:
         raise _with_id(DecodeError("cannot read the message", why=_in_plain_words(error)), task_id) from None
     except UnicodeEncodeError:
         raise _with_id(DecodeError("cannot read the message", why="it holds half a character"), task_id) from None
+
+
+def _with_raw_reprs(message: dict[str, Any]) -> dict[str, Any]:
+    headers = message["headers"]
+    found = {name: headers[name] for name in ("argsrepr", "kwargsrepr") if name in headers}
+    raw = {name: msgspec.Raw(json.dumps(value).encode()) for name, value in found.items()}
+    return {**message, "headers": {**headers, **raw}}
 
 
 def _with_id(error: DecodeError, task_id: Any) -> DecodeError:

@@ -17,20 +17,25 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from opsq._version import __version__
 from opsq.datastore import connection, keys
+from opsq.events.event import MAILBOX_SUFFIX, Channels
 from opsq.exceptions import BrokerError, ImproperlyConfigured, RefusedError, UsageError
 from opsq.execution.runner import Runner
 from opsq.protocol import codec
 from opsq.runtime.logs import Buffered, level_number
 from opsq.worker.child import Setup
+from opsq.worker.herald import ALWAYS, AUTOMATIC, NEVER, News
 from opsq.worker.loop import Caps
+from opsq.worker.record import Plan
 from opsq.worker.settle import Results, Settler
 from opsq.worker.successor import Judge
-from opsq.worker.worker import Plan, Worker
+from opsq.worker.worker import Worker
 
 logger = logging.getLogger("opsq.worker")
 
 #: Seconds that a worker's messages are its own without a sign of life.
 LEASE_S = 15.0
+#: Between two signs of life as an event (seconds).
+HEARTBEAT_S = 2.0
 POOLS = ("prefork", "solo")
 #: Settings of a worker that are numbers.
 NUMBERS = (
@@ -47,7 +52,7 @@ BROKER_PAUSE_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the command line asks for; empty or None = as the app's settings say."""
+    """What the command line asks for; empty or None = as the app's settings say. `heartbeat_s`: 0 = no heartbeats."""
 
     queues: Sequence[str] = ()
     exclude: Sequence[str] = ()
@@ -56,6 +61,7 @@ class Wishes:
     pool: str | None = None
     prefetch: int | None = None
     lease_s: float | None = None
+    heartbeat_s: float | None = None
 
 
 def node_name(wish: str | None) -> str:
@@ -145,9 +151,25 @@ def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Wo
         pool=pool,
         redirect_level=level_number(conf.worker_redirect_stdouts_level) if conf.worker_redirect_stdouts else None,
         zone=app.timezone,
+        news=_news(app, wishes, url),
     )
     plan = Plan(setup, _concurrency(app, wishes, pool), folder, __version__, socket.gethostname())
     return Worker(plan, app, Judge(runner, settler), settler(queues), accept, buffer)
+
+
+def _news(app: Any, wishes: Wishes, url: str) -> News:
+    """What is told as events: of tasks when somebody listens, unless the settings say something of it."""
+    conf = app.conf
+    tasks = AUTOMATIC
+    if conf.source_of("worker_send_task_events") != "default":
+        tasks = ALWAYS if conf.worker_send_task_events else NEVER
+    return News(
+        channels=Channels.of(connection.parse_url(url).db, conf.broker_transport_options),
+        exchange=conf.event_exchange,
+        mailbox=conf.control_exchange + MAILBOX_SUFFIX if conf.worker_enable_remote_control else "",
+        tasks=tasks,
+        interval_s=HEARTBEAT_S if wishes.heartbeat_s is None else wishes.heartbeat_s,
+    )
 
 
 def _refuse_pickle_as_root(accept: frozenset[str]) -> None:

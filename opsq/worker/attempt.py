@@ -17,6 +17,7 @@ from opsq.execution.runner import Plan, Runner
 from opsq.protocol.envelope import Envelope, parse
 from opsq.worker import gate
 from opsq.worker.batch import Held
+from opsq.worker.herald import Herald
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
 from opsq.worker.slots import Slot
@@ -42,17 +43,18 @@ class Attempts:
     """Runs messages in hand, one at a time, in the name of one child."""
 
     def __init__(
-        self, runner: Runner, ledger: Ledger, slot: Slot, lines: Lines, ports: Ports, zone: tzinfo = UTC
+        self,
+        runner: Runner,
+        ledger: Ledger,
+        slot: Slot,
+        lines: Lines,
+        herald: Herald,
+        ports: Ports,
+        zone: tzinfo = UTC,
     ) -> None:
         """`zone`: of times that name none."""
-        self.runner, self.ledger, self.slot, self.lines, self.ports, self.zone = (
-            runner,
-            ledger,
-            slot,
-            lines,
-            ports,
-            zone,
-        )
+        self.runner, self.ledger, self.slot, self.zone = runner, ledger, slot, zone
+        self.lines, self.herald, self.ports = lines, herald, ports
         self._settler = ledger.settler
 
     def run(self, held: Held) -> bool:
@@ -77,10 +79,15 @@ class Attempts:
             self.lines.received(message)
         self.slot.begin(held.number, now, soft_ns, hard_ns)
         if soft_ns or hard_ns:
+            self.slot.name_task(f"{message.name}[{headers.id}]")
             self.ports.limit_begins()
+        if self.herald.on:
+            self.herald.began(message, plan)
         if plan is not None and plan.track_started:
             self.ports.store_started(message)
         outcome = self.runner.run(message)
+        if self.herald.on:
+            self.herald.ended(message, plan, outcome)
         self.ledger.settle_run(self._settler.outcome(held.queue, held.number, held.source, message, outcome))
         self.slot.end()
         if self.lines.on:
@@ -123,6 +130,8 @@ class Attempts:
         if self.runner.record is not None and not message.headers.ignore_result:
             request = Context.of(message, None, self.runner.hostname)
             outcome.record = self.runner.record(request, states.REVOKED, outcome.value, None)
+        if self.herald.on:
+            self.herald.ended(message, self.runner.plan(message.headers.task), outcome)
         settlement = self._settler.outcome(held.queue, held.number, held.source, message, outcome)
         settlement.word = "expired"
         return settlement

@@ -16,6 +16,7 @@ from typing import Any
 from opsq import signals
 from opsq.broker.consumer import Consumer
 from opsq.datastore.connection import TROUBLE
+from opsq.events.event import TASKS
 from opsq.exceptions import SoftTimeLimitExceeded
 from opsq.execution.context import Context
 from opsq.execution.runner import Runner
@@ -26,6 +27,7 @@ from opsq.runtime.process import start_ticks
 from opsq.states import STARTED
 from opsq.worker import slots
 from opsq.worker.attempt import Attempts, Ports
+from opsq.worker.herald import Herald, News
 from opsq.worker.idle import Waiting
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
@@ -41,7 +43,7 @@ class Setup:
     """What all children of a worker have in common.
 
     `worker_id` is `<node>:<8 hex>`; times are in seconds; `redirect_level`: prints become log lines of this level;
-    `zone`: of times that name none.
+    `zone`: of times that name none; `news`: what is told as events.
     """
 
     url: str
@@ -55,6 +57,7 @@ class Setup:
     pool: str
     redirect_level: int | None
     zone: tzinfo
+    news: News
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +132,13 @@ def _line(means: Means, index: int, lines: Lines) -> Line:
         consumer_name(setup.worker_id, index),
         results_db=means.settler.results.database,
         key_prefix=setup.key_prefix,
+        events_channel=setup.news.channel(TASKS),
     )
-    ledger = Ledger(consumer, means.settler, slot)
+    herald = Herald(means.table, setup.node, setup.news.exchange)
+    ledger = Ledger(consumer, means.settler, slot, herald.take)
     runner = Runner(means.tasks, means.accept, setup.node, _record(means.backend))
     ports = Ports(lambda message: _store_started(means, message), lambda: _limit_begins(means))
-    attempts = Attempts(runner, ledger, slot, lines, ports, setup.zone)
+    attempts = Attempts(runner, ledger, slot, lines, herald, ports, setup.zone)
     waiting = Waiting(setup.waiting_lock, setup.lease_s)
     line = Line(means.table, slot, ledger, attempts, waiting, lines, means.call_parent, setup.caps)
     waiting.install()

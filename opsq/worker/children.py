@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from opsq.runtime import process
 from opsq.runtime.process import ProcessId
@@ -54,11 +55,18 @@ class Children:
     """The parent's side of the templates and of the children they fork."""
 
     def __init__(
-        self, table: Slots, become_child: Callable[[int], None], on_death: Callable[[Child, int | None], None]
+        self,
+        table: Slots,
+        become_child: Callable[[int], None],
+        tell_epilogue: Callable[[str], None],
+        on_death: Callable[[Child, int | None], None],
     ):
-        """`on_death(child, wait status or None)` is called once for each child that has ended."""
+        """What a forked process is to be: the child of a slot, or who tells what is in a file (`epilogue`).
+
+        `on_death(child, wait status or None)` is called once for each child that has ended.
+        """
         self.table = table
-        self._become_child, self._on_death = become_child, on_death
+        self._become_child, self._tell_epilogue, self._on_death = become_child, tell_epilogue, on_death
         self.alive: dict[int, Child] = {}
         self.templates: list[Template] = []
 
@@ -73,7 +81,7 @@ class Children:
             try:
                 ours.close()
                 self.table.let_go()
-                template.serve(theirs, self._become_child, parent)
+                template.serve(theirs, self._become_child, self._tell_epilogue, parent)
             finally:
                 os._exit(1)
         theirs.close()
@@ -132,6 +140,11 @@ class Children:
         newest = self.templates[-1]
         self.alive[slot.index] = Child(slot, newest)
         _say(newest, {"fork": slot.index})
+
+    def tell(self, path: Path) -> None:
+        """Have the newest template fork a process that tells what is in a file."""
+        if self.templates:
+            _say(self.templates[-1], {"tell": str(path)})
 
     def read(self, found: Template) -> None:
         """What a template has reported: births and deaths. That it has ended is found by `reap_templates`."""
@@ -196,7 +209,7 @@ class Children:
             self.signal(child, signal.SIGKILL)
 
 
-def _say(found: Template, order: dict[str, int | bool]) -> None:
+def _say(found: Template, order: dict[str, int | bool | str]) -> None:
     try:
         found.link.send(json.dumps(order).encode())
     except OSError:

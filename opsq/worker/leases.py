@@ -1,7 +1,8 @@
-"""The worker's thread at the broker: renews its leases, rescues what the dead held, promotes what is due.
+"""The worker's thread at the broker: renews its leases, and does all else that its parent wants of Redis.
 
-One pipeline every third of the lease is all that an idle worker sends besides its waiter's turn. The same thread does
-what else the parent wants of Redis (`submit`), so the parent itself never waits for it.
+One pipeline every third of the lease and a sign of life every two seconds are all that an idle worker sends besides its
+waiter's turn. What is due (`later`), who is gone (`rescue`) and what is told (`pulse`) have files of their own. So the
+parent itself never waits for Redis.
 """
 
 from __future__ import annotations
@@ -14,46 +15,30 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import redis
 from redis.exceptions import NoScriptError, RedisError
 
 from opsq.broker.broker import LUA, announce_queue
-from opsq.broker.consumer import Alive, Consumer
 from opsq.datastore import keys
-from opsq.datastore.connection import TROUBLE, Link, client, connection
+from opsq.datastore.connection import TROUBLE, client
+from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
-from opsq.worker import slots, successor
+from opsq.worker import slots
+from opsq.worker.later import PROMOTE, Later
+from opsq.worker.post import Post
+from opsq.worker.pulse import Pulse
+from opsq.worker.rescue import Rescue
 from opsq.worker.slots import Slots
-from opsq.worker.successor import Judge
 
 logger = logging.getLogger("opsq.worker")
 
 RENEW = Script(LUA / "renew.lua")
-PROMOTE = Script(LUA / "promote.lua")
 
-#: Delayed messages moved in one step.
-PROMOTE_MOST = 500
 #: The least time between two looks at the delayed sets (seconds).
-PROMOTE_PAUSE_S = 0.01
-#: Until messages that are due and cannot be moved are tried again (seconds).
-STUCK_S = 1.0
+LATER_PAUSE_S = 0.01
 REPLY_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Post:
-    """What the thread must know: the broker, the worker's name (`<node>:<8 hex>`), its queues, its lease (seconds)."""
-
-    url: str
-    worker_id: str
-    queues: list[str]
-    lease_s: float
-    key_prefix: str
-    slots_folder: Path
 
 
 class Leases(threading.Thread):
@@ -63,27 +48,26 @@ class Leases(threading.Thread):
         self,
         post: Post,
         table: Slots,
-        judge: Judge,
+        rescue: Rescue,
+        pulse: Pulse,
         describe: Callable[[], dict[str, Any]],
         on_strays: Callable[[set[int]], None],
     ) -> None:
         """`describe` tells what the worker runs; `on_strays(slots)`: idle children that hold messages unknowingly."""
         super().__init__(name="opsq-leases", daemon=True)
-        self.post, self.table, self.judge = post, table, judge
+        self.post, self.table, self.rescue, self._pulse = post, table, rescue, pulse
         self._describe, self._on_strays = describe, on_strays
+        self._later = Later(post.queues, post.key_prefix)
         self.registered: set[int] = set()
         self.ready = threading.Event()
         self.trouble = ""
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ending = False
-        self._noticed = False
-        self._told: set[str] = set()
-        self._tracks = False
-        self._connected_at = 0.0
-        self._next_due_s: float | None = None
-        self._link: Link | None = None
-        self._idle_before: set[int] = set()
+        self._line = Line(post.url, reply_s=REPLY_S)
+        self._line.on_push = self._on_push
+        self._connected = self._tracks = False
+        self._connected_at = self._next_renewal = 0.0
 
     # -- what the parent calls --------------------------------------------------------------------------------------
 
@@ -120,7 +104,7 @@ class Leases(threading.Thread):
         delay_s, job = 0.05, None
         while True:
             try:
-                if self._link is None:
+                if not self._connected:
                     self._connect()
                     self._renew()
                     self.ready.set()
@@ -130,6 +114,7 @@ class Leases(threading.Thread):
                         break
                     job()
                     job = None
+                self._pulse.tell_lost(self._line)
                 if self.trouble:
                     logger.info("the broker is back")
                 delay_s, self.trouble = 0.05, ""
@@ -156,63 +141,73 @@ class Leases(threading.Thread):
         if not self.trouble:
             logger.warning("cannot renew the leases, trying again: %s", error)
         self.trouble = str(error) or type(error).__name__
-        if self._link is not None:
-            self._link.disconnect()
-            self._link = None
+        self._line.close()
+        self._connected = False
 
     def _connect(self) -> None:
-        link = connection(self.post.url, socket_timeout=REPLY_S)
-        link.connect()
+        self._line.connect()
         self._tracks = True
         try:
-            self._ask(link, "CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
-            link._parser.set_invalidation_push_handler(self._on_notice)
+            self._line.ask("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
         except redis.ResponseError:
             self._tracks = False
+        self._listen_to_commands()
         for script in (RENEW, PROMOTE):
-            self._ask(link, "SCRIPT", "LOAD", script.text)
+            self._line.ask("SCRIPT", "LOAD", script.text)
         pipe = client(self.post.url).pipeline(transaction=False)
         for name in self.post.queues:
             announce_queue(pipe, name, self.post.key_prefix)
         pipe.execute()
-        self._link, self._connected_at = link, time.monotonic()
+        self._connected, self._connected_at = True, time.monotonic()
         self._next_renewal = 0.0
 
-    @staticmethod
-    def _ask(link: Link, *command: Any) -> Any:
-        link.send_command(*command, check_health=False)
-        return link.read_response()
+    def _listen_to_commands(self) -> None:
+        """Its confirmation is a push, its refusal an answer: the answer to PING comes after either."""
+        if not self._pulse.mailbox:
+            return
+        self._line.send(("SUBSCRIBE", self._pulse.mailbox), ("PING",))
+        try:
+            self._line.receive()
+        except redis.ResponseError:
+            self._line.receive()
 
-    def _on_notice(self, _push: Any) -> None:
-        self._noticed = True
+    def _on_push(self, push: Sequence[Any]) -> None:
+        if push[0] == b"invalidate":
+            self._later.noticed = True
+        elif push[0] == b"message":
+            self._pulse.heard(push[2])
 
     def _pass_time(self) -> None:
-        """Sleep until the next renewal, the next due message, a notice or a job; then do it."""
+        """Sleep until something is to be done, or a notice or a job comes; then do it."""
         now = time.monotonic()
-        until = self._next_renewal
-        if self._next_due_s is not None:
-            until = min(until, now + max(self._next_due_s - time.time(), 0))
-        if not self._noticed:
-            self._sleep(until - now)
-        if time.monotonic() >= self._next_renewal:
+        moments = [self._next_renewal]
+        if self._pulse.next_at is not None:
+            moments.append(self._pulse.next_at)
+        if self._later.due_in_s is not None:
+            moments.append(now + self._later.due_in_s)
+        if not self._later.noticed:
+            self._sleep(min(moments) - now)
+        now = time.monotonic()
+        if now >= self._next_renewal:
             self._renew()
-        elif self._noticed or (self._next_due_s is not None and self._next_due_s <= time.time()):
-            time.sleep(PROMOTE_PAUSE_S)
-            self._promote()
+        elif self._later.noticed or self._later.due_in_s == 0:
+            time.sleep(LATER_PAUSE_S)
+            self._later.take(self._pipeline(self._later.commands(self._tracks)))
+        if self._pulse.next_at is not None and now >= self._pulse.next_at:
+            self._pulse.beat(self._line)
 
     def _sleep(self, seconds: float) -> None:
-        assert self._link is not None
-        if self._link.can_read(0):  # what came together with an answer is not in the socket any more
-            self._link.read_response(push_request=True)
+        if self._line.readable(0):  # what came together with an answer is not in the socket any more
+            self._line.read()
             return
         poller = select.poll()
         poller.register(self._reader, select.POLLIN)
-        poller.register(self._link._sock, select.POLLIN)
+        poller.register(self._line.fileno(), select.POLLIN)
         for descriptor, _event in poller.poll(max(seconds, 0) * 1000 + 1):
             if descriptor == self._reader:
                 os.read(self._reader, 4096)
             else:
-                self._link.read_response(push_request=True)
+                self._line.read()
 
     # -- renewing ---------------------------------------------------------------------------------------------------
 
@@ -222,23 +217,26 @@ class Leases(threading.Thread):
         lease_ms = int(post.lease_s * 1000)
         indexes = [index for index in sorted(self.registered) if not self._leaves(index)]
         names = [f"{post.worker_id}:{index}" for index in indexes]
-        commands: list[Sequence[Any]] = []
+        commands: list[tuple[Any, ...]] = []
         for name in post.queues:
             stores = [prefix + keys.inflight(name, consumer) for consumer in names]
-            commands.append(self._call(RENEW, [prefix + keys.consumers(name), *stores], [lease_ms, *names]))
-        commands.append(self._call(RENEW, [prefix + keys.WORKERS], [lease_ms, post.worker_id]))
+            commands.append(_renewal([prefix + keys.consumers(name), *stores], [lease_ms, *names]))
+        commands.append(_renewal([prefix + keys.WORKERS], [lease_ms, post.worker_id]))
         info = json.dumps(self._describe())
         commands.append(("SET", prefix + keys.worker(post.worker_id), info, "PX", 3 * lease_ms))
         sent = time.monotonic()
-        answers = self._pipeline(commands + self._promotions())
+        answers = self._pipeline(commands + self._later.commands(self._tracks))
         for answer in answers[: len(commands)]:
             if isinstance(answer, Exception):
                 raise answer
         self._extend(sent)
         self._next_renewal = sent + post.lease_s / 3
-        self._take_due(answers[len(commands) :])
-        self._look_for_strays(indexes, [held for held, _ in answers[: len(post.queues)]])
-        self._reap([expired for _, expired in answers[: len(post.queues)]], answers[len(post.queues)][1])
+        self._later.take(answers[len(commands) :])
+        queues = answers[: len(post.queues)]
+        self._look_for_strays(indexes, [held for held, _ in queues])
+        # After an outage longer than a lease every lease has run out although everybody lives.
+        if time.monotonic() - self._connected_at >= post.lease_s:
+            self.rescue.reap([expired for _, expired in queues], answers[len(post.queues)][1])
 
     def _leaves(self, index: int) -> bool:
         """Whether a child has settled everything and takes itself out of the registry."""
@@ -252,20 +250,15 @@ class Leases(threading.Thread):
             words[slots.GENERATION] += 1
         words[slots.DEADLINE_NS] = int((sent + self.post.lease_s * 0.9) * 1e9)
 
-    def _call(self, script: Script, script_keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:
-        return ("EVALSHA", script.sha, len(script_keys), *script_keys, *arguments)
-
-    def _pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send all, read all; a server that has forgotten the scripts is told them, and asked again."""
-        assert self._link is not None
-        link = self._link
         for attempt in (1, 2):
-            link.send_packed_command(link.pack_commands(commands), check_health=False)
+            self._line.send(*commands)
             answers: list[Any] = []
             missing: Exception | None = None
             for _ in commands:
                 try:
-                    answers.append(link.read_response())
+                    answers.append(self._line.receive())
                 except NoScriptError as error:
                     missing = error
                 except redis.ResponseError as error:
@@ -274,46 +267,11 @@ class Leases(threading.Thread):
                 return answers
             if attempt == 1:
                 for script in (RENEW, PROMOTE):
-                    self._ask(link, "SCRIPT", "LOAD", script.text)
+                    self._line.ask("SCRIPT", "LOAD", script.text)
         raise RedisError("the server forgets scripts as soon as it is told them")
 
-    # -- later ------------------------------------------------------------------------------------------------------
-
-    def _promotions(self) -> list[Sequence[Any]]:
-        """For each queue: move what is due, and ask to be told when the delayed set changes."""
-        commands: list[Sequence[Any]] = []
-        for name in self.post.queues:
-            lists: list[Any] = []
-            for step in keys.PRIORITY_STEPS:
-                lists += ("" if step == 0 else step, self.post.key_prefix + keys.priority_list(name, step))
-            if self._tracks:
-                commands.append(("CLIENT", "CACHING", "YES"))
-            delayed = self.post.key_prefix + keys.delayed(name)
-            commands.append(self._call(PROMOTE, [delayed], [PROMOTE_MOST, *lists]))
-        self._noticed = False
-        return commands
-
-    def _promote(self) -> None:
-        self._take_due(self._pipeline(self._promotions()))
-
-    def _take_due(self, answers: Sequence[Any]) -> None:
-        found = [answer for answer in answers if isinstance(answer, list)]
-        errors = {str(answer) for answer in answers if isinstance(answer, Exception)}
-        for error in errors - self._told:
-            logger.error("delayed messages cannot be moved to their queue: %s", error)
-        self._told = errors
-        due = [float(first) / 1000 for _, first in found if first != b""]
-        self._next_due_s = min(due, default=None)
-        if self._next_due_s is not None and not any(moved for moved, _ in found):
-            # Due, and yet not moved: its list cannot be written. Not asked again and again.
-            self._next_due_s = max(self._next_due_s, time.time() + (STUCK_S if self._next_due_s < time.time() else 0))
-        if any(moved >= PROMOTE_MOST for moved, _ in found):
-            self._noticed = True
-
-    # -- those who hold what they do not know, and those who are gone ------------------------------------------------
-
     def _look_for_strays(self, indexes: Sequence[int], held: Sequence[Sequence[int]]) -> None:
-        """An idle child that holds messages has missed an answer; twice in a row, so that no turn is in between."""
+        """An idle child that holds messages has missed an answer."""
         idle = set()
         for place, index in enumerate(indexes):
             state = self.table.slot(index).words[slots.STATE]
@@ -322,45 +280,15 @@ class Leases(threading.Thread):
         if idle:
             self._on_strays(idle)
 
-    def _reap(self, expired: Sequence[Sequence[bytes]], workers: Sequence[bytes]) -> None:
-        """Take over what consumers held whose leases ran out; not within one lease after our own (re)connect.
+    def sign_off(self) -> None:
+        """Say that the worker has gone; nobody has to take over from it."""
+        self._pulse.bye(self._line)
+        post = self.post
+        pipe = client(post.url).pipeline(transaction=False)
+        pipe.zrem(post.key_prefix + keys.WORKERS, post.worker_id)
+        pipe.delete(post.key_prefix + keys.worker(post.worker_id))
+        pipe.execute()
 
-        After an outage longer than a lease every lease has run out although everybody lives.
-        """
-        if time.monotonic() - self._connected_at < self.post.lease_s:
-            return
-        names = {name.decode() for found in expired for name in found}
-        ours = f"{self.post.worker_id}:"
-        names = {name for name in names if not name.startswith(ours)}
-        if names:
-            self._settle_leftovers()
-        for name in sorted(names):
-            self._take_over(
-                name, [q for q, found in zip(self.post.queues, expired, strict=True) if name.encode() in found]
-            )
-        for worker in workers:
-            client(self.post.url).zrem(self.post.key_prefix + keys.WORKERS, worker)
 
-    def _settle_leftovers(self) -> None:
-        successor.settle_leftovers(self.post.slots_folder, self.post.url, self.judge, self.make_consumer)
-
-    def make_consumer(self, queues: list[str], name: str) -> Consumer:
-        """A line to the broker in somebody's name."""
-        settler = self.judge.make_settler(queues)
-        return Consumer(
-            self.post.url, queues, name, results_db=settler.results.database, key_prefix=self.post.key_prefix
-        )
-
-    def _take_over(self, name: str, queues: list[str]) -> None:
-        consumer = self.make_consumer(queues, name)
-        try:
-            consumer.connect()
-            host = name.rsplit(":", 2)[0]
-            count = successor.take_over(self.judge, consumer, f"{host} was lost, the task may have started")
-            consumer.retire()
-            if count:
-                logger.warning("took over %d messages of %s, which was lost", count, name)
-        except Alive:
-            logger.info("%s is alive after all", name)
-        finally:
-            consumer.close()
+def _renewal(script_keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:
+    return ("EVALSHA", RENEW.sha, len(script_keys), *script_keys, *arguments)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from opsq.broker.consumer import Consumer, Leased, Turn
 from opsq.broker.settlement import Settlement
@@ -30,8 +31,12 @@ TRIES = 3
 class Ledger:
     """The accounts of one child; `waiting` is what it has in hand and not started."""
 
-    def __init__(self, consumer: Consumer, settler: Settler, slot: Slot) -> None:
+    def __init__(
+        self, consumer: Consumer, settler: Settler, slot: Slot, take_events: Callable[[], bytes | None] = lambda: None
+    ) -> None:
+        """`take_events`: what the next turn publishes."""
         self.consumer, self.settler, self._slot = consumer, settler, slot
+        self._take_events = take_events
         self.waiting: deque[Held] = deque()
         self.io = threading.Lock()
         #: True when what is held may not be what is known: to be compared before anything else is run.
@@ -49,9 +54,12 @@ class Ledger:
         self._finished.append(settlement)
 
     def settle_run(self, settlement: Settlement) -> None:
-        """The same for a message that has run: how it ended is noted until the broker has confirmed it."""
-        self._slot.note(self._book, settlement.noted())
+        """The same for a message that has run: how it ended is noted until the broker has confirmed it.
+
+        Noted last: when the stall thread sends it in between, a note that is not needed any more is left for a while.
+        """
         self._finished.append(settlement)
+        self._slot.note(self._book, settlement.noted())
 
     def settles(self, number: int) -> bool:
         """Whether a message is to be settled with the next turn."""
@@ -102,7 +110,7 @@ class Ledger:
             settlements.append(self._finished.popleft())
         self._sent.append(settlements)
         self.settler.store_elsewhere(settlements)
-        self.consumer.send(settlements, want, armed)
+        self.consumer.send(settlements, want, armed, self._take_events())
 
     def receive(self) -> None:
         """Take the answer to the oldest turn that was sent."""

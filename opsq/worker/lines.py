@@ -40,7 +40,7 @@ class Lines:
             return
         name, task_id = message.name, message.headers.id
         if state == states.SUCCESS:
-            text = _short(outcome.value)
+            text = short_repr(outcome.value)
             trace_logger.info("Task %s[%s] succeeded in %ss: %s", name, task_id, outcome.runtime_s, text)
         elif state == states.FAILURE:
             self._failed(name, task_id, outcome)
@@ -75,7 +75,10 @@ class Lines:
             self._buffer.write_out()
 
 
-def _short(value: object) -> str:
+def short_repr(value: object) -> str:
     """The value as Celery shows it, cut."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception as error:  # a task's value may have any code in its __repr__
+        return f"<{type(value).__name__}: its repr failed: {type(error).__name__}>"
     return text if len(text) <= 1024 else text[:1021] + "..."

@@ -146,10 +146,11 @@ class Line:
 
     def _run_batch(self, count: int) -> None:
         waiting, page, clock_ns = self.ledger.waiting, self.page, time.monotonic_ns
+        wanted = self.attempts.herald.look()
         if count > 1 or self.ledger.awaits_answer:
             self.lines.hold()
             self._stall.watch()
-        elif self.waiting.held:
+        elif self.waiting.held or wanted:
             self._stall.watch()
         begin, ran = time.monotonic(), 0
         while waiting:
@@ -208,7 +209,7 @@ class Line:
                 if ledger.awaits_answer:
                     ledger.receive()
                 ledger.return_waiting()
-                if ledger.owes:
+                if ledger.owes or self.attempts.herald.events:
                     ledger.send(0)
                     ledger.receive()
             except TROUBLE as error:

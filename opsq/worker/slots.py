@@ -30,11 +30,12 @@ NOTEBOOK = 32_768
 SIZE = PAGE + COUNT * (SLOT + 2 * NOTEBOOK)
 
 # The parent's page: words of 8 bytes.
-_MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING = range(6)
+_MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING, EVENTS, CLOCK = range(8)
 _BOOT = slice(128, 192)
 _FACTS = slice(512, PAGE)
 
-# A slot: words of 8 bytes.
+# A slot: words of 8 bytes; the second half of a slot names the task that runs, if it has a time limit.
+_NAME = slice(SLOT // 2, SLOT)
 PID, TICKS, FIRST, CURRENT, STARTED_NS, SOFT_NS, HARD_NS, SEEN, STATE, DONE, SOFT_NUMBER, SOFT_TOLD, HIGHEST, LEAVE = (
     range(14)
 )
@@ -177,6 +178,15 @@ class Slot:
     def end(self) -> None:
         """The message that ran has ended."""
         _number(self._bytes, CURRENT * 8, 0)
+
+    def name_task(self, name: str) -> None:
+        """Write down what runs, for whoever speaks of it."""
+        self._bytes[_NAME] = name.encode(errors="replace")[: SLOT // 2].ljust(SLOT // 2, b"\0")
+
+    @property
+    def task_name(self) -> str:
+        """What runs, if it was written down."""
+        return bytes(self._bytes[_NAME]).rstrip(b"\0").decode(errors="ignore")
 
     def had_started(self, number: int) -> bool:
         """Whether a message that is still held had been started, by all that the child wrote down."""

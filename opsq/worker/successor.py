@@ -38,6 +38,9 @@ class Judge:
 
     def __init__(self, runner: Runner, make_settler: Callable[[list[str]], Settler]) -> None:
         self.runner, self.make_settler = runner, make_settler
+        #: Told of each task that has failed because it was killed or lost, once that is settled.
+        self.on_loss: Callable[[Envelope, BaseException], None] = lambda _message, _error: None
+        self._losses: list[tuple[Envelope, BaseException]] = []
 
     def lost(self, settler: Settler, queue: int, number: int, list_key: str, message: Envelope, why: str) -> Settlement:
         """A message that had been started, or may have been: back with one delivery more, or dead."""
@@ -60,7 +63,9 @@ class Judge:
         if plan is not None and not plan.acks_timeouts:
             return self.lost(settler, queue, number, list_key, message, f"it exceeded its time limit of {limit_s} s")
         request = Context.of(message, None, self.runner.hostname)
-        outcome = self.runner.failure(plan, request, TimeLimitExceeded(limit_s), None)
+        error = TimeLimitExceeded(limit_s)
+        outcome = self.runner.failure(plan, request, error, None)
+        self._losses.append((message, error))
         return settler.outcome(queue, number, list_key, message, outcome)
 
     def _dead(
@@ -69,9 +74,20 @@ class Judge:
         logger.error("Task %s[%s] goes to the dead letters: %s", message.name, message.headers.id, why)
         request = Context.of(message, None, self.runner.hostname)
         plan = self.runner.plan(message.headers.task)
-        outcome: Outcome = self.runner.failure(plan, request, WorkerLostError(why), None)
+        error = WorkerLostError(why)
+        outcome: Outcome = self.runner.failure(plan, request, error, None)
         outcome.state, outcome.dead = states.FAILURE, why
+        self._losses.append((message, error))
         return settler.outcome(queue, number, list_key, message, outcome)
+
+    def begin(self) -> None:
+        """Somebody's messages are judged from now on."""
+        self._losses.clear()
+
+    def tell_losses(self) -> None:
+        """They have been settled."""
+        while self._losses:
+            self.on_loss(*self._losses.pop(0))
 
 
 def settle_slot(judge: Judge, consumer: Consumer, slot: Slot, why: str, limit: tuple[int, float] | None = None) -> int:
@@ -109,6 +125,7 @@ Decide = Callable[[Settler, int, int, str, Envelope], Settlement | None]
 
 def _settle(judge: Judge, consumer: Consumer, decide: Decide, act: Callable[[list[Settlement]], object]) -> int:
     settler = judge.make_settler(consumer.queues)
+    judge.begin()
     settlements = []
     for queue, holding in enumerate(consumer.holdings()):
         # The newest first: each goes to the head of its list, so the oldest ends up as the next one out.
@@ -117,6 +134,7 @@ def _settle(judge: Judge, consumer: Consumer, decide: Decide, act: Callable[[lis
     settler.store_elsewhere(settlements)
     for start in range(0, len(settlements), MOST):
         act(settlements[start : start + MOST])
+    judge.tell_losses()
     return len(settlements)
 
 

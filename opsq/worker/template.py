@@ -1,6 +1,7 @@
 """The template: a single-threaded process that has imported the app, and forks the children.
 
-Only it can wait for them, so it reports their ends. It knows two commands: fork a child for a slot, and end.
+Only it can wait for them, so it reports their ends. It knows three commands: fork a child for a slot, fork a process
+that tells what is in a file (`epilogue`), and end.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from opsq.runtime.parent import die_with_parent
@@ -21,7 +24,13 @@ from opsq.worker import child
 logger = logging.getLogger("opsq.worker")
 
 
-def serve(link: socket.socket, become_child: Callable[[int], None], parent: int) -> None:
+#: How long the template waits at its end for those that tell something (seconds).
+PATIENCE_S = 5.0
+
+
+def serve(
+    link: socket.socket, become_child: Callable[[int], None], tell_epilogue: Callable[[str], None], parent: int
+) -> None:
     """Obey the parent until it says end, or is gone; never returns."""
     die_with_parent(parent)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
@@ -30,6 +39,7 @@ def serve(link: socket.socket, become_child: Callable[[int], None], parent: int)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     slots_by_pid: dict[int, int] = {}
+    tellers: set[int] = set()
     poller = select.poll()
     poller.register(link, select.POLLIN)
     poller.register(reader, select.POLLIN)
@@ -40,10 +50,16 @@ def serve(link: socket.socket, become_child: Callable[[int], None], parent: int)
                 continue
             order = _receive(link)
             if order is None:
+                _wait_for(tellers)
                 child.leave(0)
             elif "fork" in order:
-                _fork(link, order["fork"], become_child, slots_by_pid)
-        _report_ends(link, slots_by_pid)
+                index = order["fork"]
+                pid = _fork(link, partial(become_child, index))
+                slots_by_pid[pid] = index
+                _say(link, {"born": index, "pid": pid, "ticks": start_ticks(pid) or 0})
+            elif "tell" in order:
+                tellers.add(_fork(link, partial(_tell, tell_epilogue, order["tell"])))
+        _report_ends(link, slots_by_pid, tellers)
 
 
 def _receive(link: socket.socket) -> dict[str, Any] | None:
@@ -55,13 +71,14 @@ def _receive(link: socket.socket) -> dict[str, Any] | None:
     return None if "end" in order else order
 
 
-def _fork(link: socket.socket, index: int, become_child: Callable[[int], None], slots_by_pid: dict[int, int]) -> None:
+def _fork(link: socket.socket, become: Callable[[], None]) -> int:
+    """Fork a process that becomes something, and ends; its pid."""
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
             link.close()
-            become_child(index)
+            become()
             status = 0
         except SystemExit as leaving:
             status = leaving.code if isinstance(leaving.code, int) else 1
@@ -69,21 +86,34 @@ def _fork(link: socket.socket, index: int, become_child: Callable[[int], None], 
             logger.exception("a child failed")
         finally:
             child.leave(status)
-    slots_by_pid[pid] = index
-    _say(link, {"born": index, "pid": pid, "ticks": start_ticks(pid) or 0})
+    return pid
 
 
-def _report_ends(link: socket.socket, slots_by_pid: dict[int, int]) -> None:
-    while slots_by_pid:
+def _tell(tell_epilogue: Callable[[str], None], path: str) -> None:
+    die_with_parent(os.getppid())
+    tell_epilogue(path)
+
+
+def _report_ends(link: socket.socket, slots_by_pid: dict[int, int], tellers: set[int]) -> None:
+    while slots_by_pid or tellers:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
             return
+        tellers.discard(pid)
         index = slots_by_pid.pop(pid, None)
         if index is not None:
             _say(link, {"died": index, "pid": pid, "status": status})
+
+
+def _wait_for(tellers: set[int]) -> None:
+    """Let those end that tell something, for some seconds."""
+    until = time.monotonic() + PATIENCE_S
+    while tellers and time.monotonic() < until:
+        tellers = {pid for pid in tellers if os.waitpid(pid, os.WNOHANG)[0] == 0}
+        time.sleep(0.01)
 
 
 def _say(link: socket.socket, message: dict[str, Any]) -> None:

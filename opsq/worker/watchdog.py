@@ -50,7 +50,8 @@ class Watchdog:
         if soft_ns and now_ns >= soft_ns:
             if words[slots.SOFT_TOLD] != number:
                 words[slots.SOFT_TOLD] = words[slots.SOFT_NUMBER] = number
-                logger.warning("Soft time limit (%ss) exceeded", round((soft_ns - started_ns) / 1e9, 3))
+                limit_s = round((soft_ns - started_ns) / 1e9, 3)
+                logger.warning("Soft time limit (%ss) exceeded for %s", limit_s, child.slot.task_name)
             if words[slots.SOFT_NUMBER] == number:
                 self._children.signal(child, signal.SIGUSR1)
             return min(LOOK_S, (hard_ns - now_ns) / 1e9) if hard_ns else LOOK_S

@@ -8,22 +8,28 @@ from __future__ import annotations
 import json
 import logging
 import os
-import queue
 import select
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from opsq import signals
+from opsq.protocol.envelope import Envelope
 from opsq.runtime import notify
 from opsq.runtime.logs import Buffered
-from opsq.worker import child, slots, successor, watchdog
-from opsq.worker.child import Means, Setup
+from opsq.worker import child, epilogue, slots, successor, watchdog
+from opsq.worker.calls import Calls
+from opsq.worker.child import Means
 from opsq.worker.children import Child, Children
-from opsq.worker.leases import Leases, Post
+from opsq.worker.herald import Herald
+from opsq.worker.leases import Leases
+from opsq.worker.post import Post
+from opsq.worker.pulse import Pulse
+from opsq.worker.record import Plan, Record, how_it_ended
+from opsq.worker.rescue import Rescue
 from opsq.worker.settle import Settler
 from opsq.worker.slots import Facts, Slot, Slots
 from opsq.worker.successor import Judge
@@ -38,17 +44,6 @@ POKE_S = 0.05
 SHORT_LIFE_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a worker is to be: all that its parent needs besides the app. `state` is the folder for its mapped file."""
-
-    setup: Setup
-    concurrency: int
-    folder: Path
-    version: str
-    host: str
-
-
 class Worker:
     """One worker: `run` returns its exit code when it has ended."""
 
@@ -60,12 +55,7 @@ class Worker:
         self._stopping = ""
         self._ready = False
         self._asked_at = 0.0
-        self._since = time.time()
-        self._task_names = sorted(name for name in app.tasks if not name.startswith("celery."))
-        self._processed = 0
-        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._timers: list[tuple[float, Callable[[], None]]] = []
+        self._calls = Calls()
         self._replacing: list[int] = []
 
     # -- start ------------------------------------------------------------------------------------------------------
@@ -73,21 +63,38 @@ class Worker:
     def run(self, on_ready: Callable[[], None]) -> int:
         """Start, work until stopped, stop; `on_ready` is called when the children are at work."""
         self._on_ready = on_ready
-        setup = self.plan.setup
+        epilogue.forget_old(self.plan.folder)
         self._table = self._make_table()
-        self._children = Children(self._table, self._become_child, self._on_death)
+        names = sorted(name for name in self.app.tasks if not name.startswith("celery."))
+        self._record = Record(self.plan, self._table, names)
+        self._children = Children(self._table, self._become_child, self._tell_epilogue, self._on_death)
         self._watchdog = watchdog.Watchdog(self._children)
         signals.worker_init.send(self)  # before the fork: what receivers prepare, the children have
         self._children.fork_template()
-        self._take_signals()
-        post = Post(setup.url, setup.worker_id, setup.queues, setup.lease_s, setup.key_prefix, self.plan.folder)
-        self._leases = Leases(post, self._table, self.judge, self._describe, self._on_strays)
-        self._leases.submit(self._leases._settle_leftovers)
+        self._calls.take_signals()
+        self._leases = self._make_leases()
+        self._leases.submit(self._leases.rescue.leftovers)
         self._leases.start()
         for _ in range(self.plan.concurrency):
             self._start_child()
         self._loop()
         return self._stop()
+
+    def _make_leases(self) -> Leases:
+        setup = self.plan.setup
+        herald = Herald(self._table, setup.node, setup.news.exchange)
+        pulse = Pulse(setup.news, setup.node, self._table, herald, self._record.count)
+
+        def on_loss(message: Envelope, error: BaseException) -> None:
+            """In the lease thread: a task was settled that was killed, or whose process was lost."""
+            if herald.look():
+                herald.lost(message, error)
+            if epilogue.wanted(self.judge.runner, message.headers.task):
+                self._calls.post(lambda: self._children.tell(epilogue.write(self.plan.folder, message.raw, error)))
+
+        self.judge.on_loss = on_loss
+        post = Post(setup.url, setup.worker_id, setup.queues, setup.lease_s, setup.key_prefix, self.plan.folder)
+        return Leases(post, self._table, Rescue(post, self.judge), pulse, self._record.describe, self._on_strays)
 
     def _make_table(self) -> Slots:
         setup = self.plan.setup
@@ -104,11 +111,14 @@ class Worker:
             settler=self._settler,
             accept=self._accept,
             buffer=self._buffer,
-            call_parent=self._call,
+            call_parent=self._calls.call,
         )
 
     def _become_child(self, index: int) -> None:
         child.run(self._means(self._table), index)
+
+    def _tell_epilogue(self, path: str) -> None:
+        epilogue.tell(Path(path), self.judge.runner)
 
     def serve_as_template(self, link: str, facts: str) -> None:
         """Be a template that an older worker has started by exec (after SIGHUP); never returns."""
@@ -118,12 +128,12 @@ class Worker:
 
         descriptor, parent = (int(part) for part in link.split(":"))
         told = json.loads(facts)
-        self._writer = told["writer"]
+        self._calls.writer = told["writer"]
         setup = replace(self.plan.setup, worker_id=told["id"], waiting_lock=Path(told["lock"]))
         self.plan = replace(self.plan, setup=setup)
         self._table = Slots.attach(Path(told["slots"]))
         signals.worker_init.send(self)
-        template.serve(socket.socket(fileno=descriptor), self._become_child, parent)
+        template.serve(socket.socket(fileno=descriptor), self._become_child, self._tell_epilogue, parent)
 
     def _look_whether_ready(self) -> None:
         """Ready means that as many children as wanted are at work."""
@@ -143,7 +153,7 @@ class Worker:
             return
         slot.clear()
         slot.words[slots.STATE] = slots.STARTING
-        self._leases.register(slot.index, lambda: self._post(lambda: self._fork(slot)))
+        self._leases.register(slot.index, lambda: self._calls.post(lambda: self._fork(slot)))
 
     def _fork(self, slot: Slot) -> None:
         if self._stopping or not self._children.templates:
@@ -154,23 +164,23 @@ class Worker:
     def _on_death(self, dead: Child, status: int | None) -> None:
         """Settle what it held, then its slot is free; meanwhile another one starts in another slot."""
         slot = dead.slot
-        self._processed += slot.words[slots.DONE]
+        self._record.ended(slot.words[slots.DONE])
         left_nothing = status == 0 and slot.words[slots.STATE] == slots.LEAVING
         slot.words[slots.STATE] = slots.SETTLING
-        how = _how_it_ended(dead, status)
+        how = how_it_ended(dead, status)
         if how:
             logger.error("child %d %s", slot.index, how)
         self._leases.submit(lambda: self._release(slot) if left_nothing else self._settle(dead, how))
         if not self._stopping:
             lived = time.monotonic() - dead.born_at
             at_once = lived > SHORT_LIFE_S or dead.killed or not how
-            self._after(0.0 if at_once else SHORT_LIFE_S, self._start_child)
+            self._calls.after(0.0 if at_once else SHORT_LIFE_S, self._start_child)
             self._replace_next()
 
     def _settle(self, dead: Child, how: str) -> None:
         """In the lease thread."""
         slot, setup = dead.slot, self.plan.setup
-        consumer = self._leases.make_consumer(setup.queues, child.consumer_name(setup.worker_id, slot.index))
+        consumer = self._leases.rescue.consumer(setup.queues, child.consumer_name(setup.worker_id, slot.index))
         try:
             consumer.connect()
             successor.settle_slot(self.judge, consumer, slot, f"its process {how or 'ended'}", dead.limit)
@@ -191,7 +201,7 @@ class Worker:
             for index in indexes & self._children.alive.keys():
                 self._children.signal(self._children.alive[index], signal.SIGUSR1)
 
-        self._post(tell)
+        self._calls.post(tell)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -200,33 +210,33 @@ class Worker:
             self._pass(self._wait_s())
 
     def _wait_s(self) -> float | None:
-        waits = [self._watchdog.look()]
+        waits = [self._watchdog.look(), self._calls.due_in_s]
         if self._children.poke():
             waits.append(POKE_S)
-        if self._timers:
-            waits.append(max(min(self._timers)[0] - time.monotonic(), 0.0))
         limited = [wait for wait in waits if wait is not None]
         return min(limited, default=None)
 
     def _pass(self, seconds: float | None) -> None:
         """Wait for something to happen, or so long; then do all that is to be done."""
         poller = select.poll()
-        poller.register(self._reader, select.POLLIN)
+        poller.register(self._calls.reader, select.POLLIN)
         by_descriptor = {found.link.fileno(): found for found in self._children.templates}
         for descriptor in by_descriptor:
             poller.register(descriptor, select.POLLIN)
         for descriptor, event in poller.poll(None if seconds is None else seconds * 1000 + 1):
-            if descriptor == self._reader:
+            if descriptor == self._calls.reader:
                 self._read_calls()
             else:
                 self._children.read(by_descriptor[descriptor])
                 if event & (select.POLLHUP | select.POLLERR):
                     self._look_for_lost_templates()
-        self._do_events()
+        self._calls.obey()
+        if not self._ready:
+            self._look_whether_ready()
 
     def _read_calls(self) -> None:
         """Bytes of signals (their numbers), of other threads and of children."""
-        for number in os.read(self._reader, 4096):
+        for number in self._calls.read():
             if number in (signal.SIGINT, signal.SIGTERM):
                 self._asked_to_stop("warm")
             elif number == signal.SIGQUIT:
@@ -235,42 +245,6 @@ class Worker:
                 self._replace_children()
             elif number == signal.SIGCHLD:
                 self._look_for_lost_templates()
-
-    def _do_events(self) -> None:
-        while True:
-            try:
-                event = self._events.get_nowait()
-            except queue.Empty:
-                break
-            event()
-        now = time.monotonic()
-        due = [timer for timer in self._timers if timer[0] <= now]
-        self._timers = [timer for timer in self._timers if timer[0] > now]
-        for _when, action in due:
-            action()
-        if not self._ready:
-            self._look_whether_ready()
-
-    def _post(self, event: Callable[[], None]) -> None:
-        self._events.put(event)
-        self._call()
-
-    def _call(self) -> None:
-        """Wake the parent, from a thread of its own or from a child."""
-        try:
-            os.write(self._writer, b"\0")
-        except BlockingIOError:
-            pass
-
-    def _after(self, seconds: float, action: Callable[[], None]) -> None:
-        self._timers.append((time.monotonic() + seconds, action))
-
-    def _take_signals(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     # -- templates --------------------------------------------------------------------------------------------------
 
@@ -281,8 +255,8 @@ class Worker:
 
     def _new_template(self) -> None:
         setup = self.plan.setup
-        facts = {"writer": self._writer, "slots": str(self._table.path), "id": setup.worker_id}
-        self._children.exec_template(json.dumps({**facts, "lock": str(setup.waiting_lock)}), [self._writer])
+        facts = {"writer": self._calls.writer, "slots": str(self._table.path), "id": setup.worker_id}
+        self._children.exec_template(json.dumps({**facts, "lock": str(setup.waiting_lock)}), [self._calls.writer])
 
     def _replace_children(self) -> None:
         """SIGHUP: a fresh template with today's code; the children are replaced one by one."""
@@ -324,10 +298,11 @@ class Worker:
             if self._stopping == "cold":
                 self._children.kill_all()
             self._pass(self._wait_s())
-        self._children.end_idle_templates(all_of_them=True)
-        self._leases.submit(self._sign_off)
+        self._leases.submit(self._leases.sign_off)
         self._leases.end()
         self._leases.join(timeout=30.0)
+        self._calls.obey()  # what was settled last may have an epilogue
+        self._children.end_idle_templates(all_of_them=True)
         self.plan.setup.waiting_lock.unlink(missing_ok=True)
         if not any(True for _ in self._table.used()):
             self._table.remove()
@@ -335,58 +310,3 @@ class Worker:
         if self._buffer is not None:
             self._buffer.write_out()
         return 0
-
-    def _sign_off(self) -> None:
-        """In the lease thread: nobody has to take over from us."""
-        from opsq.datastore import keys
-        from opsq.datastore.connection import client
-
-        setup = self.plan.setup
-        pipe = client(setup.url).pipeline(transaction=False)
-        pipe.zrem(setup.key_prefix + keys.WORKERS, setup.worker_id)
-        pipe.delete(setup.key_prefix + keys.worker(setup.worker_id))
-        pipe.execute()
-
-    # -- what it is, for those who look -----------------------------------------------------------------------------
-
-    def _describe(self) -> dict[str, Any]:
-        setup = self.plan.setup
-        running, done = [], self._processed
-        for slot in self._table.used():
-            words = slot.words
-            done += words[slots.DONE]
-            started = words[slots.STARTED_NS] if words[slots.CURRENT] else 0
-            running.append(
-                {
-                    "slot": slot.index,
-                    "pid": words[slots.PID],
-                    "number": words[slots.CURRENT] or None,
-                    "since": time.time() - (time.monotonic_ns() - started) / 1e9 if started else None,
-                }
-            )
-        return {
-            "id": setup.worker_id,
-            "node": setup.node,
-            "pid": os.getpid(),
-            "host": self.plan.host,
-            "since": self._since,
-            "concurrency": self.plan.concurrency,
-            "pool": setup.pool,
-            "queues": setup.queues,
-            "version": self.plan.version,
-            "tasks": self._task_names,
-            "children": running,
-            "processed": done,
-        }
-
-
-def _how_it_ended(dead: Child, status: int | None) -> str:
-    """In words, when it was not by itself; empty when it was."""
-    if dead.killed:
-        return f"was killed: {dead.killed}"
-    if status is None:
-        return "was killed with its template"
-    if os.WIFSIGNALED(status):
-        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
-    code = os.waitstatus_to_exitcode(status)
-    return f"exited with code {code}" if code else ""

@@ -74,7 +74,7 @@ def test_a_worker_that_was_frozen_beyond_its_lease_starts_nothing_that_a_peer_to
     assert frozen.stop() == 0
 
 
-def test_an_idle_worker_renews_three_times_a_lease_and_arms_once_and_sends_nothing_else(project, redis_server) -> None:
+def test_an_idle_worker_renews_three_times_a_lease_arms_once_and_beats_and_sends_nothing_else(project, redis_server) -> None:
     worker = project.worker("-c", "16", "--lease", str(LEASE_S))
     seen: list[str] = []
     with redis.Redis.from_url(redis_server.url(), socket_timeout=10).monitor() as monitor:
@@ -94,7 +94,10 @@ def test_an_idle_worker_renews_three_times_a_lease_and_arms_once_and_sends_nothi
     )
     assert 7 <= renewals <= 10
     assert 1 <= turns <= 4
-    assert {command.split()[0] for command in seen} <= {"EVALSHA", "SET", "CLIENT", *LUA_CALLS}
+    assert {command.split()[0] for command in seen} <= {"EVALSHA", "SET", "CLIENT", "PUBLISH", *LUA_CALLS}
+    published = [command.split()[1] for command in seen if command.startswith("PUBLISH")]
+    assert set(published) <= {"/0.celeryev/worker.heartbeat"}
+    assert len(published) <= 3 * LEASE_S / 2 + 1
 
 
 #: What MONITOR shows of the scripts' inside.

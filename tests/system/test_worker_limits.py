@@ -213,7 +213,7 @@ def test_the_hard_limit_of_one_message_never_hits_the_next_one(lab: Lab) -> None
 def test_a_child_is_killed_only_while_it_runs_the_message_that_is_too_long(lab: Lab, tmp_path: Path, runs: int) -> None:
     """Between the look at the clock and the kill the child may have gone on to the next message."""
     table = Slots.create(tmp_path / "a.slots", Facts("w@here:00000000", ["celery"], "", []))
-    children = Children(table, lambda _index: None, lambda _child, _status: None)
+    children = Children(table, lambda _index: None, lambda _path: None, lambda _child, _status: None)
     running = lab.spawn(["sleep", "60"])
     identity = process.identify(running.pid)
     assert identity is not None

@@ -5,6 +5,7 @@
 -- ARGV  1 Q  2 N  3 number of the first leased message  4 consumer
 --       5 database of the results, '' = this one  6 this connection's database  7 which queue is served first (0..Q-1)
 --       8 '' or 'expired': act only if the consumer's lease has run out (a peer takes over)
+--       9 channel of events, 10 a message for it ('' = none)
 --       then each queue's registry of consumers (not among KEYS: servers up to 7.0 arm the notice for every key that is
 --       named there, and an idle consumer must not be woken by the renewals of the registry)
 --       then how many tallies, seconds that counts by the minute are kept, most totals of a queue; and each tally (what
@@ -39,7 +40,7 @@ if ARGV[8] == 'expired' then
   local now = redis.call('TIME')
   now = now[1] * 1000 + math.floor(now[2] / 1000)
   for q = 1, Q do
-    local deadline = redis.call('ZSCORE', ARGV[8 + q], consumer)
+    local deadline = redis.call('ZSCORE', ARGV[10 + q], consumer)
     if deadline and tonumber(deadline) >= now then return 'alive' end
   end
 end
@@ -47,7 +48,7 @@ end
 -- The first write is a removal: a full Redis then lets the script through, and it can drain.
 for q = 1, Q do redis.call('HDEL', KEYS[2 * q - 1], '-') end
 
-local at = 9 + Q
+local at = 11 + Q
 local tallies, kept, most = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
 local first_tally, settled = at + 3, {}
 at = first_tally + 6 * tallies
@@ -188,7 +189,7 @@ end
 local known = {}
 local function registered(q)
   if known[q] == nil then
-    known[q] = redis.call('ZSCORE', ARGV[8 + q], consumer) ~= false
+    known[q] = redis.call('ZSCORE', ARGV[10 + q], consumer) ~= false
     if not known[q] then unregistered = 1 end
   end
   return known[q]
@@ -221,6 +222,8 @@ for step = 0, steps - 1 do
     end
   end
 end
+
+if ARGV[10] ~= '' then redis.pcall('PUBLISH', ARGV[9], ARGV[10]) end
 
 local held = 0
 for q = 1, Q do held = held + redis.call('HLEN', KEYS[2 * q - 1]) end

@@ -24,7 +24,6 @@ opsq worker -A proj -P solo -l debug
 #: Options of Celery's whose effect does not exist (yet) here: what to say once when they are used.
 WITHOUT_EFFECT = {
     "statedb": "revoked tasks are kept in Redis; the file is not needed",
-    "events": "events are not sent by this version",
     "autoscale": "this version does not scale by itself; use -c",
     "schedule": "when entries last ran is kept in Redis; the file is not needed",
     "pool_start_method": "children are forked from a clean template",
@@ -72,13 +71,13 @@ OPTIONS = (
     click.option("--uid", metavar="USER", help="Become this user."),
     click.option("--gid", metavar="GROUP", help="Become this group."),
     click.option("--umask", metavar="OCTAL", help="File mode mask."),
-    click.option("-E", "--task-events", "--events", "events", is_flag=True, help="(Celery) Send task events."),
+    click.option("-E", "--task-events", "--events", "events", is_flag=True, help="Send events of tasks always, not only while somebody listens."),
     click.option("-O", "--optimization", metavar="NAME", help="(Celery) Always fair here."),
     click.option("--disable-prefetch", is_flag=True, help="(Celery) Nothing waits behind a long task here."),
     click.option("--without-gossip", is_flag=True, help="(Celery) There is none."),
     click.option("--without-mingle", is_flag=True, help="(Celery) There is none."),
-    click.option("--without-heartbeat", is_flag=True, help="(Celery) Leases take its place."),
-    click.option("--heartbeat-interval", type=float, metavar="S", help="(Celery) Leases take its place."),
+    click.option("--without-heartbeat", is_flag=True, help="Send no worker-heartbeat events; leases go on."),
+    click.option("--heartbeat-interval", type=float, metavar="S", help="Between two heartbeat events; 2."),
     click.option("--autoscale", metavar="MAX,MIN", help="(Celery)"),
     click.option("-B", "--beat", is_flag=True, help="Run the scheduler of periodic tasks too."),
     click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="FILE", help="(Celery) Kept in Redis."),
@@ -125,6 +124,7 @@ def worker(context: Context, /, **given: Any) -> None:
         pool=given["pool"],
         prefetch=given["prefetch_multiplier"],
         lease_s=given["lease"],
+        heartbeat_s=0 if given["without_heartbeat"] else given["heartbeat_interval"],
     )
     state = context.state_dir
     state.create()
@@ -170,6 +170,8 @@ def _configure(app: Any, given: dict[str, Any]) -> None:
     for flag, setting in names.items():
         if given[flag] is not None:
             app.conf.put_flag(setting, given[flag], "--" + flag.replace("_", "-"))
+    if given["events"]:
+        app.conf.put_flag("worker_send_task_events", True, "--task-events")
     if given["include"]:
         app.conf.put_flag("include", [*(app.conf.include or ()), *given["include"]], "--include")
 

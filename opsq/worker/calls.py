@@ -1,0 +1,61 @@
+"""What wakes the parent of a worker: bytes in a pipe (from signals, children, other threads), orders, and timers."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import time
+from collections.abc import Callable
+
+
+class Calls:
+    """The parent's ear. `post` and `call` may be used from any thread; a child may write into `writer`."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._timers: list[tuple[float, Callable[[], None]]] = []
+
+    def post(self, order: Callable[[], None]) -> None:
+        """Have the parent do something in its own thread."""
+        self._orders.put(order)
+        self.call()
+
+    def call(self) -> None:
+        """Wake the parent."""
+        try:
+            os.write(self.writer, b"\0")
+        except BlockingIOError:
+            pass
+
+    def after(self, seconds: float, order: Callable[[], None]) -> None:
+        """Have it done later."""
+        self._timers.append((time.monotonic() + seconds, order))
+
+    def take_signals(self) -> None:
+        """From now on signals are bytes in the pipe: their numbers."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False)
+
+    def read(self) -> bytes:
+        """What has come through the pipe: numbers of signals, 0 for a call."""
+        return os.read(self.reader, 4096)
+
+    @property
+    def due_in_s(self) -> float | None:
+        """Seconds until the next timer."""
+        return max(min(when for when, _ in self._timers) - time.monotonic(), 0.0) if self._timers else None
+
+    def obey(self) -> None:
+        """Do what was ordered, and what is due."""
+        while not self._orders.empty():
+            self._orders.get_nowait()()
+        now = time.monotonic()
+        due = [order for when, order in self._timers if when <= now]
+        self._timers = [timer for timer in self._timers if timer[0] > now]
+        for order in due:
+            order()

@@ -1,0 +1,81 @@
+"""The last word on a task that was killed, or whose process was lost: its handlers and `task_failure` are told.
+
+They are code of the app, so they run in a fresh child of the template, after the message was settled: nothing waits for
+them, and they may take a minute. What is to be told lies in a file that is taken away before anybody is told: at most
+once, and not at all when this host goes down at that moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from opsq import _state, signals
+from opsq.exceptions import DecodeError, TimeLimitExceeded, WorkerLostError
+from opsq.execution.context import Context
+from opsq.execution.runner import Runner
+from opsq.protocol.envelope import parse
+
+logger = logging.getLogger("opsq.worker")
+
+#: How long handlers may take (seconds).
+PATIENCE_S = 60
+#: After this time it is too late to tell (seconds).
+AGE_S = 86_400
+_KINDS = {kind.__name__: kind for kind in (TimeLimitExceeded, WorkerLostError)}
+
+
+def wanted(runner: Runner, task: str) -> bool:
+    """Whether anybody would be told."""
+    plan = runner.plan(task)
+    if plan is None:
+        return False
+    return bool(signals.task_failure.receivers or {"on_failure", "after_return"} & plan.handlers)
+
+
+def write(folder: Path, raw: bytes, error: BaseException) -> Path:
+    """Write down what is to be told: the message and its error."""
+    descriptor, path = tempfile.mkstemp(suffix=".epilogue", dir=folder)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.msgpack.encode((raw, type(error).__name__, error.args)))
+    return Path(path)
+
+
+def forget_old(folder: Path) -> None:
+    """Take away what nobody has told for a day."""
+    for path in folder.glob("*.epilogue"):
+        try:
+            if time.time() - path.stat().st_mtime > AGE_S:
+                path.unlink()
+        except FileNotFoundError:  # another worker did it
+            pass
+
+
+def tell(path: Path, runner: Runner) -> None:
+    """In the fresh child: take what was written down, and tell."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(PATIENCE_S)
+    data = path.read_bytes()
+    path.unlink()
+    raw, kind, arguments = msgspec.msgpack.decode(data)
+    error = _KINDS[kind](*arguments)
+    message = parse(raw)
+    plan = runner.plan(message.headers.task)
+    if plan is None:
+        return
+    try:
+        args, kwargs, _embed = message.arguments(runner.accept)
+    except DecodeError:
+        args, kwargs = [], {}
+    request = Context.of(message, plan.task, runner.hostname, args, kwargs)
+    token = _state.push_request(request)
+    try:
+        runner.tell_failure(plan, request, error, args, kwargs)
+    finally:
+        _state.pop_request(token)

@@ -1,0 +1,88 @@
+"""What a worker says of itself, in Redis and in its events, and how its children have ended, in words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opsq.worker import slots
+from opsq.worker.child import Setup
+from opsq.worker.children import Child
+from opsq.worker.slots import Slots
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a worker is to be: all that its parent needs besides the app. `folder`: for its mapped file."""
+
+    setup: Setup
+    concurrency: int
+    folder: Path
+    version: str
+    host: str
+
+
+class Record:
+    """What a worker is and does."""
+
+    def __init__(self, plan: Plan, table: Slots, task_names: Sequence[str]) -> None:
+        self._plan, self._table, self._task_names = plan, table, list(task_names)
+        self._since = time.time()
+        self._processed = 0
+
+    def ended(self, done: int) -> None:
+        """A child has ended that had run so many tasks."""
+        self._processed += done
+
+    def count(self) -> tuple[int, int]:
+        """How many tasks run now, and how many have run."""
+        used = list(self._table.used())
+        done = sum(slot.words[slots.DONE] for slot in used if slot.words[slots.STATE] != slots.SETTLING)
+        return sum(bool(slot.words[slots.CURRENT]) for slot in used), self._processed + done
+
+    def describe(self) -> dict[str, Any]:
+        """All of it, for those who look into Redis."""
+        setup = self._plan.setup
+        children = []
+        for slot in self._table.used():
+            words = slot.words
+            started = words[slots.STARTED_NS] if words[slots.CURRENT] else 0
+            children.append(
+                {
+                    "slot": slot.index,
+                    "pid": words[slots.PID],
+                    "number": words[slots.CURRENT] or None,
+                    "since": time.time() - (time.monotonic_ns() - started) / 1e9 if started else None,
+                }
+            )
+        return {
+            "id": setup.worker_id,
+            "node": setup.node,
+            "pid": os.getpid(),
+            "host": self._plan.host,
+            "since": self._since,
+            "concurrency": self._plan.concurrency,
+            "pool": setup.pool,
+            "queues": setup.queues,
+            "version": self._plan.version,
+            "tasks": self._task_names,
+            "children": children,
+            "processed": self.count()[1],
+        }
+
+
+def how_it_ended(dead: Child, status: int | None) -> str:
+    """In words, when it was not by itself; empty when it was."""
+    if dead.killed:
+        return f"was killed: {dead.killed}"
+    if status is None:
+        return "was killed with its template"
+    if os.WIFSIGNALED(status):
+        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    code = os.waitstatus_to_exitcode(status)
+    return f"exited with code {code}" if code else ""
