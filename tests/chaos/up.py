@@ -26,7 +26,7 @@ import psutil
 import redis
 
 OPSQ = [sys.executable, "-m", "opsq"]
-PROGRAMS = ("worker", "beat", "monitor", "redis")
+PROGRAMS = ("worker", "beat", "monitor", "agent", "redis")
 #: Parts of the worker that are killed besides the programs themselves.
 PARTS = ("child", "template")
 BACK_S = 60.0
