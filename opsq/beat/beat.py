@@ -28,6 +28,8 @@ logger = logging.getLogger("celery.beat")
 
 #: The schedule of an app without a name.
 NAMELESS = "default"
+#: The header that says for which due time a run was sent (Unix seconds).
+DUE_HEADER = "x-opsq-due"
 #: While the broker is away it is looked for at least so often (seconds).
 MOST_PAUSE_S = 5.0
 
@@ -271,7 +273,7 @@ class Beat:
         return plan.entry.next_ms(due_ms) / 1000 if later else plan.due_ms / 1000
 
     def _send_task(self, entry: Entry, tick: Tick) -> None:
-        options = _options(entry)
+        options = _options(entry, None if tick.order else tick.due_ms)
         task_id = options.pop("task_id", None) or new_task_id()
         before = dict(tick.record)
         tick.record.update(last=self.clock.now(), id=task_id, runs=before.get("runs", 0) + 1)
@@ -320,8 +322,12 @@ def _description(entry: Entry) -> Record:
     }
 
 
-def _options(entry: Entry) -> dict[str, Any]:
-    """Options of `apply_async`. The entry's name travels as a property and as a header: programs read the one or the
-    other (django-celery-beat has used both)."""
+def _options(entry: Entry, due_ms: int | None) -> dict[str, Any]:
+    """Options of `apply_async`; `due_ms`: the due time that is served (Unix ms), which the message tells its task.
+
+    The entry's name travels as a property and as a header: django-celery-beat has used both, and programs read either.
+    """
     headers = {**(entry.options.get("headers") or {}), "celery_beat_task": True, "periodic_task_name": entry.name}
+    if due_ms is not None:
+        headers[DUE_HEADER] = due_ms / 1000
     return {"periodic_task_name": entry.name, **entry.options, "headers": headers}

@@ -49,21 +49,42 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-class Context:
-    """One run of a task. Attributes that need the whole message read it when they are first asked for."""
+class _Values:
+    """What holds attributes as any object does."""
+
+
+_dict_of: Any = vars(_Values)["__dict__"]
+#: The attributes of an object as they are, and to put others in their place.
+_values, _set_values = _dict_of.__get__, _dict_of.__set__
+
+
+class Context(_Values):
+    """One run of a task. Attributes that need the whole message read it when they are first asked for.
+
+    So does `__dict__`: programs take `request.__dict__["properties"]` out of it.
+    """
 
     task: Any
     envelope: Envelope | None = None
 
     def __init__(self, **values: Any) -> None:
-        self.__dict__.update(values)
+        _values(self).update(values)
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """Every attribute there is, with all that the message says."""
+        known: dict[str, Any] = _values(self)
+        envelope = known.get("envelope")
+        if envelope is not None and "properties" not in known:
+            self._read_all(envelope)
+        return known
 
     @classmethod
     def of(cls, envelope: Envelope, task: Any, hostname: str, args: Any = None, kwargs: Any = None) -> Context:
         """The request of a message that is about to run."""
         headers = envelope.headers
         self = cls.__new__(cls)
-        self.__dict__ = {
+        values = {
             "envelope": envelope,
             "task": task,
             "hostname": hostname,
@@ -77,6 +98,7 @@ class Context:
             "args": args,
             "kwargs": kwargs,
         }
+        _set_values(self, values)
         return self
 
     def __getattr__(self, name: str) -> Any:
@@ -84,11 +106,8 @@ class Context:
         if name.startswith("__"):
             raise AttributeError(name)
         known = self.__dict__
-        envelope = known.get("envelope")
-        if envelope is not None and "properties" not in known:
-            self._read_all(envelope)
-            if name in known:
-                return known[name]
+        if name in known:
+            return known[name]
         if name in DEFAULTS:
             return DEFAULTS[name]
         raise AttributeError(f"the request has no {name!r}")
@@ -111,8 +130,9 @@ class Context:
             "properties": properties,
         }
         found.pop("task", None)
+        known = _values(self)
         for name, value in found.items():
-            self.__dict__.setdefault(name, value)
+            known.setdefault(name, value)
 
     def get(self, key: str, default: Any = None) -> Any:
         """An attribute by name, or the default."""
@@ -120,11 +140,11 @@ class Context:
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set attributes."""
-        self.__dict__.update(*args, **kwargs)
+        _values(self).update(*args, **kwargs)
 
     def clear(self) -> None:
         """Forget all attributes."""
-        self.__dict__.clear()
+        _values(self).clear()
 
     def __repr__(self) -> str:
-        return f"<Context: {self.__dict__.get('id')}>"
+        return f"<Context: {_values(self).get('id')}>"
