@@ -65,6 +65,7 @@ autorestart=true
 [program:quick]
 command=%(ENV_PY)s acts.py quick exit 0 0
 startretries=1
+startsecs=20
 
 [program:off]
 command=%(ENV_PY)s acts.py off sleep
