@@ -56,6 +56,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "dead": Entry("opsq.cli.commands.dead:dead", "Messages that failed for good; show, requeue, drop."),
         "schedule": Entry("opsq.cli.commands.schedule:schedule", "Periodic tasks: last and next runs; pause, add."),
         "workers": Entry("opsq.cli.commands.workers:workers", "The workers that are alive."),
+        "events": Entry("opsq.cli.commands.events:events", "What workers and tasks do, while it happens."),
         "hosts": Entry("opsq.cli.commands.hosts:hosts", "The hosts that have joined; invite others."),
         "jobs": Entry("opsq.cli.commands.jobs:jobs", "What was run on hosts, and what came of it."),
     },
