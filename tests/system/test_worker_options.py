@@ -79,7 +79,8 @@ UNIT_FILE = """
 worker -E -O fair --without-gossip --without-mingle --without-heartbeat --heartbeat-interval 5 --prefetch-multiplier=1
 --max-tasks-per-child=100 --max-memory-per-child=900000 --time-limit=300 --soft-time-limit=250.5 --hostname=w1@%h
 --uid={uid} --gid={gid} --umask=027 --pidfile=%n.pid --logfile=%n%I.log --loglevel=INFO --autoscale=2,1 --concurrency=1
---pool=prefork --queues=unit --exclude-queues=nothing --statedb=%n.state -B -s schedule.db --scheduler x.Y
+--pool=prefork --queues=unit --exclude-queues=nothing --statedb=%n.state -B -s schedule.db
+--scheduler celery.beat:PersistentScheduler
 --pool-start-method fork --disable-prefetch --executable=/usr/bin/python3 --include=json
 """
 
@@ -92,7 +93,7 @@ def test_the_line_of_an_old_unit_file_runs(lab: Lab) -> None:
     assert (lab.folder / "w1.pid").read_text() == f"{running.pid}\n"
     assert lab.run("whoami", queue="unit")[1:] == [os.getuid(), os.getgid(), 0o027]
     said = [line for line in log.read_text().splitlines() if "has no effect" in line]
-    for option in ("autoscale", "beat", "schedule", "scheduler", "statedb", "executable"):
+    for option in ("autoscale", "schedule", "statedb", "executable"):
         assert sum(f"--{option} has no effect" in line for line in said) == 1, option
     for option in ("events", "gossip", "mingle", "heartbeat", "optimization", "prefetch"):
         assert option not in " ".join(said)
