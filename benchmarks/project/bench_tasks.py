@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
 
 Celery = importlib.import_module(os.environ["BENCH_LIBRARY"]).Celery
 
@@ -15,3 +16,11 @@ app = Celery("bench_tasks", broker=os.environ["BENCH_BROKER"], backend=os.enviro
 def noop(number, payload):  # type: ignore[no-untyped-def]  # noqa: ARG001
     """Nothing but a small result."""
     return number
+
+
+@app.task
+def spin(seconds):  # type: ignore[no-untyped-def]
+    """Some work: takes so much CPU."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
