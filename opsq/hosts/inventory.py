@@ -86,7 +86,7 @@ class KnownHosts:
 
     def _write(self, content: dict[str, Any], mine: Mapping[str, tuple[PublicKey, float]]) -> None:
         content[self._place] = {
-            name: {"key": key.line(), "seen": round(seen, 1)} for name, (key, seen) in sorted(mine.items())
+            name: {"key": key.line(), "seen": int(seen)} for name, (key, seen) in sorted(mine.items())
         }
         text = json.dumps(content, indent=1) + "\n"
         old = self._ring.known_hosts.read_text() if self._ring.known_hosts.exists() else ""

@@ -18,7 +18,7 @@ from opsq.exceptions import RefusedError, UsageError
 from opsq.hosts import policy
 from opsq.hosts.keyring import KeyRing, read_json, write_private
 from opsq.hosts.order import dumps, loads
-from opsq.protocol.signing import KeyFormatError, PublicKey
+from opsq.protocol.signing import PublicKey
 
 _PREFIX = "opsq1-"
 _CHECK = 6
@@ -36,7 +36,7 @@ class Token:
 
     def text(self) -> str:
         """One word without blanks, with a check sum against typing errors."""
-        told = {"n": self.name, "k": self.operator.line(), "b": self.broker, "p": self.needs_password}
+        told = {"n": self.name, "k": self.operator.raw.hex(), "b": self.broker, "p": self.needs_password}
         body = dumps(told)
         return _PREFIX + base64.urlsafe_b64encode(hashlib.sha256(body).digest()[:_CHECK] + body).decode().rstrip("=")
 
@@ -57,13 +57,20 @@ class Token:
         if told is None or check != hashlib.sha256(body).digest()[:_CHECK]:
             raise wrong
         try:
-            return cls(str(told["n"]), PublicKey.parse(told["k"]), str(told["b"]), bool(told["p"]))
-        except (KeyError, KeyFormatError):
+            return cls(str(told["n"]), _key(told["k"]), str(told["b"]), bool(told["p"]))
+        except (KeyError, ValueError, TypeError):
             raise wrong from None
 
     def url(self, password: str | None) -> str:
         """The broker's URL with a password put in."""
         return with_password(self.broker, password) if password else self.broker
+
+
+def _key(text: str) -> PublicKey:
+    raw = bytes.fromhex(text)
+    if len(raw) != 32:
+        raise ValueError(text)
+    return PublicKey(raw)
 
 
 def invite(operator: PublicKey, name: str, url: str, *, with_secret: bool) -> Token:

@@ -98,13 +98,11 @@ def _chosen(expression: str | None, known: Mapping[str, Known]) -> tuple[HostSet
     others = [_absent(name, known.get(name)) for name in meant - chosen]
     if chosen:
         return chosen, others
-    if not present:
-        raise HostsError(
-            "no agent runs here: nobody would run it", hint="opsq up (or opsq agent) starts the one of this host"
-        )
     changed = [result.name for result in others if result.state == "refused"]
     if changed:
         raise RefusedError(f"the key of {HostSet(changed)} has changed", hint=f"opsq hosts forget {changed[0]}")
+    if not present:
+        raise HostsError("no agent runs here", why="nobody would run it", hint="start the one of this host: opsq up")
     raise _nobody_there(expression or "", meant, known)
 
 
@@ -171,11 +169,11 @@ def _progress(job: Job) -> str:
 
 
 def _seen(known: Mapping[str, Known], job: Job) -> list[Known]:
-    """The hosts of this run as they are remembered: who has answered was seen now."""
-    now = time.time()
-    answered = set(job.names("succeeded", "failed", "timeout", "cancelled", "lost", "refused"))
+    """The hosts of this run as they are remembered: each was seen, by its own clock, when its command ended."""
+    ends = {name: result.end or result.begin or 0.0 for name, result in job.results.items()}
     return [
-        Known(host.name, host.state, host.key, now if host.name in answered else host.seen) for host in known.values()
+        Known(host.name, host.state, host.key, max(host.seen or 0.0, ends.get(host.name, 0.0)) or None)
+        for host in known.values()
     ]
 
 

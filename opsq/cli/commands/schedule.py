@@ -16,7 +16,7 @@ from opsq.broker.schedules import EntryFacts
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column
 from opsq.cli.params import Duration, Json, group, limit_option, limited
-from opsq.exceptions import BrokerError, TimeoutError, UsageError
+from opsq.exceptions import BrokerError, TaskError, TimeoutError, UsageError
 
 COLUMNS = (
     Column("name", "ENTRY", cut="end"),
@@ -71,7 +71,7 @@ def _row(entry: EntryFacts, as_data: bool, several: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"name": entry.name, "task": entry.task, "schedule": entry.schedule, "zone": entry.zone}
     row |= {"last": last, "next": then, "runs": entry.total_runs, "paused": not entry.enabled}
     if as_data:
-        return {**row, "app": entry.app, "source": entry.source, "last_id": entry.last_id}
+        return {**row, "app": entry.app, "source": entry.source, "last_id": entry.last_id, "trouble": entry.trouble}
     zone = _zone(entry.zone)
     row |= {"last": _shown(last, zone), "next": _shown(then, zone)}
     return {**row, "app": entry.app if several else None}
@@ -155,6 +155,8 @@ def run(context: Context, name: str) -> None:
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         done = next((each for each in store.entries(context.broker, entry.app) if each.name == name), None)
+        if done is not None and done.order == order and done.trouble:
+            raise TaskError(f"cannot send {name!r}", why=done.trouble)
         if done is not None and done.order == order:
             if context.out.json:
                 context.out.document({"name": name, "task": entry.task, "id": done.last_id})
@@ -285,7 +287,7 @@ def _defined(context: Context, name: str) -> list[EntryFacts]:
         due = None if entry.is_asked or not entry.enabled else entry.next_ms(now_ms) / 1000
         found.append(
             EntryFacts(
-                name, entry.name, entry.task, text, entry.zone, None, due, 0, entry.enabled, entry.source, None, data
+                name, entry.name, entry.task, text, entry.zone, None, due, 0, entry.enabled, entry.source, data=data
             )
         )
     return found
