@@ -44,6 +44,8 @@ class _Received(_Of, gc=False):
     retries: int
     eta: str | None
     expires: str | None
+    #: More than Celery's workers say of a received task: where it was sent to (a field that its readers know).
+    routing_key: str | None
     timestamp: float
     type: str = "task-received"
 
@@ -133,6 +135,7 @@ class TaskEvents:
             headers.retries or 0,
             headers.eta,
             headers.expires,
+            message.properties.delivery_info.routing_key,
             now,
         )
         self._events.append(received)
