@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
-from opsq.app.publisher import new_task_id
 from opsq.beat import definitions
 from opsq.beat.entry import ASK_AGAIN_S, Entry
 from opsq.beat.leader import LEASE_S, Holder, Leader
 from opsq.beat.notices import Notices
+from opsq.beat.sending import Sender
 from opsq.beat.stores import NotOurs, Order, Record, State, Store, Tick, TickingBroker
 from opsq.datastore import keys
 from opsq.datastore.connection import TROUBLE, errors
@@ -28,8 +28,6 @@ logger = logging.getLogger("celery.beat")
 
 #: The schedule of an app without a name.
 NAMELESS = "default"
-#: The header that says for which due time a run was sent (Unix seconds).
-DUE_HEADER = "x-opsq-due"
 #: While the broker is away it is looked for at least so often (seconds).
 MOST_PAUSE_S = 5.0
 
@@ -59,6 +57,7 @@ class Beat:
         self.store = Store(app.broker, self.name)
         self.leader = Leader(app.broker, self.name, lease_s)
         self.broker = app.broker = TickingBroker(app.broker, self.store, self.leader.value)
+        self.sender = Sender(app, self.broker, self.clock)
         self.own = definitions.of_app(app)
         self.leading = False
         self.plans: dict[str, Plan] = {}
@@ -263,7 +262,7 @@ class Beat:
             logger.info("Scheduler: %s (%s) is not sent: its last run is unfinished", entry.name, entry.task)
             self.broker.record(tick)
         else:
-            self._send_task(entry, tick)
+            self.sender.send(entry, tick)
         plan.record = tick.record
         if order is None:
             plan.served_ms = plan.from_ms = due_ms
@@ -271,39 +270,6 @@ class Beat:
     def _next_s(self, plan: Plan, due_ms: int) -> float:
         later = not plan.entry.is_asked and due_ms > plan.from_ms
         return plan.entry.next_ms(due_ms) / 1000 if later else plan.due_ms / 1000
-
-    def _send_task(self, entry: Entry, tick: Tick) -> None:
-        options = _options(entry, None if tick.order else tick.due_ms)
-        task_id = options.pop("task_id", None) or new_task_id()
-        before = dict(tick.record)
-        tick.record.update(last=self.clock.now(), id=task_id, runs=before.get("runs", 0) + 1)
-        tick.record["order"] = tick.order.id if tick.order else None
-        self.broker.current = tick
-        try:
-            args, kwargs = entry.arguments()
-            task = self.app.tasks.get(entry.task)
-            if task is not None:
-                task.apply_async(args, kwargs, task_id=task_id, **options)
-            else:
-                self.app.send_task(entry.task, args, kwargs, task_id=task_id, **options)
-            if not tick.done:
-                self.broker.record(tick)  # the task's own `apply_async` chose to send nothing
-        except NotOurs:
-            raise
-        except Exception as error:
-            if isinstance(error, TROUBLE) and not isinstance(error.__cause__, ResponseError):
-                raise  # the broker is away; what it refuses is the entry's own trouble
-            logger.error(
-                "Message Error: cannot send %s (%s): %s: %s", entry.name, entry.task, type(error).__name__, error
-            )
-            if not tick.done:
-                tick.record = before
-                self.broker.record(tick)
-            return
-        finally:
-            self.broker.current = None
-        logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
-        logger.debug("%s sent. id->%s", entry.task, task_id)
 
 
 def name_of(app: Any) -> str:
@@ -320,14 +286,3 @@ def _description(entry: Entry) -> Record:
         "source": entry.source,
         "enabled": entry.enabled,
     }
-
-
-def _options(entry: Entry, due_ms: int | None) -> dict[str, Any]:
-    """Options of `apply_async`; `due_ms`: the due time that is served (Unix ms), which the message tells its task.
-
-    The entry's name travels as a property and as a header: django-celery-beat has used both, and programs read either.
-    """
-    headers = {**(entry.options.get("headers") or {}), "celery_beat_task": True, "periodic_task_name": entry.name}
-    if due_ms is not None:
-        headers[DUE_HEADER] = due_ms / 1000
-    return {"periodic_task_name": entry.name, **entry.options, "headers": headers}

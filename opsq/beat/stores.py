@@ -12,6 +12,7 @@ from opsq.broker.broker import RETRY_POLICY, Broker, Outgoing, delayed_member
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
 from opsq.datastore.scripts import Script
+from opsq.exceptions import OpsqError
 
 _LUA = Path(__file__).parents[1] / "broker" / "lua"
 _TICK = Script(_LUA / "tick.lua")
@@ -48,7 +49,10 @@ class State:
 
 @dataclass(slots=True)
 class Tick:
-    """One run that is about to be sent. `served_ms`: the due time before; `order`: it was asked for by an operator."""
+    """One run that is about to be sent. `served_ms`: the due time before; `order`: it was asked for by an operator.
+
+    `keep`: remember its message; `failed`: why the broker did not take it.
+    """
 
     name: str
     served_ms: int | None
@@ -57,6 +61,7 @@ class Tick:
     order: Order | None = None
     keep: bool = False
     done: bool = False
+    failed: OpsqError | None = None
 
 
 class Store:
@@ -154,14 +159,19 @@ class TickingBroker(Broker):
         if tick is None or tick.done:
             super().publish(message, retry_policy)
             return
-        with errors(self.url):
-            self._announce(message.queue)
         tick.record["queue"] = message.queue
         self.record(tick, message)
 
     def record(self, tick: Tick, message: Outgoing | None = None) -> None:
-        """Record a run, with its message if it has one. Raises NotOurs."""
-        answer = self._store.tick(self._lease, tick, message)
+        """Record a run, with its message if it has one. Raises NotOurs, BrokerError, RefusedError."""
+        try:
+            if message is not None:
+                with errors(self.url):
+                    self._announce(message.queue)
+            answer = self._store.tick(self._lease, tick, message)
+        except OpsqError as error:
+            tick.failed = error
+            raise
         if answer not in ("sent", "there"):
             raise NotOurs(answer)
         tick.done = True

@@ -21,7 +21,8 @@ from opsq.exceptions import UsageError
 class EntryFacts:
     """One entry. `schedule` is a text for people, `data` the same for programs (None: a class of the app's own).
 
-    Times in Unix seconds; `next_run_unix` is None while the entry is paused. `source`: "app" or "added".
+    Times in Unix seconds; `next_run_unix` is None while the entry is paused. `source`: "app" or "added";
+    `trouble`: why the last run could not be sent.
     """
 
     app: str
@@ -35,6 +36,7 @@ class EntryFacts:
     enabled: bool = True
     source: str = "app"
     last_id: str | None = None
+    trouble: str | None = None
     data: Mapping[str, Any] | None = None
     served_ms: int | None = None
     order: str | None = field(default=None, repr=False)
@@ -81,6 +83,7 @@ def _facts(app: str, key: bytes, record: bytes, paused: bool, due: bytes | None)
         enabled=enabled,
         source=told.get("source", "app"),
         last_id=told.get("id"),
+        trouble=told.get("trouble"),
         data=told.get("data"),
         served_ms=int(due) if due else None,
         order=told.get("order"),

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from opsq import App
+from opsq.beat import BeatLazyFunc
 from opsq.beat.beat import Beat
 from opsq.beat.stores import NotOurs, Store, Tick
 from opsq.broker import schedules
@@ -99,10 +100,17 @@ def test_a_task_that_nobody_here_knows_is_sent_by_its_name(make: MakeBeat, redis
 def test_what_cannot_be_sent_is_said_once_for_each_run_and_the_others_go_on(
     make: MakeBeat, caplog: pytest.LogCaptureFixture
 ) -> None:
-    beat = make({"bad": entry(5, args=(object(),)), "good": entry(5)})
+    beat = make({"bad": entry(5, args=(object(), 1)), "good": entry(5)})
     assert [name for _time, name in play(beat, 11)] == ["good", "good"]
     told = [record.message for record in caplog.records if "cannot send bad (shop.add)" in record.message]
     assert len(told) == 2
+    assert "cannot write the value as JSON" in str(facts(beat, "bad").trouble)
+    assert (facts(beat, "bad").total_runs, facts(beat, "good").trouble) == (0, None)
+
+
+def test_trouble_of_an_argument_is_no_trouble_of_the_broker(make: MakeBeat) -> None:
+    beat = make({"bad": entry(5, args=(BeatLazyFunc(open, "/nowhere"), 1)), "good": entry(5)})
+    assert [name for _time, name in play(beat, 11)] == ["good", "good"]
 
 
 def test_a_tasks_own_apply_async_is_called(make: MakeBeat) -> None:
