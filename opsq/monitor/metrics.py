@@ -36,7 +36,7 @@ WORKERS = Family("opsq_workers", "gauge", "Workers that are alive.")
 BUSY = Family("opsq_worker_busy", "gauge", "Children of the worker that run a task.")
 CHILDREN = Family("opsq_worker_children", "gauge", "Children of the worker.")
 PROCESSED = Family("opsq_worker_processed_total", "counter", "Messages that the worker has ended since its start.")
-PROGRAMS = Family("opsq_program_up", "gauge", "1 while the program of `opsq up` runs.")
+PROGRAMS = Family("opsq_program_up", "gauge", "1 while the program of `opsq up` runs, of those that should.")
 CONNECTED = Family("opsq_monitor_connected", "gauge", "1 while the monitor hears events.")
 EVENTS = Family("opsq_monitor_events_total", "counter", "Events that this monitor has heard.")
 UNREADABLE = Family("opsq_monitor_unreadable_total", "counter", "Messages on the events' channels that were none.")
@@ -56,7 +56,8 @@ def _lines(facts: Facts) -> Iterator[str]:
     yield from _workers(facts.workers())
     programs = facts.overview()["programs"]
     if programs is not None:
-        rows = [({"program": str(each["name"])}, float(each["state"] == "RUNNING")) for each in programs]
+        wanted = [each for each in programs if each.get("wanted", True)]
+        rows = [({"program": str(each["name"])}, float(each["state"] == "RUNNING")) for each in wanted]
         yield from _family(PROGRAMS, rows)
     health = facts.collector.health
     yield from _family(CONNECTED, [({}, float(health.connected_since is not None))])
