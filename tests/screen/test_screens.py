@@ -115,6 +115,7 @@ def fill(client: redis.Redis) -> None:
     _add_worker(client, later)
     _add_dead(client)
     _add_results(client)
+    _add_schedule(client)
 
 
 def _tag(ms: int) -> str:
@@ -157,6 +158,28 @@ def _add_results(client: redis.Redis) -> None:
         client.set(keys.result(task_id), json.dumps({**told, **blank, "task_id": task_id}), ex=600)
 
 
+def _add_schedule(client: redis.Redis) -> None:
+    """Entries of two zones, one of them paused, and a beat that ticks."""
+    told = {"source": "app", "zone": "Europe/Berlin", "runs": 12345, "last": 1_800_000_000.5, "id": "x"}
+    rows = {
+        "täglich um acht": {"task": "shop.charge", "schedule": "0 8 * * mon-fri", "next": 1_800_050_000.0},
+        "毎分": {"task": "shop.charge", "schedule": "every 1m", "next": 1_800_000_060.5, "zone": "Asia/Tokyo"},
+        "reconcile all accounts of all tenants with the bank": {
+            "task": "shop.send_a_confirmation_to_everybody_who_has_asked_for_one",
+            "schedule": "0,15,30,45 0-6,18-23 1-7 */2 sun",
+            "next": 1_800_000_100.0,
+            "last": None,
+            "runs": 0,
+        },
+    }
+    client.sadd(keys.SCHEDULES, "shop")
+    client.hset(
+        keys.schedule("shop", "entries"), mapping={name: json.dumps({**told, **row}) for name, row in rows.items()}
+    )
+    client.sadd(keys.schedule("shop", "paused"), "毎分")
+    client.set(keys.schedule("shop", "lease"), json.dumps({"host": "web1", "pid": 1}), px=60_000)
+
+
 def check(name: str, terminal: Terminal, shown: str) -> None:
     """The screen is as stored; what differs each time is told apart by what it means."""
     shown = re.sub(r"\d+\.\d+\.\d+", "VERSION", "\n".join(line.rstrip() for line in shown.rstrip().splitlines()))
@@ -178,6 +201,8 @@ def check(name: str, terminal: Terminal, shown: str) -> None:
         ("workers", ["workers"]),
         ("tasks", ["-A", "shop", "tasks"]),
         ("results", ["results"]),
+        ("schedule", ["schedule"]),
+        ("schedule-help", ["schedule", "add", "--help"]),
         ("mistake", ["-A", "shop", "run", "task", "shop.chrge"]),
         ("run-help", ["run", "task", "--help"]),
     ],

@@ -189,8 +189,9 @@ def resume(context: Context, names: Sequence[str]) -> None:
 
 ADD_EXAMPLES = """
 opsq -A proj schedule add hourly proj.tasks.clean --every 1h
-opsq -A proj schedule add report proj.tasks.report --cron '0 8 * * mon-fri' --timezone Europe/Berlin
-opsq -A proj schedule add poll proj.tasks.poll --every 5s --args '["a"]' --queue slow --overlap skip
+opsq -A proj schedule add report proj.tasks.report --cron '0 8 * * mon-fri'
+opsq -A proj schedule add poll proj.tasks.poll --every 5s --overlap skip
+opsq -A proj schedule add add proj.tasks.add --every 1d --args '[2, 3]'
 """
 
 
