@@ -200,7 +200,7 @@ class Station:
         if order.kind == "run":
             self._host.slots.submit(Task(order, raw, self))
             return
-        logger.info("job %s: cancelled by %s", order.job, order.by)
+        logger.info("job %s: cancelled by %s", order.job, _shown(order.by))
         self._host.slots.cancel(order.job)
         line.ask("LREM", self._taken, 1, raw)
 
@@ -257,7 +257,7 @@ class Station:
 
     def accepted(self, task: Task) -> None:
         """Its command starts now."""
-        logger.info("job %s: %s (by %s)", task.order.job, task.order.command, task.order.by)
+        logger.info("job %s: %s (by %s)", task.order.job, _shown(task.order.command), _shown(task.order.by))
         self._answer(_subject(task.order), "accepted", None, begin=time.time())
 
     def refused(self, task: Task, reason: str) -> None:
@@ -297,6 +297,11 @@ class Station:
             **told,
         )
         self._outbox.put(answer, outputs or [], raw)
+
+
+def _shown(text: str) -> str:
+    """A text fit for one line of a log."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _subject(order: Order) -> Subject:

@@ -45,3 +45,13 @@ def test_the_supervisor_knows_neither_redis_nor_the_app() -> None:
     loaded = loaded_by("import opsq.supervisor.supervisor")
     assert "redis" not in loaded
     assert not {name for name in loaded if name.startswith(("opsq.app", "opsq.broker", "opsq.datastore"))}
+
+
+AGENT = "import opsq.cli.commands.agent, opsq.hosts.agent, opsq.hosts.station, opsq.app.home, opsq.config.broker"
+CALLER = "import opsq.cli.commands.run, opsq.cli.commands.run_hosts, opsq.hosts.dispatch, opsq.hosts.journal"
+
+
+@pytest.mark.parametrize("code", [AGENT, CALLER], ids=["opsq agent", "opsq run host-batch"])
+def test_orders_to_hosts_need_neither_an_app_nor_anything_that_paints(code: str) -> None:
+    loaded = loaded_by(code)
+    assert not loaded & {"rich", "opsq.app.base", "opsq.app.task", "jinja2", "starlette", "psutil"}
