@@ -1,8 +1,11 @@
-"""Where a project's own file is: the nearest `opsq.toml` upwards, or `pyproject.toml` with `[tool.opsq]`."""
+"""Where a project's own file is (the nearest `opsq.toml` upwards, or `pyproject.toml` with `[tool.opsq]`), and the app
+that a Django project names by itself.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +21,20 @@ def find_project_file(start: Path, environ: Mapping[str, str] = os.environ) -> P
         if (file := folder / "pyproject.toml").is_file() and _speaks_of_opsq(file):
             return file
     return None
+
+
+#: How every `manage.py` names the settings.
+_SETTINGS = re.compile(r"""DJANGO_SETTINGS_MODULE["'],\s*["']([\w.]+)["']""")
+
+
+def django_app(folder: Path) -> str | None:
+    """The package that a Django project's `manage.py` in this folder names, if it has a `celery.py`."""
+    try:
+        found = _SETTINGS.search((folder / "manage.py").read_text(errors="replace"))
+    except OSError:
+        return None
+    package = found[1].partition(".")[0] if found else ""
+    return package if package and (folder / package / "celery.py").is_file() else None
 
 
 def _speaks_of_opsq(pyproject: Path) -> bool:

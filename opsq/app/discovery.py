@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from opsq.app.base import App
 from opsq.app.blame import broken
 from opsq.config import toml_file
 from opsq.exceptions import OpsqError, UsageError
+from opsq.project import django_app
 
 
 def named_app(flag: str | None = None, start: Path | None = None) -> tuple[str, str] | None:
@@ -31,24 +31,11 @@ def named_app(flag: str | None = None, start: Path | None = None) -> tuple[str, 
     if path is not None and (named := toml_file.load(path).app):
         _put_on_path(path.parent)
         return named, str(path)
-    return _django_project(start or Path.cwd())
-
-
-#: How every `manage.py` names the settings.
-_SETTINGS = re.compile(r"""DJANGO_SETTINGS_MODULE["'],\s*["']([\w.]+)["']""")
-
-
-def _django_project(folder: Path) -> tuple[str, str] | None:
-    manage = folder / "manage.py"
-    try:
-        found = _SETTINGS.search(manage.read_text(errors="replace"))
-    except OSError:
-        return None
-    package = found[1].partition(".")[0] if found else ""
-    if not package or not (folder / package / "celery.py").is_file():
-        return None
-    _put_on_path(folder)
-    return package, str(manage)
+    folder = start or Path.cwd()
+    if package := django_app(folder):
+        _put_on_path(folder)
+        return package, str(folder / "manage.py")
+    return None
 
 
 def find_app(spec: str | None, workdir: str | os.PathLike[str] | None = None) -> App:

@@ -15,6 +15,7 @@ from typing import Any
 from opsq.config import toml_file
 from opsq.config.toml_file import SERVICES, ProjectFile
 from opsq.exceptions import UsageError
+from opsq.project import django_app
 from opsq.runtime import statedir
 from opsq.runtime.statedir import StateDir
 from opsq.supervisor import plan, private_redis, supervisord_file, tables
@@ -81,7 +82,7 @@ def find_place(
         state,
         file.path.parent if beside else here,
         file,
-        app or file.app,
+        app or file.app or (django_app(here) if supervisord is None else None),
         told["broker"],
         told["result_backend"],
         supervisord_file.read(Path(supervisord), here, scale) if supervisord is not None else None,

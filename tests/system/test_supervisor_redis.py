@@ -26,9 +26,9 @@ def connected(shop: Supervised) -> redis.Redis:
 
 
 def test_without_app_and_broker_a_redis_and_a_worker_with_our_own_app_run(shop: Supervised) -> None:
-    shop.toml("[worker]\nconcurrency = 1\n")
+    shop.toml("services = ['redis', 'worker']\n[worker]\nconcurrency = 1\n")
     said = shop.opsq("up").stderr
-    assert said.startswith("running: redis, worker (app opsq.app.own)\n")
+    assert "\nrunning: redis, worker (app opsq.app.own)\n" in said
     assert shop.opsq("run", "task", "opsq.ping", "--wait").stdout.strip().endswith('"pong"')
     assert "already up" in shop.opsq("up").stderr
     shop.opsq("down")
@@ -39,7 +39,7 @@ def test_a_task_of_a_project_runs_and_another_app_is_refused(shop: Supervised) -
     (shop.folder / "tasks.py").write_text(TASKS)
     (shop.folder / "other.py").write_text(TASKS)
     (shop.folder / "user.py").write_text(USER)
-    shop.toml("[worker]\nconcurrency = 1\n")
+    shop.toml("services = ['redis', 'worker']\n[worker]\nconcurrency = 1\n")
     assert "running: redis, worker (app tasks)" in shop.opsq("-A", "tasks", "up").stderr
     environment = {"OPSQ_STATE_DIR": None}
     user = shop.spawner([sys.executable, "user.py"], cwd=shop.folder, env=environment)
@@ -47,7 +47,19 @@ def test_a_task_of_a_project_runs_and_another_app_is_refused(shop: Supervised) -
     assert user.output() == "666\n"
     refused = shop.opsq("-A", "other", "up", code=2).stderr
     assert "cannot start other here: tasks runs here" in refused
-    assert "already up" in shop.opsq("up").stderr
+    again = shop.opsq("up").stderr
+    assert again.startswith("already up\nrunning: redis, worker (app tasks)\n"), "who names no app means what runs"
+    shop.opsq("down")
+
+
+def test_a_django_project_needs_no_flag(shop: Supervised) -> None:
+    (shop.folder / "manage.py").write_text("os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.settings')\n")
+    (shop.folder / "site1").mkdir()
+    (shop.folder / "site1" / "__init__.py").write_text("")
+    (shop.folder / "site1" / "celery.py").write_text(TASKS)
+    shop.toml("services = ['redis', 'worker']\n[worker]\nconcurrency = 1\n")
+    assert "running: redis, worker (app site1)" in shop.opsq("up").stderr
+    assert shop.opsq("run", "task", "site1.celery.send", '["x"]', "--wait").stdout.endswith('"x"\n')
     shop.opsq("down")
 
 
@@ -126,7 +138,7 @@ def test_with_a_broker_named_there_is_no_private_redis(shop: Supervised, redis_u
 
 def test_flags_of_up_reach_the_programs_but_no_command_line(shop: Supervised, redis_url: str) -> None:
     code = "import os, time; print(os.environ['OPSQ_BROKER_URL'], os.environ['OPSQ_RESULT_BACKEND']); time.sleep(1000)"
-    shop.toml("[worker]\nconcurrency = 1\n" + python_program("web", code, more="startsecs = 0"))
+    shop.toml("services = ['worker']\n[worker]\nconcurrency = 1\n" + python_program("web", code, more="startsecs = 0"))
     shop.environment["OPSQ_APP"] = "opsq.app.own"
     shop.opsq("-b", redis_url, "--result-backend", f"{redis_url[:-1]}1", "up")
     assert set(shop.programs()) == {"worker", "web"}

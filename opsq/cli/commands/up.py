@@ -59,6 +59,8 @@ def up(
     supervisord = _configuration(context, configuration)
     state = context.state_dir
     place = compose.find_place(state, Path.cwd(), context.flags, supervisord)
+    if place.app is None and supervisord is None:
+        place = compose.find_place(state, Path.cwd(), {**_flags_of_running(state), **context.flags})
     _check_worker_flags(place)
     state.create()
     plan = compose.compose(place)
@@ -77,6 +79,16 @@ def up(
     app_named = place.app is not None
     answer = client.ask(state, Up(plan=plan.to_data(), names=list(names), app_named=app_named))
     _tell_up(context, answer)
+
+
+def _flags_of_running(state: StateDir) -> Mapping[str, Any]:
+    """What was said when the supervisor that runs here was started: who names no app means what runs."""
+    from opsq.supervisor.messages import Status
+
+    if client.keeper(state) is None:
+        return {}
+    origin = client.ask(state, Status())["origin"] or {}
+    return {name: value for name, value in (origin.get("flags") or {}).items() if value is not None}
 
 
 def _configuration(context: Context, path: str | None) -> str | None:
