@@ -117,9 +117,13 @@ class Plan:
         return replace(self, programs=programs)
 
     def changed_in(self, newer: Plan) -> list[str]:
-        """Names of the programs that both plans have and that differ."""
-        mine = self.programs
-        return [name for name, program in newer.programs.items() if name in mine and mine[name] != program]
+        """Names of the programs that both plans have and that differ in more than the group that they belong to."""
+        both = {name: program for name, program in self.programs.items() if name in newer.programs}
+        return [
+            name
+            for name, mine in both.items()
+            if replace(mine, group=newer.programs[name].group) != newer.programs[name]
+        ]
 
     def missing_in(self, newer: Plan) -> list[str]:
         """Names of the programs that a newer plan no longer has."""

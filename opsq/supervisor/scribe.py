@@ -26,6 +26,8 @@ class File:
     def __init__(self, path: str) -> None:
         self.path, self.fd, self.size, self.lost = path, -1, 0, 0
         self.mode, self.most, self.keep = 0o600, 0, 0
+        #: How many pipes go to it.
+        self.users = 0
 
     def configure(self, order: dict[str, Any]) -> None:
         self.mode, self.most, self.keep = order.get("mode", 0o600), order["max_bytes"], order["backups"]
@@ -52,7 +54,8 @@ class File:
         most = self.most if self.fd >= 0 and self.regular else 0
         if most and self.size >= most:
             self.rotate()
-        room = min(CHUNK, most - self.size) if most else CHUNK
+        # What stands between two lines of one program must not be another one's: a shared file is not filled exactly.
+        room = min(CHUNK, most - self.size) if most and self.users == 1 else CHUNK
         try:
             moved = os.splice(source, self.fd, room) if self.fd >= 0 else -1
         except BlockingIOError:
@@ -149,17 +152,20 @@ class Scribe:
         pipe = self.by_fifo.get(order["fifo"])
         if pipe is not None:
             left, pipe.file = pipe.file, file
-            self.close_unused(left)
+            file.users += 1
+            self.leave(left)
             return
         try:
             pipe = self.by_fifo[order["fifo"]] = Pipe(order["fifo"], file)
+            file.users += 1
             self.pipes[pipe.source] = pipe
             self.epoll.register(pipe.source, select.EPOLLIN)
         except OSError as error:
             complain(f"cannot read {order['fifo']}: {error.strerror}")
 
-    def close_unused(self, file: File) -> None:
-        if all(pipe.file is not file for pipe in self.by_fifo.values()):
+    def leave(self, file: File) -> None:
+        file.users -= 1
+        if not file.users:
             self.files.pop(file.path, None)
             file.close()
 
@@ -174,7 +180,7 @@ class Scribe:
         del self.pipes[pipe.source]
         self.by_fifo = {fifo: other for fifo, other in self.by_fifo.items() if other is not pipe}
         os.close(pipe.source)
-        self.close_unused(pipe.file)
+        self.leave(pipe.file)
         self.end_if_idle()
         return False
 
