@@ -28,6 +28,8 @@ logger = logging.getLogger("celery.beat")
 
 #: The schedule of an app without a name.
 NAMELESS = "default"
+#: Although changes are heard, the schedule is read anew so often (seconds).
+READ_AGAIN_S = 60.0
 #: While the broker is away it is looked for at least so often (seconds).
 MOST_PAUSE_S = 5.0
 
@@ -64,7 +66,11 @@ class Beat:
         self._added: tuple[Mapping[str, Any], definitions.Definitions] = {}, definitions.Definitions({}, ())
         self._notices = Notices(app.broker.url, app.broker.key(keys.schedule_channel(self.name)))
         self._orders: tuple[Order, ...] = ()
-        self._holder, self._look_at, self._failures, self._stopping = "", 0.0, 0, False
+        self._holder = ""
+        #: A descriptor of the process that ticks instead.
+        self._watched: int | None = None
+        self._look_at, self._read_at, self._failures, self._stopping = 0.0, 0.0, 0, False
+        self._closed = False
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self, on_ready: Callable[[], Any] = lambda: None, *, patient: bool = False) -> None:
@@ -88,7 +94,7 @@ class Beat:
                     ready = True
                     on_ready()
             self._wait(pause_s)
-        self._sign_off()
+        self.close()
 
     def stop(self) -> None:
         """Have `run` return soon; may be called by a signal's handler."""
@@ -102,7 +108,9 @@ class Beat:
 
     def step(self) -> float:
         """Keep the lease, hear what was changed, send what is due; how long nothing will be to do (seconds)."""
-        if self._notices.take() or self.clock.monotonic() >= self._look_at:
+        if self._notices.take():
+            self._look_at = self._read_at = 0.0
+        if self.clock.monotonic() >= self._look_at:
             self._look()
         if self.leading:
             try:
@@ -111,6 +119,7 @@ class Beat:
                     self._serve(plan)
             except NotOurs as reason:
                 logger.warning("beat: this run was another beat's (%s)", reason)
+                self._read_at = 0.0
                 self._look()
         waits = [self._look_at - self.clock.monotonic()]
         if self.leading:
@@ -128,9 +137,13 @@ class Beat:
         return sorted(due, key=lambda plan: plan.fire_ms)
 
     def _wait(self, seconds: float) -> None:
-        descriptors = [self._reader, *self._notices.descriptors()]
-        if self._reader in self.clock.wait(seconds, descriptors):
+        watched = [] if self._watched is None else [self._watched]
+        found = self.clock.wait(seconds, [self._reader, *watched, *self._notices.descriptors()])
+        if self._reader in found:
             os.read(self._reader, 64)
+        if self._watched in found:
+            self._look_at = 0.0
+            self._watch_no_more()
 
     # -- the lease --------------------------------------------------------------------------------------------------
 
@@ -138,37 +151,56 @@ class Beat:
         """Ask who ticks; if it is this beat, read the schedule anew."""
         with errors(self.store.broker.url):
             holder = self.leader.take()
-        leads = self.leader.holds(holder)
+        leads, now_s = self.leader.holds(holder), self.clock.monotonic()
         third_s = self.leader.lease_s / 3
-        self._look_at = self.clock.monotonic() + (third_s if leads else min(third_s, holder.left_s + 0.05))
-        self._tell_change(leads, holder)
+        self._look_at = now_s + (third_s if leads else min(third_s, holder.left_s + 0.05))
+        if holder.value != self._holder:
+            self._has_changed(leads, holder)
         self.leading = leads
-        if leads:
-            self._read(self.store.load())
-        else:
+        if not leads:
             self.plans = {}
+        elif now_s >= self._read_at:
+            self._read(self.store.load())
+            self._read_at = now_s + (READ_AGAIN_S if self._notices.hears else 0.0)
+
+    def _has_changed(self, leads: bool, holder: Holder) -> None:
+        """Another one has the lease now."""
+        self._tell_change(leads, holder)
+        self._holder, self._read_at = holder.value, 0.0
+        self._watch_no_more()
+        self._watched = self.leader.watch(holder)
+
+    def _watch_no_more(self) -> None:
+        if self._watched is not None:
+            os.close(self._watched)
+            self._watched = None
 
     def _tell_change(self, leads: bool, holder: Holder) -> None:
-        if leads and not self.leading:
+        if leads:
             logger.info("beat: ticking (%d entries of %s)", len(self.own.entries), self.name)
-        elif self.leading and not leads:
+        elif self.leading:
             logger.warning("beat: %s ticks now, this one stands by", holder.who)
-        elif not leads and holder.value != self._holder:
+        else:
             logger.info("beat: standing by, %s ticks", holder.who)
-        self._holder = holder.value
 
-    def _sign_off(self) -> None:
-        """Let another one tick at once."""
+    def close(self) -> None:
+        """Let another one tick at once; once for all."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             if self.leading:
                 self.leader.give_up()
         except TROUBLE:
             logger.debug("the lease ends by itself")
         self._notices.close()
+        self._watch_no_more()
+        os.close(self._reader)
+        os.close(self._writer)
 
     def _broker_is_away(self, error: Exception) -> float:
         self._failures += 1
-        self._look_at = 0.0
+        self._look_at = self._read_at = 0.0
         if self._failures == 1:
             logger.warning("beat: %s; waiting for it", error)
         return backoff.delay_s(self._failures, first_s=0.1, most_s=MOST_PAUSE_S)
@@ -205,8 +237,10 @@ class Beat:
         old = self.plans.get(entry.name)
         if old is not None and (old.entry, old.served_ms, old.paused) == (entry, served_ms, paused):
             return old
-        resumed = old is not None and old.paused and not paused
-        plan = Plan(entry, served_ms, now_ms if resumed else served_ms, {}, paused)
+        from_ms = served_ms
+        if old is not None:  # a Redis that came back with older data must not make us serve anything again
+            from_ms = now_ms if old.paused and not paused else max(served_ms, old.served_ms)
+        plan = Plan(entry, served_ms, from_ms, {}, paused)
         plan.record = {**state.records.get(entry.name, {}), **_description(entry)}
         self._look_ahead(plan)
         return plan

@@ -18,7 +18,7 @@ from typing import Any
 from opsq.broker.broker import Broker
 from opsq.datastore import keys
 from opsq.datastore.scripts import Script
-from opsq.runtime.process import ProcessId, boot_id, is_alive, myself
+from opsq.runtime.process import ProcessId, boot_id, is_alive, myself, open_pidfd
 
 #: Seconds until another beat takes over when one is gone without a word. One that ends well gives the lease back, and
 #: that of a process of this machine which has died is taken at once.
@@ -58,6 +58,11 @@ class Leader:
             holder = self._ask(holder.value)
         return holder
 
+    def watch(self, holder: Holder) -> int | None:
+        """A descriptor that can be read when the process that has the lease ends, if it is one that we can see."""
+        process = _visible(holder.value)
+        return None if process is None or self.holds(holder) else open_pidfd(process)
+
     def holds(self, holder: Holder) -> bool:
         """Whether that is us."""
         return holder.value == self.value
@@ -80,16 +85,18 @@ def _read(value: str) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def _is_dead(value: str) -> bool:
-    """Whether the holder was a process that we could see if it lived, and do not see."""
+def _visible(value: str) -> ProcessId | None:
+    """The holder, if we would see it as long as it lives: same machine, same name space of process ids."""
     told = _read(value)
     process = ProcessId.parse(str(told.get("process")))
-    return (
-        process is not None
-        and process.boot_id == boot_id()
-        and told.get("space") == _pid_space()
-        and not is_alive(process)
-    )
+    here = process is not None and process.boot_id == boot_id() and told.get("space") == _pid_space()
+    return process if here else None
+
+
+def _is_dead(value: str) -> bool:
+    """Whether the holder was a process that we could see if it lived, and do not see."""
+    process = _visible(value)
+    return process is not None and not is_alive(process)
 
 
 def _pid_space() -> str:

@@ -29,6 +29,11 @@ class Notices:
             self._heard = True  # what was said before, nobody heard
         return [self._line.fileno()]
 
+    @property
+    def hears(self) -> bool:
+        """Whether anything that is said now would be heard."""
+        return self._line.fileno() >= 0
+
     def take(self) -> bool:
         """Whether something was said since the last time; reads what has arrived."""
         try:

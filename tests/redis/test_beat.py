@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 import redis
+from support.processes import Spawner
 
 from opsq import App
 from opsq.beat import BeatLazyFunc
@@ -20,7 +24,8 @@ from opsq.broker.broker import Outgoing
 from opsq.datastore import keys
 from opsq.exceptions import UsageError
 from opsq.protocol import envelope
-from opsq.runtime.clock import ManualClock
+from opsq.runtime.clock import Clock, ManualClock
+from opsq.runtime.process import identify
 from opsq.schedules import crontab, schedule
 
 START = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC).timestamp()
@@ -40,7 +45,7 @@ def make(redis_url: str) -> Iterator[MakeBeat]:
 
     yield make
     for beat in made:
-        beat._sign_off()
+        beat.close()
 
 
 def play(beat: Beat, seconds: float) -> list[tuple[float, str]]:
@@ -166,7 +171,7 @@ def test_what_was_missed_while_no_beat_ran(make: MakeBeat, missed: str, count: i
     entries = {"ten": entry(10, missed=missed)}
     first = make(entries)
     play(first, 15)
-    first._sign_off()
+    first.close()
     later = make(entries, start=START + 95 if missed == "none" else START + 70)
     later.clock.advance(0)
     sent = play(later, 0.5)
@@ -214,7 +219,7 @@ def test_entries_are_added_and_removed_while_it_ticks(make: MakeBeat, redis_clie
 def test_an_entry_that_left_the_code_is_forgotten(make: MakeBeat) -> None:
     old = make({"ten": entry(10), "gone": entry(10)})
     play(old, 1)
-    old._sign_off()
+    old.close()
     new = make({"ten": entry(10)})
     play(new, 1)
     assert [each.name for each in schedules.entries(new.app.broker, "shop")] == ["ten"]
@@ -244,6 +249,31 @@ def test_what_is_known_of_an_entry_can_be_read_without_the_app(make: MakeBeat) -
     assert night.next_run_unix == datetime(2026, 5, 2, 2, 30, tzinfo=ZoneInfo("Asia/Tokyo")).timestamp()
     assert (night.last_run_unix, night.total_runs) == (None, 0)
     assert schedules.leader(beat.app.broker, "shop") == json.loads(beat.leader.value)
+
+
+@contextmanager
+def running(beat: Beat) -> Iterator[None]:
+    """The beat at work in a thread, by the machine's clock."""
+    beat.clock = beat.sender.clock = Clock()
+    thread = threading.Thread(target=beat.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        beat.stop()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_what_an_operator_says_is_heard_and_not_found_at_the_next_look(
+    make: MakeBeat, redis_client: redis.Redis, wait_for: Callable[..., Any]
+) -> None:
+    beat = make({"hourly": entry(3600)}, lease_s=36_000.0)  # its next look is in hours
+    with running(beat):
+        wait_for(lambda: beat._notices.hears and schedules.entries(beat.app.broker, "shop"))
+        schedules.order_run(beat.app.broker, "shop", "hourly")
+        wait_for(lambda: redis_client.llen("celery") == 1)
+    redis_client.delete("celery")
 
 
 # -- overlap -----------------------------------------------------------------------------------------------------------
@@ -289,7 +319,7 @@ def test_of_several_beats_one_ticks_and_the_next_goes_on_where_it_ended(make: Ma
     assert len(play(one, 25)) == 2
     assert play(other, 25) == []
     assert not other.leading
-    one._sign_off()
+    one.close()
     assert [time - START for time, _name in play(other, 15)] == [30, 40]
 
 
@@ -319,6 +349,20 @@ def test_the_lease_of_a_process_that_has_died_is_taken_at_once(make: MakeBeat, r
     )
     assert not beat.leader.holds(beat.leader.take())  # in another container
     redis_client.delete(lease)
+
+
+def test_one_that_stands_by_sees_the_ticking_process_die(
+    make: MakeBeat, redis_client: redis.Redis, wait_for: Callable[..., Any], spawn: Spawner
+) -> None:
+    beat = make({"ten": entry(10)})
+    ticking = spawn(["sleep", "1000"])
+    told = {**json.loads(beat.leader.value), "token": "x", "process": str(identify(ticking.pid))}
+    redis_client.set(keys.schedule("shop", "lease"), json.dumps(told), px=3_600_000)
+    with running(beat):
+        wait_for(lambda: beat._watched is not None)
+        assert not beat.leading
+        ticking.send(signal.SIGKILL)
+        wait_for(lambda: beat.leading)
 
 
 def test_a_due_time_is_served_once_whatever_a_caller_believes(make: MakeBeat, redis_client: redis.Redis) -> None:
@@ -360,7 +404,7 @@ def test_apps_on_one_broker_have_schedules_of_their_own(make: MakeBeat, redis_ur
     assert [name for _time, name in play(one, 11)] == ["ten"]
     assert [name for _time, name in play(other, 11)] == ["five", "five"]
     assert schedules.apps(one.app.broker) == ["other", "shop"]
-    other._sign_off()
+    other.close()
 
 
 # -- nights ------------------------------------------------------------------------------------------------------------
