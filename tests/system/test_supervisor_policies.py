@@ -38,6 +38,14 @@ def main(signum, frame):
 signal.signal(signal.SIGTERM, main)
 time.sleep(1000)
 """
+#: Each line in one write; which of several it is stands in front.
+WHOLE_LINES = """
+import os, time
+for n in range(500):
+    os.write(1, b"%(process_num)d %d\\n" % n)
+os.write(1, b"end\\n")
+time.sleep(1000)
+"""
 LEAVES_A_CHILD = (
     "import os, time\nif os.fork() == 0:\n    time.sleep(777)\nprint('ready', flush=True)\ntime.sleep(1000)"
 )
@@ -69,9 +77,7 @@ def test_kills_cost_neither_stream_a_line(shop: Supervised, tmp_path: Path, vict
 def test_programs_that_share_a_file_overwrite_nothing_also_over_rotation(shop: Supervised) -> None:
     log = shop.folder / "shared.log"
     more = f"{QUICK}\nnumprocs = 3\nstdout_logfile = 'shared.log'\nlog_max_bytes = 3000\nlog_backups = 1000"
-    code = "import os, time\nfor n in range(500):\n    os.write(1, b'%(process_num)d %d\\\\n' % n)\nos.write(1, b'end\\\\n')"
-    code += "\ntime.sleep(1000)"
-    shop.toml(python_program("w", code, more=more))
+    shop.toml(python_program("w", WHOLE_LINES, more=more))
     shop.opsq("up")
 
     def content() -> bytes:
