@@ -73,6 +73,7 @@ def _settings() -> str:
 
 
 def _toml() -> str:
+    from opsq.config.options.hosts import AGENT_OPTIONS, HOSTS_OPTIONS
     from opsq.config.options.monitor import MONITOR_OPTIONS
     from opsq.config.options.programs import PROGRAM_OPTIONS, REDIS_OPTIONS
     from opsq.config.toml_file import SERVICES
@@ -105,6 +106,10 @@ def _toml() -> str:
         rows(REDIS_OPTIONS),
         "## [monitor]",
         rows(MONITOR_OPTIONS),
+        "## [agent]",
+        rows(AGENT_OPTIONS),
+        "## [hosts]",
+        rows(HOSTS_OPTIONS),
         "## [programs.NAME]",
         "A program of your own; a name of opsq's (`worker`, ...) changes that one.",
         rows(PROGRAM_OPTIONS),

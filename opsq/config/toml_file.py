@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from opsq.config.names import BY_NAME, BY_OLD_NAME, canonical
+from opsq.config.options.hosts import AGENT_OPTIONS, HOSTS_OPTIONS
 from opsq.config.options.monitor import MONITOR_OPTIONS
 from opsq.config.options.programs import PROGRAM_OPTIONS, REDIS_OPTIONS
 from opsq.exceptions import ImproperlyConfigured
@@ -76,7 +77,8 @@ def load(path: Path) -> ProjectFile:
             raise unknown(path, name, "service", SERVICES)
     _check_table(path, "redis", content.get("redis", {}), [option.name for option in REDIS_OPTIONS])
     _check_table(path, "monitor", content.get("monitor", {}), [option.name for option in MONITOR_OPTIONS])
-    _check_table(path, "hosts", content.get("hosts", {}), ["groups"])
+    _check_table(path, "agent", content.get("agent", {}), [option.name for option in AGENT_OPTIONS])
+    _check_table(path, "hosts", content.get("hosts", {}), [option.name for option in HOSTS_OPTIONS])
     if not isinstance(content.get("hosts", {}).get("groups", {}), dict):
         raise wrong(path, "'hosts.groups' must be a table")
     programs = content.get("programs", {})
