@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def environment(base: str) -> Environment:
         duration=_duration,
         ago=_ago,
         roughly=_roughly,
+        age=_age,
         iso=_iso,
         clock=_clock,
         count=_count,
@@ -112,6 +113,27 @@ def task(told: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def hosts(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The hosts; what each says of itself may be anything."""
+    rows = []
+    for host in found:
+        facts = host["facts"]
+        slots, free = facts.get("slots"), facts.get("free")
+        rows.append(
+            {
+                **host,
+                "texts": {name: _short(facts.get(name)) for name in ("system", "version", "refusing", "load", "cpus")},
+                "tags": [_short(tag) for tag in facts["tags"]] if isinstance(facts.get("tags"), list) else [],
+                "busy": f"{slots - free} of {slots}" if isinstance(slots, int) and isinstance(free, int) else _NOTHING,
+            }
+        )
+    return {"hosts": rows}
+
+
+def _short(value: Any) -> str:
+    return "" if value in (None, "") else _value(value)[:200]
+
+
 # -- filters -----------------------------------------------------------------------------------------------------------
 
 
@@ -130,6 +152,10 @@ def _ago(unix_s: float | None) -> str:
     if seconds < -1:
         return f"in {_roughly(-seconds)}"
     return "now" if seconds < 1 else f"{_roughly(seconds)} ago"
+
+
+def _age(unix_s: float) -> str:
+    return _roughly(max(time.time() - unix_s, 0.0))
 
 
 def _roughly(seconds: float | None) -> str:

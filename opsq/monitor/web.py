@@ -99,7 +99,7 @@ class Web:
         return self._page(request, "schedule", "Schedule", {"entries": self.facts.schedule()})
 
     def _hosts(self, request: Request) -> Response:
-        return self._page(request, "hosts", "Hosts", {"hosts": self.facts.hosts()})
+        return self._page(request, "hosts", "Hosts", pages.hosts(self.facts.hosts()))
 
     def _dead(self, request: Request) -> Response:
         return self._page(request, "dead", "Dead letters", self.facts.dead(limit(request.query_params)))

@@ -44,6 +44,8 @@ def scene(spawn: Spawner, redis_url: str, redis_client: redis.Redis, wait_for: W
     redis_client.sadd(keys.QUEUES, "celery", EVIL, LONG)
     redis_client.hset(keys.dead("celery"), "letter", f'{{"task": "{LONG}", "reason": "{EVIL}", "time": {now}}}')
     redis_client.zadd(keys.dead_index("celery"), {"letter": now})
+    redis_client.sadd(keys.HOSTS, EVIL)
+    redis_client.set(keys.host_lease(EVIL), "machine/instance", ex=60)
     wait_for(lambda: redis_client.hlen(keys.HISTORY) == len(calls), what="the history has all")
     return page
 
