@@ -25,6 +25,8 @@ from opsq.exceptions import RefusedError
 OUTAGE_S = 30.0
 #: Between two tries to connect.
 RETRY_S = 0.1
+#: A server that says nothing for so long is asked whether it lives, and has as long to answer (seconds).
+QUIET_S = 5.0
 #: Errors that pass by themselves: the server has just started, or is about to change its role.
 _PASSING = ("LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN")
 
@@ -75,6 +77,8 @@ class Subscriber:
         self._asked: deque[Sequence[bytes]] = deque()
         self._ever = False
         self._lost_at: float | None = None
+        self._heard_at = 0.0
+        self._pinged = False
 
     @property
     def away(self) -> bool:
@@ -160,6 +164,7 @@ class Subscriber:
         link: Any = connection(self.url, protocol=3)
         link.connect()
         self._link, self._sock, self._reader = link, link._sock, hiredis.Reader()
+        self._heard_at, self._pinged = time.monotonic(), False
         self._ask(list(self._waiters))
 
     def _hang_up(self) -> None:
@@ -198,17 +203,30 @@ class Subscriber:
     def _read(self, left: float) -> None:
         """One read of the connection; hands over what it brings."""
         assert self._sock is not None
-        self._sock.settimeout(left)
+        self._sock.settimeout(min(left, QUIET_S))
         try:
             data = self._sock.recv(65_536)
         except TimeoutError:
+            self._look_whether_it_lives()
             return
         if not data:
             raise _Lost("the server closed the connection")
+        self._heard_at, self._pinged = time.monotonic(), False
         self._reader.feed(data)
         with self._lock:
             while (reply := self._reader.gets()) is not False:
                 self._take(reply)
+
+    def _look_whether_it_lives(self) -> None:
+        """A server that only goes silent does not close the connection."""
+        if time.monotonic() - self._heard_at < QUIET_S:
+            return
+        if self._pinged:
+            raise _Lost("no answer in time")
+        with self._lock:
+            assert self._sock is not None
+            self._sock.sendall(_command(b"PING", ()))
+        self._heard_at, self._pinged = time.monotonic(), True
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, hiredis.PushNotification):
@@ -218,7 +236,7 @@ class Subscriber:
             if not str(reply).startswith(_PASSING):
                 self._tell_all(explain(ResponseError(str(reply)), self.url))
             raise _Lost(str(reply))
-        else:
+        elif reply != b"PONG":
             self._ever, self._lost_at = True, None
             for key, record in zip(self._asked.popleft(), reply, strict=True):
                 if record is not None:

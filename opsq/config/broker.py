@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from opsq.config.settings import DEFAULT, Settings
 from opsq.exceptions import BrokerError, ImproperlyConfigured
 
-logger = logging.getLogger("opsq.config")
-
-SCHEMES = ("redis", "rediss", "redis+socket", "unix")
+SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel")
 PRIVATE = "the private Redis of `opsq up`"
 BROKER_URLS = ("broker_url", "broker_write_url", "broker_read_url")
 BROKER_SETTINGS = (*BROKER_URLS, "broker_host", "result_backend")
@@ -31,8 +28,9 @@ class Found:
 def configured_broker(settings: Settings) -> Found:
     """The broker that flags, environment, code or `opsq.toml` name. Raises ImproperlyConfigured for other kinds."""
     for name in BROKER_URLS:
-        if url := _first_of_several(settings[name], name):
-            return Found(_with_tls(check_broker_url(url), settings["broker_use_ssl"]), settings.source_of(name))
+        if settings[name]:
+            url = _with_tls(_all_of(settings[name], check_broker_url), settings["broker_use_ssl"])
+            return Found(_with_master(url, settings["broker_transport_options"]), settings.source_of(name))
     if settings["broker_host"]:
         return Found(check_broker_url(_from_parts(settings)), settings.source_of("broker_host"))
     return Found(None, DEFAULT)
@@ -61,7 +59,8 @@ def resolve_results(settings: Settings, broker: Callable[[], Found]) -> Found:
         return Found(None, source)
     if url == "redis":
         url = _results_from_parts(settings)
-    return Found(_with_tls(check_results_url(url), settings["redis_backend_use_ssl"]), source)
+    url = _with_tls(_all_of(url, check_results_url), settings["redis_backend_use_ssl"])
+    return Found(_with_master(url, settings["result_backend_transport_options"]), source)
 
 
 def check_broker_url(url: Any) -> str:
@@ -98,14 +97,12 @@ def _shown(url: Any) -> str:
     return repr(f"{head}{mark}{tail.rpartition('@')[2]}")
 
 
-def _first_of_several(value: Any, name: str) -> Any:
-    """The first URL of a list for failover; opsq has one broker."""
+def _all_of(value: Any, check: Callable[[Any], str]) -> str:
+    """The URLs of a setting, each checked, with `;` between them."""
     several = value.split(";") if isinstance(value, str) else value
-    if not isinstance(several, list | tuple) or not several:
-        return value
-    if len(several) > 1:
-        logger.warning("%s names %d servers: opsq uses the first one only", name, len(several))
-    return several[0]
+    if not isinstance(several, list | tuple):
+        return check(value)
+    return ";".join(check(each.strip() if isinstance(each, str) else each) for each in several if each) or check("")
 
 
 def _from_parts(settings: Settings) -> str:
@@ -132,17 +129,43 @@ def _login(user: str | None, password: str | None) -> str:
     return f"{quote(user or '', safe='')}:{quote(password or '', safe='')}@"
 
 
-def _with_tls(url: str, wanted: Any) -> str:
-    """The URL with what `broker_use_ssl` or `redis_backend_use_ssl` says in it."""
-    if not wanted or _scheme(url) in ("redis+socket", "unix"):
+def _with_tls(urls: str, wanted: Any) -> str:
+    """The URLs with what `broker_use_ssl` or `redis_backend_use_ssl` says in each."""
+    return ";".join(_one_with_tls(url, wanted) for url in urls.split(";")) if wanted else urls
+
+
+def _one_with_tls(url: str, wanted: Any) -> str:
+    if _scheme(url) in ("redis+socket", "unix"):
         return url
-    parts = urlsplit(url)._replace(scheme="rediss")
+    words: dict[str, str] = {}
+    parts = urlsplit(url)
+    if parts.scheme == "sentinel":
+        words["ssl"] = "true"
+    else:
+        parts = parts._replace(scheme="rediss")
     if isinstance(wanted, Mapping):
-        words = {
+        words |= {
             name: _tls_word(value) for name, value in wanted.items() if name.startswith("ssl_") and value is not None
         }
-        parts = parts._replace(query="&".join(part for part in (parts.query, urlencode(words)) if part))
-    return parts.geturl()
+    return _with_words(parts, words)
+
+
+def _with_master(urls: str, options: Any) -> str:
+    """URLs of Sentinels with the name of the master they watch and what they themselves want to be told."""
+    first, mark, others = urls.partition(";")
+    parts = urlsplit(first)
+    if parts.scheme != "sentinel" or not isinstance(options, Mapping):
+        return urls
+    words = {}
+    if options.get("master_name") and "master_name=" not in parts.query:
+        words["master_name"] = str(options["master_name"])
+    for name, value in (options.get("sentinel_kwargs") or {}).items():
+        words[f"sentinel_{name}"] = _tls_word(value)
+    return _with_words(parts, words) + mark + others
+
+
+def _with_words(parts: SplitResult, words: Mapping[str, str]) -> str:
+    return parts._replace(query="&".join(part for part in (parts.query, urlencode(words)) if part)).geturl()
 
 
 def _tls_word(value: Any) -> str:

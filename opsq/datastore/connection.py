@@ -6,12 +6,13 @@ Nothing here retries a command by itself: only the caller knows whether sending 
 from __future__ import annotations
 
 import os
+import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -25,9 +26,12 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from opsq.datastore.seeking import SEEKING, Replica, Sentinels, Several, is_read_only, plain_reason, sentinel_link
+from opsq.datastore.seeking import address as place_address
 from opsq.exceptions import BrokerError, ImproperlyConfigured, RefusedError
 
-SCHEMES = ("redis", "rediss", "redis+socket", "unix")
+SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel")
+_SENTINEL_PORT = 26379
 
 #: A dead peer is noticed after 15 s, whoever forgot the connection (DESIGN section 4).
 KEEPALIVE = {
@@ -42,43 +46,64 @@ KEEPALIVE = {
 }
 CONNECT_TIMEOUT_S = 4.0
 REPLY_TIMEOUT_S = 15.0
+#: The same where there is another server to go to.
+REPLY_TIMEOUT_OF_SEVERAL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class RedisURL:
-    """What a Redis URL says: where the server is (`address`), the database, and redis-py's arguments."""
+    """What a Redis URL says: where the server is (`address`), the database, and redis-py's arguments.
+
+    `moves`: it names several servers, or Sentinels; which one is meant is found at each connect.
+    """
 
     url: str
     address: str
     db: int
     connection_class: type[redis.Connection | redis.UnixDomainSocketConnection]
     arguments: Mapping[str, Any] = field(repr=False)
+    moves: bool = False
 
 
 def parse_url(url: str) -> RedisURL:
-    """Read `redis://`, `rediss://`, `redis+socket://` and `unix://` URLs; ImproperlyConfigured for all others."""
-    scheme = urlsplit(url).scheme
-    if scheme not in SCHEMES:
-        raise ImproperlyConfigured(
-            f"cannot use {masked(url)!r}",
-            why="opsq speaks to Redis only",
-            hint="use a URL that begins with redis://, rediss:// or redis+socket://",
-        )
+    """Read a URL, or several of one replicated set with `;` between them. Raises ImproperlyConfigured.
+
+    `redis://`, `rediss://`, `redis+socket://`, `unix://`, and `sentinel://` with the master's name in the first one's
+    query (`?master_name=NAME`); login, database and options of the master stand in that first one too, as for Celery.
+    """
+    urls = each_url(url)
+    for each in urls:
+        if urlsplit(each).scheme not in SCHEMES:
+            raise ImproperlyConfigured(
+                f"cannot use {masked(each)!r}",
+                why="opsq speaks to Redis only",
+                hint="use a URL that begins with redis://, rediss://, redis+socket:// or sentinel://",
+            )
     try:
-        if scheme == "redis+socket":
-            return _socket_url(url)
-        arguments: dict[str, Any] = dict(parse_redis_url(_with_plain_ssl_words(url)))  # type: ignore[no-untyped-call]
+        if any(urlsplit(each).scheme == "sentinel" for each in urls):
+            return _of_sentinels(url, urls)
+        found = [_one_server(each) for each in urls]
     except (ValueError, TypeError) as error:
         raise ImproperlyConfigured(f"cannot read the Redis URL {masked(url)!r}", why=str(error)) from None
+    return found[0] if len(found) == 1 else _several(url, found)
+
+
+def each_url(url: str) -> list[str]:
+    """The URLs that a text names, with `;` between them."""
+    return [each.strip() for each in url.split(";") if each.strip()] or [url]
+
+
+def _one_server(url: str) -> RedisURL:
+    if urlsplit(url).scheme == "redis+socket":
+        return _socket_url(url)
+    arguments: dict[str, Any] = dict(parse_redis_url(_with_plain_ssl_words(url)))  # type: ignore[no-untyped-call]
     connection_class = arguments.pop("connection_class", redis.Connection)
     arguments["db"] = db = int(arguments.get("db") or 0)
     if "path" in arguments:
         return RedisURL(url, arguments["path"], db, redis.UnixDomainSocketConnection, arguments)
     database = urlsplit(url).path.strip("/")
     if database and not database.isdigit():
-        raise ImproperlyConfigured(
-            f"cannot read the Redis URL {masked(url)!r}", why=f"its database {database!r} is no number"
-        )
+        raise ValueError(f"its database {database!r} is no number")
     arguments.setdefault("host", "localhost")
     arguments.setdefault("port", 6379)
     return RedisURL(url, f"{arguments['host']}:{arguments['port']}", db, connection_class, arguments)
@@ -99,6 +124,56 @@ def _socket_url(url: str) -> RedisURL:
     return RedisURL(url, arguments["path"], arguments["db"], redis.UnixDomainSocketConnection, arguments)
 
 
+def _several(url: str, found: Sequence[RedisURL]) -> RedisURL:
+    """Servers of one replicated set: they differ in place and login only."""
+    first = found[0]
+    if len({(each.db, each.connection_class) for each in found}) > 1:
+        raise ImproperlyConfigured(
+            f"cannot use {masked(url)!r}",
+            why="several servers must be copies of one: of the same kind, with the same database",
+        )
+    places = [{"username": None, "password": None, **_picked(each.arguments, _PLACE)} for each in found]
+    arguments = {**first.arguments, "finder": Several(places)}
+    names = " or ".join(each.address for each in found)
+    return RedisURL(url, names, first.db, SEEKING[first.connection_class], arguments, moves=True)
+
+
+_PLACE = ("host", "port", "path", "username", "password")
+
+
+def _of_sentinels(url: str, urls: Sequence[str]) -> RedisURL:
+    parts = [urlsplit(each) for each in urls]
+    query = dict(parse_qsl(parts[0].query))
+    master = query.pop("master_name", "")
+    if not master or any(each.scheme != "sentinel" for each in parts):
+        why = "all of them must be Sentinels" if master else "it does not say the name of the master"
+        raise ImproperlyConfigured(
+            f"cannot use {masked(url)!r}",
+            why=why,
+            hint='set broker_transport_options, for results result_backend_transport_options, to {"master_name": NAME}',
+        )
+    own = {name.removeprefix("sentinel_"): query.pop(name) for name in list(query) if name.startswith("sentinel_")}
+    server, sentinel = _master_of(parts[0], query), _master_of(urlsplit("redis://localhost"), own)
+    places = [{"host": each.hostname or "localhost", "port": each.port or _SENTINEL_PORT} for each in parts]
+    open_link = sentinel_link(sentinel.connection_class, {**sentinel.arguments, "db": 0})
+    names = ", ".join(map(place_address, places))
+    arguments = {**server.arguments, "finder": Sentinels(places, master, open_link)}
+    address = f"{master} (of the Sentinels {names})"
+    return RedisURL(url, address, server.db, SEEKING[server.connection_class], arguments, moves=True)
+
+
+def _master_of(parts: SplitResult, query: Mapping[str, str]) -> RedisURL:
+    """What a Sentinel's URL says of the master it watches; `ssl=true` means TLS, as do words that begin with ssl_."""
+    words = dict(query)
+    tls = words.pop("ssl", "").lower() in ("true", "1", "yes") or any(word.startswith("ssl_") for word in words)
+    url = parts._replace(scheme="rediss" if tls else "redis", query=urlencode(words)).geturl()
+    return _one_server(url)
+
+
+def _picked(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: values[name] for name in names if name in values}
+
+
 def _with_plain_ssl_words(url: str) -> str:
     """Celery's URLs say `ssl_cert_reqs=CERT_NONE`, redis-py wants `none`."""
     for word in ("required", "optional", "none"):
@@ -107,38 +182,33 @@ def _with_plain_ssl_words(url: str) -> str:
 
 
 def masked(url: str) -> str:
-    """The URL with its password hidden, fit for banners, logs and errors."""
+    """The URL, or the URLs, with their passwords hidden, fit for banners, logs and errors."""
+    return ";".join(map(_masked, each_url(url)))
+
+
+def _masked(url: str) -> str:
     try:
         parts = urlsplit(url)
         password = parts.password
     except ValueError:
         return "(unreadable URL)"
-    if not password:
-        return url
-    head, _, tail = parts.netloc.rpartition("@")
-    user = head.partition(":")[0]
-    return parts._replace(netloc=f"{user}:**@{tail}").geturl()
-
-
-def with_db(url: str, db: int) -> str:
-    """The same server, another database."""
-    parts = urlsplit(url)
-    if parts.scheme in ("redis+socket", "unix"):
-        name = "virtual_host" if parts.scheme == "redis+socket" else "db"
-        return parts._replace(query=f"{name}={db}").geturl()
-    return parts._replace(path=quote(f"/{db}")).geturl()
+    parts = parts._replace(query=re.sub(r"(password=)[^&]*", r"\1**", parts.query))
+    if password:
+        head, _, tail = parts.netloc.rpartition("@")
+        parts = parts._replace(netloc=f"{head.partition(':')[0]}:**@{tail}")
+    return parts.geturl() if password or "password=**" in parts.query else url
 
 
 def connection_arguments(where: RedisURL, **options: Any) -> dict[str, Any]:
     """redis-py's arguments for a connection to a server: keepalive, time-outs (seconds), no retry by itself."""
     arguments: dict[str, Any] = {
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "socket_timeout": REPLY_TIMEOUT_S,
+        "socket_timeout": REPLY_TIMEOUT_OF_SEVERAL_S if where.moves else REPLY_TIMEOUT_S,
         "retry": Retry(NoBackoff(), 0),
         **where.arguments,
         **options,
     }
-    if where.connection_class is not redis.UnixDomainSocketConnection:
+    if not issubclass(where.connection_class, redis.UnixDomainSocketConnection):
         arguments.setdefault("socket_keepalive", True)
         arguments.setdefault("socket_keepalive_options", KEEPALIVE)
     return arguments
@@ -207,24 +277,14 @@ def explain(error: Exception, url: str) -> BrokerError | RefusedError:
         return RefusedError(f"Redis at {address} refused a command", why=reason, hint="check the ACL of this user")
     if isinstance(error, BusyLoadingError):
         return BrokerError(f"Redis at {address} is still loading its data", why=reason, hint="try again in a moment")
+    if isinstance(error, Replica) or is_read_only(error):
+        return BrokerError(
+            f"Redis at {address} is a read-only replica", hint="name its master, or all of its set with ; between them"
+        )
     if isinstance(error, ResponseError):
         return BrokerError(f"Redis at {address} answered with an error", why=reason)
     return BrokerError(
         f"cannot reach Redis at {address}",
-        why=_plain_reason(error, reason),
+        why=plain_reason(error),
         hint="is Redis running there? check broker_url",
     )
-
-
-def _plain_reason(error: Exception, text: str) -> str:
-    """The operating system's words without numbers and addresses."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, socket.gaierror):
-            return "the host name is not known"
-        if isinstance(seen, TimeoutError | redis.exceptions.TimeoutError):
-            return "no answer in time"
-        if isinstance(seen, OSError) and seen.strerror:
-            return seen.strerror.lower()
-        seen = seen.__cause__ or seen.__context__
-    return text

@@ -15,15 +15,19 @@ import hiredis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from opsq.datastore.connection import REPLY_TIMEOUT_S, connection
+from opsq.datastore.connection import connection
+from opsq.datastore.seeking import Replica, is_read_only
 
 
 class Line:
-    """A connection, used by one thread at a time. All methods raise redis-py's errors."""
+    """A connection, used by one thread at a time. All methods raise redis-py's errors.
 
-    def __init__(self, url: str, *, reply_s: float = REPLY_TIMEOUT_S, protocol: int = 3) -> None:
-        """`reply_s`: how long an answer may take (seconds)."""
-        self._link = connection(url, socket_timeout=reply_s, protocol=protocol)
+    A server that answers as a replica counts as lost.
+    """
+
+    def __init__(self, url: str, *, reply_s: float | None = None, protocol: int = 3) -> None:
+        """`reply_s`: how long an answer may take (seconds), None = as long as the URL lets it."""
+        self._link = connection(url, protocol=protocol, **({} if reply_s is None else {"socket_timeout": reply_s}))
         self.db = int(self._link.db or 0)
         #: Called with what the server sends unasked.
         self.on_push: Callable[[Sequence[Any]], None] | None = None
@@ -69,6 +73,9 @@ class Line:
             self.read()
         reply = self._replies.popleft()
         if isinstance(reply, Exception):
+            if is_read_only(reply):  # whoever connects anew finds the master, where there is one
+                self.close()
+                raise Replica
             raise reply
         return reply
 

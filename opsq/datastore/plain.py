@@ -1,7 +1,8 @@
 """Questions to a server over a bare socket, for commands that must start fast: importing redis-py takes longer than
 all that `opsq status` does besides.
 
-What a bare socket does not know (TLS, options in the URL) goes through redis-py, and so do the words of every error.
+What a bare socket does not know (TLS, several servers, options in the URL) goes through redis-py, and so do the words
+of every error.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ def questions(url: str, reply_s: float = _REPLY_TIMEOUT_S) -> Iterator[Ask]:
 
 def _first_commands(url: str) -> list[tuple[Any, ...]] | None:
     """Login and choice of database; None for a URL that only redis-py understands."""
+    if ";" in url:
+        return None
     parts = urlsplit(url)
     query = parse_qs(parts.query)
     if parts.scheme in ("redis+socket", "unix"):

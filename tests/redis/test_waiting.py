@@ -282,7 +282,7 @@ class Server:
     def start(self, *options: str) -> None:
         argv = [redis_server.binary(), "--port", str(self.port), "--dir", str(self.folder), "--save", ""]
         argv += ["--appendonly", "yes", "--appendfsync", "always", "--logfile", str(self.folder / "log"), *options]
-        self.process = subprocess.Popen(argv, preexec_fn=redis_server._die_with_parent)
+        self.process = subprocess.Popen(argv, preexec_fn=redis_server.die_with_parent)
         until = time.monotonic() + 10
         while time.monotonic() < until:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):

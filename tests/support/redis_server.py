@@ -88,9 +88,10 @@ def _start(folder: Path, port: int) -> RedisServer:
     path = folder / "redis.sock"
     argv = [binary(), "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", str(path), "--dir", str(folder)]
     argv += ["--save", "", "--appendonly", "no", "--databases", "16", "--logfile", str(folder / "redis.log")]
-    process = subprocess.Popen(argv, preexec_fn=_die_with_parent, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(argv, preexec_fn=die_with_parent, stdin=subprocess.DEVNULL)
     return RedisServer(process, port, path)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """In the child, before exec: the end of this process is its end too."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

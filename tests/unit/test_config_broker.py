@@ -8,6 +8,7 @@ import pytest
 
 from opsq.config.broker import PRIVATE, Found, configured_broker, resolve_broker, resolve_results
 from opsq.config.settings import Settings
+from opsq.datastore.connection import masked, parse_url
 from opsq.exceptions import BrokerError, ImproperlyConfigured
 
 
@@ -53,10 +54,25 @@ def test_the_oldest_form_with_parts() -> None:
         configured_broker(conf(broker_host="rabbit"))
 
 
-def test_of_several_servers_the_first_is_used_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    assert configured_broker(conf(broker_url="redis://a;redis://b")).url == "redis://a"
-    assert configured_broker(conf(broker_url=["redis://c", "redis://d"])).url == "redis://c"
-    assert "uses the first one only" in caplog.text
+def test_several_servers_stay_several() -> None:
+    assert configured_broker(conf(broker_url="redis://a; redis://b;")).url == "redis://a;redis://b"
+    assert configured_broker(conf(broker_url=["redis://c", "redis://d"])).url == "redis://c;redis://d"
+    with pytest.raises(ImproperlyConfigured, match="amqp"):
+        configured_broker(conf(broker_url="redis://a;amqp://b"))
+    both = conf(broker_url="redis://a;redis://b", broker_use_ssl={"ssl_cert_reqs": ssl.CERT_NONE})
+    assert configured_broker(both).url == "rediss://a?ssl_cert_reqs=none;rediss://b?ssl_cert_reqs=none"
+
+
+def test_sentinels_get_the_name_of_their_master_and_their_own_login_from_the_options() -> None:
+    options = {"master_name": "m", "sentinel_kwargs": {"password": "p&w"}}
+    found = configured_broker(conf(broker_url="sentinel://:x@a/2;sentinel://b", broker_transport_options=options)).url
+    assert found == "sentinel://:x@a/2?master_name=m&sentinel_password=p%26w;sentinel://b"
+    assert masked(found) == "sentinel://:**@a/2?master_name=m&sentinel_password=**;sentinel://b"
+    secure = conf(result_backend="sentinel://a", redis_backend_use_ssl={"ssl_ca_certs": "ca"})
+    secure.update(result_backend_transport_options={"master_name": "m"})
+    where = parse_url(str(results(secure).url))
+    assert where.arguments["ssl_ca_certs"] == "ca"
+    assert where.address == "m (of the Sentinels a:26379)"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +80,6 @@ def test_of_several_servers_the_first_is_used_and_it_is_said(caplog: pytest.LogC
     [
         "amqp://u:secret@h//",
         "sqs://",
-        "sentinel://h:26379",
         "memory://",
         "filesystem://",
         "mongodb://h/db",
