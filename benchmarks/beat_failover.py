@@ -46,7 +46,8 @@ def start(folder: Path, server: Server, apart: bool) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "opsq", "-A", "failover", "-q", "beat"]
     if apart:
         command = ["unshare", "--pid", "--fork", "--mount-proc", *command]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL if apart else None  # unshare complains when its child is killed
+    return subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stderr=quiet)
 
 
 def lease(server: Server) -> dict[str, Any] | None:

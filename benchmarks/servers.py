@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from opsq.datastore.connection import client, with_db
+from opsq.datastore.connection import client
 from opsq.runtime.statedir import StateDir
 from opsq.supervisor.private_redis import configuration, find_server
 
@@ -38,7 +38,9 @@ class Server:
 
     def database(self, number: int) -> str:
         """The URL of another database of it."""
-        return with_db(self.url, number)
+        if self.kind == "private":
+            return f"{self.url}?virtual_host={number}"
+        return f"{self.url.rpartition('/')[0]}/{number}"
 
     @property
     def client(self) -> redis.Redis:
