@@ -14,6 +14,7 @@ import json
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
+from opsq.datastore.connection import each_url
 from opsq.exceptions import RefusedError, UsageError
 from opsq.hosts import policy
 from opsq.hosts.keyring import KeyRing, read_json, write_private
@@ -77,11 +78,20 @@ def invite(operator: PublicKey, name: str, url: str, *, with_secret: bool) -> To
     """A token for a broker that other machines can reach. Raises RefusedError for one that they cannot."""
     check_reachable(url)
     bare, password = without_password(url)
+    others = {_without_password(each)[1] for each in each_url(url)} - {"", password}
+    if not with_secret and ("password=" in bare or others):
+        why = "the broker's URL holds several passwords, and who joins can be asked for one only"
+        raise RefusedError("cannot invite", why=why, hint="write the token with the URL to a private file instead")
     return Token(name, operator, url if with_secret else bare, bool(password) and not with_secret)
 
 
 def check_reachable(url: str) -> None:
     """Raises RefusedError when only this machine can reach the broker."""
+    for each in each_url(url):
+        _check_reachable(each)
+
+
+def _check_reachable(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme in ("redis+socket", "unix"):
         why = "the broker here is this machine's private Redis, which other machines cannot reach"
@@ -102,7 +112,12 @@ def _is_loopback(host: str) -> bool:
 
 
 def without_password(url: str) -> tuple[str, str]:
-    """The URL without its password (the user stays), and the password."""
+    """The URL, or URLs, without password (the user stays), and the first password."""
+    bare, passwords = zip(*map(_without_password, each_url(url)), strict=True)
+    return ";".join(bare), next(filter(None, passwords), "")
+
+
+def _without_password(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
     if not parts.password:
         return url, ""
@@ -112,7 +127,11 @@ def without_password(url: str) -> tuple[str, str]:
 
 
 def with_password(url: str, password: str) -> str:
-    """The URL with a password."""
+    """The URL with a password; of several each."""
+    return ";".join(_with_password(each, password) for each in each_url(url))
+
+
+def _with_password(url: str, password: str) -> str:
     parts = urlsplit(url)
     user, at, place = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{user if at else ''}:{quote(password, safe='')}@{place}").geturl()

@@ -138,6 +138,18 @@ def test_nobody_is_invited_to_a_broker_that_only_this_machine_reaches(url: str) 
         joined.invite(KEY, "me", url, with_secret=False)
 
 
+def test_a_token_for_several_servers_holds_no_password_of_any() -> None:
+    token = joined.invite(KEY, "me", "sentinel://:s3@a.example/2?master_name=m;sentinel://b.example", with_secret=False)
+    assert token.broker == "sentinel://a.example/2?master_name=m;sentinel://b.example"
+    assert token.needs_password
+    assert token.url("s3").startswith("sentinel://:s3@a.example/2?")
+    for url in ("redis://:one@a.example;redis://:two@b.example", "sentinel://a.example?sentinel_password=s3"):
+        with pytest.raises(RefusedError, match="several passwords"):
+            joined.invite(KEY, "me", url, with_secret=False)
+    with pytest.raises(RefusedError, match="this machine's own"):
+        joined.invite(KEY, "me", "redis://a.example;redis://localhost", with_secret=True)
+
+
 def test_a_joined_broker_is_kept_once(ring: KeyRing) -> None:
     token = joined.invite(KEY, "me@here", "redis://:a@redis.example/0", with_secret=False)
     for password in ("a", "b"):
