@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-from opsq.app.discovery import find_app
+from opsq.app.discovery import find_app, named_app
 from opsq.config.broker import configured_broker
 from opsq.exceptions import OpsqError
 
@@ -25,6 +25,7 @@ def main() -> int:
     os.dup2(2, 1)  # what the app's modules print is no answer
     try:
         app = find_app(arguments.app, arguments.workdir)
+        named = named_app(arguments.app)
         broker = configured_broker(app.conf)
     except OpsqError as error:
         print(error, file=sys.stderr)
@@ -32,7 +33,13 @@ def main() -> int:
             print(f"hint: {error.hint}", file=sys.stderr)
         return 2
     prefix = str((app.conf.broker_transport_options or {}).get("global_keyprefix") or "")
-    line = {"app": app.main, "broker_url": broker.url, "source": broker.source, "key_prefix": prefix}
+    line = {
+        "app": app.main,
+        "spec": named[0] if named else None,
+        "broker_url": broker.url,
+        "source": broker.source,
+        "key_prefix": prefix,
+    }
     sys.stdout.flush()
     os.write(answer, json.dumps(line).encode() + b"\n")
     return 0

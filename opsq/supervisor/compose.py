@@ -103,7 +103,8 @@ def compose(place: Place) -> Plan:
     """The plan. Asks the app for its broker, and makes the private Redis ready to start if there is none."""
     programs: dict[str, Program] = {}
     services = place.services
-    named = ask_app(place) if services else None
+    named, spec = ask_app(place) if services else (None, None)
+    place = replace(place, app=place.app or spec)
     private = bool(services) and named is None
     for name in SERVICES:
         if private if name == private_redis.NAME else name in services:
@@ -257,10 +258,10 @@ def _as_flags(table: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def ask_app(place: Place) -> Broker | None:
+def ask_app(place: Place) -> tuple[Broker | None, str | None]:
     """Import the app in a process that ends at once, and hear which broker it (or its surroundings) names.
 
-    Raises UsageError.
+    The app's own name is heard too: that of a Django project stands in its manage.py. Raises UsageError.
     """
     command = [sys.executable, "-m", "opsq.app.probe", *(["-A", place.app] if place.app else [])]
     environment = dict(os.environ)
@@ -269,7 +270,8 @@ def ask_app(place: Place) -> Broker | None:
     if told.returncode == 0:
         try:
             answer = json.loads(told.stdout.splitlines()[-1])
-            return Broker(answer["broker_url"], answer["key_prefix"]) if answer["broker_url"] else None
+            broker = Broker(answer["broker_url"], answer["key_prefix"]) if answer["broker_url"] else None
+            return broker, answer["spec"]
         except (ValueError, KeyError, IndexError):
             pass
     lines = [line for line in told.stderr.splitlines() if line.strip()]
