@@ -111,12 +111,10 @@ def _through_redis_py(url: str, reply_s: float) -> Iterator[Ask]:
 
 def _explained(error: Exception, url: str) -> Exception:
     """The same words as everywhere."""
-    from redis.exceptions import BusyLoadingError, NoPermissionError, ResponseError
+    from redis._parsers import BaseParser
 
     from opsq.datastore.connection import explain
 
-    text = str(error)
     if isinstance(error, hiredis.ReplyError):
-        kinds = {"LOADING": BusyLoadingError, "NOPERM": NoPermissionError}
-        error = kinds.get(text.partition(" ")[0], ResponseError)(text)
+        error = BaseParser.parse_error(str(error))
     return explain(error, url)
