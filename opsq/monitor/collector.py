@@ -38,6 +38,8 @@ _TRIM_S, SAMPLE_S, _PING_S, _ASK_S = 5.0, 10.0, 15.0, 60.0
 _SAMPLED_QUEUES = 200
 #: Records that wait for a Redis that takes them again.
 _UNWRITTEN_LIMIT = 5_000
+#: For how long a stop hears what has arrived (seconds).
+_REST_S = 1.0
 _PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 
 
@@ -166,7 +168,14 @@ class Collector:
                 line.read()
             self._flush_if_due()
             self._keep_house(line)
+        self._hear_the_rest(line)
         self._flush()
+
+    def _hear_the_rest(self, line: Line) -> None:
+        """What has arrived before the end, within bounds: workers go on telling."""
+        until = time.monotonic() + _REST_S
+        while line.readable(0) and time.monotonic() < until:
+            line.read()
 
     def _hear(self, push: Sequence[Any]) -> None:
         if len(push) == 4 and push[0] == b"pmessage":

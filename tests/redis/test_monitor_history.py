@@ -85,7 +85,7 @@ def test_pages_hold_each_task_once_also_where_times_are_equal(history: History) 
     found: list[str] = []
     before: str | None = ""
     while before is not None:
-        page = history.find(Wanted(), 70, before)
+        page = history.find(Wanted(), 73, before)
         found += [each.id for each in page.records]
         before = page.older
     assert len(found) == len(set(found)) == 1200
@@ -208,20 +208,24 @@ def test_what_ended_while_nobody_listened_is_learned_from_its_result(
 
 
 def test_a_stop_writes_what_was_heard(
-    history: History, redis_client: redis.Redis, collecting: Callable[..., Collector]
+    history: History, redis_client: redis.Redis, collecting: Callable[..., Collector], wait_for: WaitFor
 ) -> None:
     collector = collecting(history)
-    for number in range(20):
-        event_source.publish(redis_client, event_source.call(task_id=str(number)))
-    redis_client.ping()
+    event_source.publish(redis_client, event_source.call(task_id="first"))
+    wait_for(lambda: ids(history), what="a batch has just been written")
+    pipe = redis_client.pipeline(transaction=False)
+    for number in range(2000):
+        pipe.publish("/0.celeryev/task.multi", event_source.envelope(event_source.call(task_id=str(number))))
+    pipe.execute()
     collector.stop()
-    assert len(ids(history)) == 20
+    assert history.size() + history.skipped() == 2001
 
 
 def test_what_redis_refuses_is_written_when_it_takes_it_again(
     history: History, redis_client: redis.Redis, collecting: Callable[..., Collector], wait_for: WaitFor
 ) -> None:
     collector = collecting(history)
+    wait_for(lambda: redis_client.exists(keys.MONITOR_SAMPLES), what="nothing but the task is to be written")
     redis_client.config_set("maxmemory", "1")
     try:
         event_source.publish(redis_client, event_source.call(task_id="t1"))
