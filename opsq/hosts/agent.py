@@ -83,6 +83,7 @@ class Agent:
             stops = sum(number in (signal.SIGTERM, signal.SIGINT) for number in told)
             self._say_when_ready()
             self._raise_if_refused()
+            self._raise_if_in_vain()
             self._open_stations()
         notify.stopping()
         logger.info("%s stops", self._host.name)
@@ -119,6 +120,12 @@ class Agent:
             self._ready = True
             logger.info("%s ready.", self._host.name)
             notify.ready(f"{self._host.name}: {', '.join(states)}")
+
+    def _raise_if_in_vain(self) -> None:
+        """Whoever types the command hears at once that no broker answers; under a supervisor it is waited for."""
+        errors = [station.error for station in self._stations.values()]
+        if not self._ready and not os.environ.get("NOTIFY_SOCKET") and all(errors) and errors[0] is not None:
+            raise errors[0]
 
     def _raise_if_refused(self) -> None:
         stations = list(self._stations.values())

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from opsq.datastore import keys
 from opsq.datastore.line import Line
@@ -24,6 +26,9 @@ _LOOKS_GONE = 3
 #: How long after its last moment the answer of a running command may come (seconds).
 _ANSWER_S = 5.0
 _READ_AT_ONCE = 1_000
+#: A Redis that is away is waited for so long; how often it is tried (seconds).
+_AWAY_S = 15.0
+_AGAIN_S = 0.2
 _CANCEL_S = 60.0
 
 
@@ -69,19 +74,35 @@ class Dispatch:
         start_by = begin + order.exp - order.iat
         end_by = start_by + order.timeout_s + order.kill_after_s + _ANSWER_S
         look_at = begin + _LOOK_S
+        away_since: float | None = None
         while not job.is_over:
-            now = time.monotonic()
-            waiting = job.names("waiting")
-            if waiting and now >= start_by:
-                self._take_back(waiting)
-                job.settle(waiting, "silent", "")
-            if now >= end_by:
-                job.settle(job.names("running"), "silent", "it began, and its end was never told")
-            if now >= look_at:
-                self._look_at_leases(job)
-                look_at = now + _LOOK_S
-            if self._read(job, min(look_at, start_by if waiting else end_by) - time.monotonic()):
-                on_change(job)
+            try:
+                look_at = self._follow_on(job, start_by, end_by, look_at, on_change)
+                away_since = None
+            except (ConnectionError, RedisConnectionError, RedisTimeoutError):
+                self._line.close()
+                away_since = away_since or time.monotonic()
+                if time.monotonic() - away_since > _AWAY_S:
+                    raise
+                time.sleep(_AGAIN_S)
+
+    def _follow_on(
+        self, job: Job, start_by: float, end_by: float, look_at: float, on_change: Callable[[Job], None]
+    ) -> float:
+        """Give up whose time is over, and wait once for answers. Returns when the leases are to be looked at."""
+        now = time.monotonic()
+        waiting = job.names("waiting")
+        if waiting and now >= start_by:
+            self._take_back(waiting)
+            job.settle(waiting, "silent", "")
+        if now >= end_by:
+            job.settle(job.names("running"), "silent", "it began, and its end was never told")
+        if now >= look_at:
+            self._look_at_leases(job)
+            look_at = now + _LOOK_S
+        if self._read(job, min(look_at, start_by if waiting else end_by) - time.monotonic()):
+            on_change(job)
+        return look_at
 
     def cancel(self, job: Job, patience_s: float, on_change: Callable[[Job], None]) -> None:
         """Have everything ended that was begun, by a signed order; wait a moment for the hosts to say so."""

@@ -111,7 +111,9 @@ class Station:
                 failures += 1
                 told = explain(error, self.url)
                 logger.log(logging.WARNING if failures == 1 else logging.DEBUG, "%s", told)
+                self.error = told
                 self._change("connecting")
+                self._on_change()
                 self._pause(delay_s(failures, first_s=0.1, most_s=5.0))
             except OpsqError as error:
                 self.error = error
@@ -127,6 +129,7 @@ class Station:
     def _change(self, state: State) -> None:
         if state != self.state:
             self.state = state
+            self.error = self.error if state == "refused" else None
             if state != "connecting":
                 logger.info("%s is %s at %s", self._host.name, state, masked(self.url))
             self._on_change()

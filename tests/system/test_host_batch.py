@@ -21,7 +21,8 @@ from support.processes import Spawner
 from support.supervised import Supervised
 
 from opsq.datastore import keys
-from opsq.hosts import policy
+from opsq.hosts import joined, policy
+from opsq.hosts.joined import Token, without_password
 from opsq.hosts.order import Answer, Order, new_nonce
 from opsq.protocol import signing
 from opsq.protocol.signing import PrivateKey
@@ -361,6 +362,35 @@ def test_without_a_broker_an_agent_says_what_to_do(fleet: Fleet) -> None:
     assert "no broker configured and none running here" in done.stderr
 
 
+def test_an_agent_whose_broker_does_not_answer_says_so_to_whoever_typed_it(
+    fleet: Fleet, free_port: Callable[[], int]
+) -> None:
+    done = fleet.opsq("agent", "-b", f"redis://127.0.0.1:{free_port()}", code=3)
+    assert "cannot reach Redis" in done.stderr
+
+
+def test_lost_connections_are_made_anew_on_both_sides(fleet: Fleet, redis_client: redis.Redis, tmp_path: Path) -> None:
+    agent = fleet.start("web1")
+    line = [sys.executable, "-m", "opsq", "run", "host-batch", "--json", f"touch {tmp_path}/begun; sleep 1; exit 7"]
+    caller = fleet.spawner(line, name="caller", env=fleet.environment(), stderr=subprocess.DEVNULL)
+    fleet.wait_for((tmp_path / "begun").exists, what="the command has begun")
+    redis_client.client_kill_filter(_type="normal", skipme=True)
+    assert caller.wait() == 1
+    assert json.loads(caller.output())["hosts"]["web1"]["exit"] == 7
+    assert fleet.run("true")["summary"]["succeeded"] == 1
+    assert agent.alive()
+
+
+def test_an_agent_serves_a_broker_that_is_joined_while_it_runs(fleet: Fleet, redis_url: str) -> None:
+    agent = fleet.start("web1")
+    second = redis_url.removesuffix("0") + "1"
+    joined.join(fleet.ring_of("web1"), Token("operator", fleet.ring.operator().public, second, False), second)
+    agent.send(signal.SIGHUP)
+    fleet.wait_for(lambda: f"serving at {second}" in agent.output(), what="it serves the second broker too")
+    for url in (redis_url, second):
+        fleet.opsq("run", "host-batch", "true", env={**fleet.environment(), "OPSQ_BROKER_URL": url})
+
+
 # -- keys and joining --------------------------------------------------------------------------------------------------
 
 
@@ -398,8 +428,6 @@ def test_a_machine_joins_by_a_token_without_any_password_on_a_command_line(
 
 def _token(fleet: Fleet, url: str) -> str:
     """A token as `invite` makes it, for a broker on the loopback address, to which it does not invite."""
-    from opsq.hosts.joined import Token, without_password
-
     return Token("operator@test", fleet.ring.operator().public, without_password(url)[0], True).text()
 
 

@@ -45,6 +45,7 @@ def run_on_hosts(context: Context, words: Sequence[str], expression: str | None,
         dispatch = Dispatch(url, signer, {name: host.key for name, host in known.items() if host.key is not None})
         try:
             job = dispatch.send(_for_now(order, len(hosts)), hosts, others)
+            _name_the_absent(context, others)
             code = _follow(context, dispatch, job)
             data = journal.outputs(redis, job.id, job.results.values())
             journal.summarise(redis, job)
@@ -114,6 +115,14 @@ def _absent(name: str, host: Known | None) -> HostResult:
         reason = "its key is not the one that is known here (opsq hosts forget lets it in anew)"
         return HostResult(name, "refused", reason)
     return HostResult(name, "silent", "its agent was stopped" if host.state == "stopped" else "it has gone")
+
+
+def _name_the_absent(context: Context, others: Sequence[HostResult]) -> None:
+    """Say at once who was meant and is not there."""
+    for state, words in (("silent", "no sign of life of"), ("unknown", "not known here:"), ("refused", "not trusted:")):
+        names = HostSet(result.name for result in others if result.state == state)
+        if names:
+            context.out.say(f"{words} {names}")
 
 
 def _nobody_there(expression: str, meant: HostSet, known: Mapping[str, Known]) -> UsageError | HostsError:
