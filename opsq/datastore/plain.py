@@ -116,5 +116,6 @@ def _explained(error: Exception, url: str) -> Exception:
     from opsq.datastore.connection import explain
 
     if isinstance(error, hiredis.ReplyError):
-        error = BaseParser.parse_error(str(error))
+        parser: Any = BaseParser
+        error = parser.parse_error(str(error))
     return explain(error, url)

@@ -13,7 +13,7 @@ import click
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column
 from opsq.cli.params import command
-from opsq.exceptions import BrokerError, OpsqError, SupervisorError
+from opsq.exceptions import BrokerError, OpsqError, RefusedError, SupervisorError
 from opsq.supervisor import client
 from opsq.supervisor.messages import Status
 
@@ -110,16 +110,19 @@ def _show(context: Context, names: Sequence[str]) -> bool:
     """This project; whether all that should run does."""
     told = _ask(context, names)
     programs = _chosen(told["programs"], names)
-    queues = [] if names else _queues(context, told)
+    queues, hosts = ([], {}) if names else _in_redis(context, told)
     if context.out.json:
         supervisor = {"supervisor": told["supervisor"], "app": told["app"]}
-        context.out.document({**supervisor, "programs": programs, "queues": queues, "hosts": {}})
+        context.out.document({**supervisor, "programs": programs, "queues": queues, "hosts": hosts})
     else:
         rows = [{**program, "memory": _size(program["memory_bytes"])} for program in programs]
         context.out.table("programs", PROGRAM_COLUMNS, rows, empty="no programs")
         if rows and queues:
             context.out.line("")
         context.out.table("queues", QUEUE_COLUMNS, queues)
+        if hosts:
+            away = [name for name, state in hosts.items() if state == "away"]
+            context.out.line(f"\nhosts: {len(hosts) - len(away)} present" + (f", {len(away)} away" if away else ""))
     return all(program["state"] == "RUNNING" for program in programs if program["wanted"])
 
 
@@ -149,18 +152,20 @@ def _broker_that_answers(context: Context) -> dict[str, str] | None:
     return {"url": url, "key_prefix": key_prefix}
 
 
-def _queues(context: Context, told: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What waits, as the broker of the running app says; a broker is spoken to only when there is one."""
+def _in_redis(context: Context, told: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Queues and hosts, as the broker of the running app says; nobody is spoken to when there is none."""
     if told["broker"] is None:
-        return []
+        return [], {}
     from opsq.broker import depths
+    from opsq.datastore import attendance
 
     broker = depths.Address(told["broker"]["url"], told["broker"]["key_prefix"])
     try:
-        return [state.to_data() for state in depths.states(broker, depths.known(broker))]
-    except BrokerError as error:
+        queues = [state.to_data() for state in depths.states(broker, depths.known(broker))]
+        return queues, attendance.hosts(broker.url)
+    except (BrokerError, RefusedError) as error:
         context.out.say(f"queues: {error}")
-        return []
+        return [], {}
 
 
 def _chosen(programs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Mapping[str, Any]]:
