@@ -30,6 +30,8 @@ logger = logging.getLogger("celery.beat")
 NAMELESS = "default"
 #: Although changes are heard, the schedule is read anew so often (seconds).
 READ_AGAIN_S = 60.0
+#: Where changes cannot be heard, they are looked for so often (seconds).
+DEAF_PAUSE_S = 1.0
 #: While the broker is away it is looked for at least so often (seconds).
 MOST_PAUSE_S = 5.0
 
@@ -152,8 +154,8 @@ class Beat:
         with errors(self.store.broker.url):
             holder = self.leader.take()
         leads, now_s = self.leader.holds(holder), self.clock.monotonic()
-        third_s = self.leader.lease_s / 3
-        self._look_at = now_s + (third_s if leads else min(third_s, holder.left_s + 0.05))
+        pause_s = self.leader.lease_s / 3 if self._notices.hears else DEAF_PAUSE_S
+        self._look_at = now_s + (pause_s if leads else min(pause_s, holder.left_s + 0.05))
         if holder.value != self._holder:
             self._has_changed(leads, holder)
         self.leading = leads

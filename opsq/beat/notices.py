@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from opsq.datastore.line import Line
 
+logger = logging.getLogger("celery.beat")
+
 
 class Notices:
-    """A subscription; while it cannot be had, nothing is heard, and the schedule is looked at now and then anyway."""
+    """A subscription; while it cannot be had, nothing is heard, and the schedule has to be looked at now and then."""
 
     def __init__(self, url: str, channel: str) -> None:
         self._line, self._channel = Line(url), channel
         self._line.on_push = self._hear
-        self._heard = False
+        self._heard = self._refused = False
 
     def descriptors(self) -> list[int]:
         """What to wait for; connects if need be."""
-        if self._line.fileno() < 0:
-            try:
-                self._line.send(("SUBSCRIBE", self._channel))
-            except (RedisError, OSError):
-                self._line.close()
-                return []
-            self._heard = True  # what was said before, nobody heard
-        return [self._line.fileno()]
+        if not self.hears and not self._refused:
+            self._subscribe()
+        return [self._line.fileno()] if self.hears else []
 
     @property
     def hears(self) -> bool:
@@ -37,7 +35,7 @@ class Notices:
     def take(self) -> bool:
         """Whether something was said since the last time; reads what has arrived."""
         try:
-            while self._line.fileno() >= 0 and self._line.readable(0):
+            while self.hears and self._line.readable(0):
                 self._line.read()
         except (RedisError, OSError):
             self._line.close()
@@ -47,6 +45,19 @@ class Notices:
     def close(self) -> None:
         """Hear no more."""
         self._line.close()
+
+    def _subscribe(self) -> None:
+        try:
+            self._line.send(("SUBSCRIBE", self._channel), ("PING",))
+            self._line.receive()  # of PING: the answer to SUBSCRIBE is a push, unless it is an error
+        except ResponseError as error:
+            logger.warning("beat: changes are seen each second, not heard at once: %s", error)
+            self._refused = True
+            self._line.close()
+        except (RedisError, OSError):
+            self._line.close()
+        else:
+            self._heard = True  # what was said before, nobody heard
 
     def _hear(self, push: Sequence[Any]) -> None:
         if push and push[0] == b"message":

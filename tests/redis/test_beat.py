@@ -37,10 +37,13 @@ def make(redis_url: str) -> Iterator[MakeBeat]:
     """`make(entries, start=, **settings)`: a beat of an app of its own; several of them share the schedule."""
     made: list[Beat] = []
 
-    def make(entries: Any, start: float = START, lease_s: float = 3600.0, **settings: Any) -> Beat:
-        app = App("shop", broker=redis_url, backend=redis_url, set_as_current=False, beat_schedule=entries, **settings)
+    def make(
+        entries: Any, start: float = START, lease_s: float = 3600.0, url: str = redis_url, **settings: Any
+    ) -> Beat:
+        app = App("shop", broker=url, backend=url, set_as_current=False, beat_schedule=entries, **settings)
         app.task(name="shop.add")(lambda x, y: x + y)
         made.append(Beat(app, clock=ManualClock(start), lease_s=lease_s))
+        made[-1]._notices.descriptors()  # it hears, so it need not look each second
         return made[-1]
 
     yield make
@@ -274,6 +277,21 @@ def test_what_an_operator_says_is_heard_and_not_found_at_the_next_look(
         schedules.order_run(beat.app.broker, "shop", "hourly")
         wait_for(lambda: redis_client.llen("celery") == 1)
     redis_client.delete("celery")
+
+
+def test_where_changes_may_not_be_heard_they_are_looked_for(
+    make: MakeBeat, redis_client: redis.Redis, redis_url: str, wait_for: Callable[..., Any]
+) -> None:
+    redis_client.execute_command("ACL", "SETUSER", "deaf", "on", ">deaf", "~*", "+@all", "-subscribe", "&*")
+    try:
+        beat = make({"hourly": entry(3600)}, url=redis_url.replace("//", "//deaf:deaf@"))
+        with running(beat):
+            wait_for(lambda: beat._notices._refused and schedules.entries(beat.app.broker, "shop"))
+            schedules.order_run(beat.app.broker, "shop", "hourly")
+            wait_for(lambda: redis_client.llen("celery") == 1)
+    finally:
+        redis_client.delete("celery")
+        redis_client.execute_command("ACL", "DELUSER", "deaf")
 
 
 # -- overlap -----------------------------------------------------------------------------------------------------------
