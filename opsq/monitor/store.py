@@ -102,6 +102,8 @@ class History:
                 pipe.zadd(chain, {record.id: record.received or record.updated})
                 pipe.zremrangebyrank(chain, 0, -keys.HISTORY_CHAIN_CAP - 1)
                 pipe.expire(chain, int(self.age_s))
+        for key in (keys.HISTORY, keys.HISTORY_INDEX, keys.HISTORY_TROUBLE) if changed else ():
+            pipe.expire(self._key(key), int(self.age_s))  # where no monitor runs any more it ends by itself
         if skipped:
             minute = int((time.time() if now is None else now) // _MINUTE_S)
             pipe.hincrby(self._key(keys.HISTORY_SKIPPED), str(minute), skipped)

@@ -122,7 +122,9 @@ class Web:
         text = self._templates.get_template(f"{name}.html").render({**values, **common})
         answer = Response(text.encode(errors="replace"), status, media_type="text/html; charset=utf-8")
         if fresh:
-            answer.headers["Set-Cookie"] = access.set_cookie(fresh, self._prefix, self._secure)
+            answer.headers["Set-Cookie"] = access.set_cookie(
+                fresh, self._prefix, self._secure or request.url.scheme == "https"
+            )
         return answer
 
     def _found(self, value: dict[str, Any] | None, otherwise: str) -> dict[str, Any]:

@@ -56,11 +56,17 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 class Monitored:
     """One monitor; `cookie` and `token` are those of a page that was loaded with a password."""
 
-    process: Running
     url: str
+    _process: Running | None = None
     account: str = ""
     cookie: str = ""
     _opener: Any = field(default_factory=lambda: urllib.request.build_opener(_NoRedirect))
+
+    @property
+    def process(self) -> Running:
+        """Its process, if the test has started it."""
+        assert self._process is not None
+        return self._process
 
     def ask(
         self, path: str, form: Mapping[str, str] | None = None, account: str | None = None, **headers: str
@@ -105,4 +111,4 @@ def start(
         if not process.alive() or time.monotonic() > until:
             pytest.fail(process.report())
         time.sleep(0.005)
-    return Monitored(process, found[1], account)
+    return Monitored(found[1], process, account)

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import event_source, monitored
 from support.monitored import ACCOUNT, Monitored
 from support.processes import Spawner
+from support.supervised import Supervised
 
 from opsq.datastore import keys
 
@@ -99,8 +100,9 @@ def test_flower_is_another_word_for_it(
     (spawn.folder / "shop.py").write_text(monitored.APP)
     port = free_port()
     argv = [sys.executable, "-m", "opsq", "-A", "shop", "flower", f"--port={port}", "--url_prefix=flower"]
+    argv += ["--persistent=True", "--auto_refresh", "--max_tasks=5000"]
     running = spawn(argv, env={"OPSQ_BROKER_URL": redis_url, "PYTHONPATH": str(spawn.folder)})
-    page = Monitored(running, f"http://127.0.0.1:{port}/")
+    page = Monitored(f"http://127.0.0.1:{port}/", running)
 
     def answers() -> bool:
         try:
@@ -109,6 +111,8 @@ def test_flower_is_another_word_for_it(
             return False
 
     wait_for(answers, what="it answers")
+    assert "--persistent has no effect: the history is kept in Redis" in running.output()
+    assert page.ask("/api/overview").json()["monitor"]["history_cap"] == 5000
     for path in ("/", "/flower/", "/flower"):
         assert 'href="/flower/tasks"' in page.ask(path).text
 
@@ -150,6 +154,18 @@ def test_a_changed_password_holds_after_a_reload(
     page.process.send(signal.SIGHUP)
     wait_for(lambda: "the old ones stay" in page.process.output(), what="the refusal")
     assert page.ask("/", account="").status == 401
+
+
+def test_up_starts_it_and_says_where_the_page_is(shop: Supervised) -> None:
+    shop.toml('services = ["redis", "monitor"]\n')
+    said = shop.opsq("up").stderr
+    found = re.search(r"^page: (http://127\.0\.0\.1:\d+/)$", said, re.MULTILINE)
+    assert found, said
+    page = Monitored(found[1])
+    programs = page.ask("/api/overview").json()["programs"]
+    assert [(each["name"], each["state"]) for each in programs] == [("redis", "RUNNING"), ("monitor", "RUNNING")]
+    assert 'opsq_program_up{program="monitor"} 1' in page.ask("/metrics").text
+    shop.opsq("down")
 
 
 # -- what it shows -----------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,33 @@ URL_FILE = "monitor.url"
 _SUPERVISOR_S = 1.0
 
 
+#: Flags of Flower's that are not needed here, and why: said once when they are used. (Those that decide who may come in
+#: are no such flags: they are refused as unknown.)
+WITHOUT_EFFECT = {
+    "persistent": "the history is kept in Redis",
+    "db": "the history is kept in Redis",
+    "state_save_interval": "the history is kept in Redis",
+    "auto_refresh": "pages follow what happens",
+    "natural_time": "times are shown in both ways",
+    "inspect_timeout": "workers are not asked, they tell",
+    "purge_offline_workers": "workers that have gone are shown for an hour",
+    "max_workers": "all are shown",
+    "tasks_columns": "columns fit the window",
+    "broker_api": "Redis tells all",
+    "xheaders": "headers of a proxy on this machine are read",
+    "cookie_secret": "cookies hold no secret",
+    "debug": "use -l debug",
+}
+
+
+def _flowers_flags(function: Callable[..., Any]) -> Callable[..., Any]:
+    """They may stand with and without a value, and are not in the help."""
+    for name in WITHOUT_EFFECT:
+        spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+        function = click.option(*spellings, name, is_flag=False, flag_value="True", hidden=True)(function)
+    return function
+
+
 @command(EXAMPLES)
 @click.option("--address", metavar="ADDRESS", help="Where to listen (127.0.0.1); any other demands a password.")
 @click.option("--port", type=click.IntRange(1, 65_535), metavar="N", help="The port; default: 5555 or the next free.")
@@ -48,10 +75,19 @@ _SUPERVISOR_S = 1.0
 @click.option("--url-prefix", "--url_prefix", "url_prefix", metavar="PATH", help="The path behind a reverse proxy.")
 @click.option("--certfile", metavar="FILE", help="Certificate (PEM), to serve HTTPS.")
 @click.option("--keyfile", metavar="FILE", help="The certificate's key (PEM).")
-@click.option("--history", type=click.IntRange(100, 1_000_000), metavar="N", help="Tasks kept (10000).")
+@click.option(
+    "--history",
+    "--max_tasks",
+    "--max-tasks",
+    "history",
+    type=click.IntRange(100, 1_000_000),
+    metavar="N",
+    help="Tasks kept (10000).",
+)
 @click.option("--history-age", metavar="TIME", help="How long they are kept (7d).")
 @click.option("--enable-events/--no-enable-events", "--enable_events/--no-enable_events", default=None,
               help="Have Celery's workers send events (yes).")  # fmt: skip
+@_flowers_flags
 @process_options
 @pass_context
 def monitor(context: Context, /, **given: Any) -> None:
@@ -82,6 +118,9 @@ def monitor(context: Context, /, **given: Any) -> None:
     set_up_logs(context.app, given)
     if place.port is None and port != server.DEFAULT_PORT:
         logger.warning("port %d is taken: this monitor listens on %d", server.DEFAULT_PORT, port)
+    for name, why in WITHOUT_EFFECT.items():
+        if given[name] is not None:
+            logger.warning("--%s has no effect: %s", name, why)
     if not is_patient(context.app):
         _check_broker(context)
     with pidfile(given["pidfile"]), _url_file(context, place.url(port)):
