@@ -74,6 +74,7 @@ def _settings() -> str:
 
 def _toml() -> str:
     from opsq.config.options.hosts import AGENT_OPTIONS, HOSTS_OPTIONS
+    from opsq.config.options.hosts import AGENT_OPTIONS, HOSTS_OPTIONS
     from opsq.config.options.monitor import MONITOR_OPTIONS
     from opsq.config.options.programs import PROGRAM_OPTIONS, REDIS_OPTIONS
     from opsq.config.toml_file import SERVICES
@@ -100,12 +101,16 @@ def _toml() -> str:
                 ("any [setting](settings.md)", "`broker_url`, `task_acks_late`, ..."),
             ),
         ),
-        "## [worker]",
-        'The long options of `opsq worker` without their dashes: `concurrency = 4`, `queues = ["celery", "mail"]`.',
+        "## [worker] and [beat]",
+        'The long options of `opsq worker` and `opsq beat` without their dashes: `concurrency = 4`, `queues = ["celery", "mail"]`.',
         "## [redis]",
         rows(REDIS_OPTIONS),
         "## [monitor]",
         rows(MONITOR_OPTIONS),
+        "## [agent]",
+        rows(AGENT_OPTIONS),
+        "## [hosts]",
+        rows(HOSTS_OPTIONS),
         "## [agent]",
         rows(AGENT_OPTIONS),
         "## [hosts]",

@@ -70,7 +70,7 @@ def monitor(_look: Look) -> Iterator[Finding]:
 
 def _monitor_settings() -> dict[str, Any]:
     path = toml_file.find(Path.cwd())
-    table = getattr(toml_file.load(path), "monitor", {}) if path is not None else {}
+    table = toml_file.load(path).monitor if path is not None else {}
     return {name.replace("-", "_"): value for name, value in table.items()}
 
 
