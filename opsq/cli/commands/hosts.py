@@ -18,12 +18,12 @@ COLUMNS = (
     Column("name", "HOST", cut="start"),
     Column("state", "STATE"),
     Column("seen_ago", "SEEN", "seconds"),
+    Column("reason", "WHY", cut="end", extra=True),
     Column("load", "LOAD", "number", extra=True),
     Column("free", "FREE", "number", extra=True),
     Column("version", "VERSION", extra=True),
     Column("tags", "TAGS", cut="end", extra=True),
     Column("clock_shown", "CLOCK", extra=True),
-    Column("reason", "WHY", cut="end", extra=True),
 )
 #: A refusal is shown for so long (seconds).
 _REFUSAL_SHOWN_S = 600.0
