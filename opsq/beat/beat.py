@@ -112,17 +112,16 @@ class Beat:
         """Keep the lease, hear what was changed, send what is due; how long nothing will be to do (seconds)."""
         if self._notices.take():
             self._look_at = self._read_at = 0.0
-        if self.clock.monotonic() >= self._look_at:
-            self._look()
-        if self.leading:
-            try:
+        try:
+            if self.clock.monotonic() >= self._look_at:
+                self._look()
+            if self.leading:
                 self._carry_out_orders()
                 for plan in self._due():
                     self._serve(plan)
-            except NotOurs as reason:
-                logger.warning("beat: this run was another beat's (%s)", reason)
-                self._read_at = 0.0
-                self._look()
+        except NotOurs as reason:
+            logger.warning("beat: this run was another beat's (%s)", reason)
+            self._look_at = self._read_at = 0.0
         waits = [self._look_at - self.clock.monotonic()]
         if self.leading:
             waits += [plan.fire_ms / 1000 - self.clock.now() for plan in self.plans.values() if not plan.paused]
@@ -239,11 +238,14 @@ class Beat:
         old = self.plans.get(entry.name)
         if old is not None and (old.entry, old.served_ms, old.paused) == (entry, served_ms, paused):
             return old
-        from_ms = served_ms
-        if old is not None:  # a Redis that came back with older data must not make us serve anything again
-            from_ms = now_ms if old.paused and not paused else max(served_ms, old.served_ms)
+        # a Redis that came back with older data must not make us serve anything again
+        from_ms = served_ms if old is None else max(served_ms, old.served_ms)
         plan = Plan(entry, served_ms, from_ms, {}, paused)
-        plan.record = {**state.records.get(entry.name, {}), **_description(entry)}
+        known = state.records.get(entry.name, {})
+        plan.record = {**known, **_description(entry), "paused": paused}
+        if known.get("paused") and not paused:  # what it missed meanwhile counts as served
+            self.broker.record(Tick(entry.name, served_ms, now_ms, plan.record))
+            plan.served_ms = plan.from_ms = now_ms
         self._look_ahead(plan)
         return plan
 

@@ -203,6 +203,22 @@ def test_a_paused_entry_rests_and_makes_up_for_nothing(make: MakeBeat) -> None:
     assert [round(time - START) for time, _name in play(beat, 12)] == [71]
 
 
+def test_what_an_entry_missed_while_it_rested_is_never_made_up(make: MakeBeat) -> None:
+    """Also when no beat ran when it was resumed, or another one ran after that."""
+    entries, moment = {"hourly": entry(3600)}, START
+    for step in ("pause", "resume", ""):
+        beat = make(entries, start=moment)
+        play(beat, 10)
+        if step:
+            getattr(schedules, step)(beat.app.broker, "shop", "hourly")
+        if step == "pause":
+            play(beat, 1)
+        beat.close()
+        moment += 2000
+    last = make(entries, start=moment)
+    assert [round(time - moment) for time, _name in play(last, 3600)] == [1600]
+
+
 def test_entries_are_added_and_removed_while_it_ticks(make: MakeBeat, redis_client: redis.Redis) -> None:
     beat = make({"ten": entry(10)})
     play(beat, 1)
@@ -349,8 +365,9 @@ def test_a_beat_that_lost_its_lease_without_knowing_sends_nothing(make: MakeBeat
     one._look_at = float("inf")  # it does not ask
     one.clock.wait(20)
     one._notices.take()
-    one.step()
+    assert one.step() == 0
     assert redis_client.llen("celery") == 0
+    one.step()
     assert not one.leading
 
 
