@@ -142,7 +142,7 @@ _now = _Now()
 
 def encode_success(request: Any, value: Any) -> bytes | None:
     """The record of a success that has nothing but a value, as JSON; None if it needs `encode_meta`."""
-    known = vars(request)
+    known = request.at_hand()
     if known.get("children") or known.get("group"):
         return None
     try:

@@ -102,7 +102,8 @@ class Task:
         if state is None:
             return
         again = int(event.get("retries") or 0) > self.retries
-        if again or _far(state) >= _far(self.state) or (state == states.STARTED and self.state == states.RETRY):
+        tries = states.RETRY in (state, self.state) and self.ended is None
+        if again or tries or _far(state) >= _far(self.state):
             self.state = state
         if again:
             self.retries, self.ended = int(event["retries"]), None

@@ -134,6 +134,11 @@ class Context(_Values):
         for name, value in found.items():
             known.setdefault(name, value)
 
+    def at_hand(self) -> dict[str, Any]:
+        """The attributes that are known without reading the whole message."""
+        found: dict[str, Any] = _values(self)
+        return found
+
     def get(self, key: str, default: Any = None) -> Any:
         """An attribute by name, or the default."""
         return getattr(self, key, default)

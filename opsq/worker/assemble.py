@@ -56,7 +56,6 @@ class Wishes:
 
     queues: Sequence[str] = ()
     exclude: Sequence[str] = ()
-    hostname: str | None = None
     concurrency: int | None = None
     pool: str | None = None
     prefetch: int | None = None
@@ -115,10 +114,10 @@ def queues_for(app: Any, wishes: Wishes) -> list[str]:
     return queues
 
 
-def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Worker:
-    """The worker. Raises BrokerError, RefusedError, ImproperlyConfigured, UsageError."""
+def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None) -> None:
+    """Give a worker all that it needs. Raises BrokerError, RefusedError, ImproperlyConfigured, UsageError."""
+    app, node = worker.app, worker.hostname
     url = app.find_broker().url
-    node = node_name(wishes.hostname)
     queues = queues_for(app, wishes)
     prefix = app.broker.key_prefix
     _find_broker_well(url, node, prefix, patient=_is_patient(app))
@@ -154,7 +153,7 @@ def build(app: Any, wishes: Wishes, folder: Path, buffer: Buffered | None) -> Wo
         news=_news(app, wishes, url),
     )
     plan = Plan(setup, _concurrency(app, wishes, pool), folder, __version__, socket.gethostname())
-    return Worker(plan, app, Judge(runner, settler), settler(queues), accept, buffer)
+    worker.equip(plan, Judge(runner, settler), settler(queues), accept, buffer)
 
 
 def _news(app: Any, wishes: Wishes, url: str) -> News:

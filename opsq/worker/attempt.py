@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from time import monotonic_ns
 
-from opsq import states
+from opsq import signals, states
 from opsq.broker.settlement import Settlement
 from opsq.exceptions import DecodeError, InvalidTaskError, TaskRevokedError
 from opsq.execution.context import Context
-from opsq.execution.outcome import Outcome
-from opsq.execution.runner import Plan, Runner
+from opsq.execution.outcome import ExceptionInfo, Outcome
+from opsq.execution.runner import Plan, Runner, traceback_text
 from opsq.protocol.envelope import Envelope, parse
 from opsq.worker import gate
 from opsq.worker.batch import Held
@@ -77,6 +77,8 @@ class Attempts:
             soft_ns, hard_ns = _limits(message, plan, now)
         if self.lines.on:
             self.lines.received(message)
+        if plan is not None and signals.task_received.receivers:
+            signals.task_received.send(None, request=Context.of(message, plan.task, self.runner.hostname))
         self.slot.begin(held.number, now, soft_ns, hard_ns)
         if soft_ns or hard_ns:
             self.slot.name_task(f"{message.name}[{headers.id}]")
@@ -101,10 +103,27 @@ class Attempts:
         if not self.ledger.settles(held.number):
             trouble = DecodeError("cannot run the message", why=repr(error))
             self.ledger.settle(self._settler.broken(held.queue, held.number, held.source, held.raw, trouble))
+        if signals.task_internal_error.receivers:
+            self._tell_internal_error(held, error)
+
+    def _tell_internal_error(self, held: Held, error: Exception) -> None:
+        try:
+            message = parse(held.raw)
+            task = self.runner.tasks.get(message.headers.task)
+            request = Context.of(message, task, self.runner.hostname)
+            told = {"args": request.args, "kwargs": request.kwargs, "request": request}
+        except Exception:  # what trips opsq once may do so again
+            logger.exception("nobody can be told of it")
+            return
+        info = ExceptionInfo(error, traceback_text(error))
+        signals.task_internal_error.send(
+            task, task_id=request.id, exception=error, traceback=error.__traceback__, einfo=info, **told
+        )
 
     def _broken(self, held: Held, error: DecodeError) -> Settlement:
         """A message that cannot be read: dead, and a FAILURE where its id is known."""
         logger.error("a message of %r goes to the dead letters: %s", held.source, error)
+        signals.task_rejected.send(None, message=held.raw, exc=error)
         settlement = self._settler.broken(held.queue, held.number, held.source, held.raw, error)
         task_id = getattr(error, "task_id", None)
         if task_id and self.runner.record is not None:
@@ -116,6 +135,7 @@ class Attempts:
         try:
             verdict = gate.judge(message, self.zone)
         except InvalidTaskError as error:
+            signals.task_rejected.send(None, message=message, exc=error)
             outcome = self.runner.refuse(message, error, str(error))
             return self._settler.outcome(held.queue, held.number, held.source, message, outcome)
         if isinstance(verdict, gate.Later):
@@ -132,6 +152,11 @@ class Attempts:
             outcome.record = self.runner.record(request, states.REVOKED, outcome.value, None)
         if self.herald.on:
             self.herald.ended(message, self.runner.plan(message.headers.task), outcome)
+        if signals.task_revoked.receivers:
+            plan = self.runner.plan(message.headers.task)
+            task = plan.task if plan is not None else None
+            request = Context.of(message, task, self.runner.hostname)
+            signals.task_revoked.send(task, request=request, terminated=False, signum=None, expired=True)
         settlement = self._settler.outcome(held.queue, held.number, held.source, message, outcome)
         settlement.word = "expired"
         return settlement

@@ -109,7 +109,10 @@ class Ledger:
         while self._finished:
             settlements.append(self._finished.popleft())
         self._sent.append(settlements)
-        self.settler.store_elsewhere(settlements)
+        refused = self.settler.store_elsewhere(settlements)
+        if refused:
+            self._try_again([settlement for settlement in settlements if settlement.number in refused], refused)
+            settlements[:] = [settlement for settlement in settlements if settlement.number not in refused]
         self.consumer.send(settlements, want, armed, self._take_events())
 
     def receive(self) -> None:
@@ -205,12 +208,8 @@ class Ledger:
     def _bury(self, holdings: list[dict[int, bytes]]) -> None:
         """Dead letters in place of outcomes that cannot be written."""
         for settlement, error in self._hopeless.values():
-            logger.error("the outcome of a task cannot be written, its message goes to the dead letters: %s", error)
             raw = holdings[settlement.queue].get(settlement.number, b"")
-            reason = f"its outcome could not be written: {error}"
-            list_key = self._list_of(settlement.queue, raw)
-            settlement.writes = self.settler.dead_letter(settlement.queue, list_key, raw, reason, None)
-            settlement.count, settlement.word = 1, "dead"
+            self.settler.bury(settlement, self._list_of(settlement.queue, raw), raw, error)
             self.settle(settlement)
         self._hopeless.clear()
 

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from redis.exceptions import NoPermissionError, ResponseError
+
 from opsq import states
 from opsq.broker.broker import delayed_member
 from opsq.broker.settlement import Settlement, Word
 from opsq.datastore import keys
+from opsq.datastore.connection import TROUBLE
 from opsq.exceptions import DecodeError
 from opsq.execution.outcome import Outcome
 from opsq.protocol import envelope
@@ -24,6 +28,14 @@ from opsq.protocol.envelope import Envelope
 
 #: A message that was started and lost this often goes to the dead letters.
 MAX_DELIVERIES = 5
+
+logger = logging.getLogger("opsq.worker")
+
+#: Words in what a server answers that takes nothing at the moment.
+_FOR_NOW = (
+    *("OOM", "maxmemory", "LOADING", "loading", "BUSY", "busy", "READONLY", "read only", "MASTERDOWN", "MASTER"),
+    *("MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "NOAUTH", "WRONGPASS", "EXECABORT"),
+)
 
 HOST = socket.gethostname()
 #: How the end of a run is counted, unless it is a dead letter.
@@ -58,23 +70,53 @@ class Settler:
     def __init__(self, queues: list[str], results: Results, key_prefix: str = "") -> None:
         self.queues, self.results, self.key_prefix = queues, results, key_prefix
 
-    def store_elsewhere(self, settlements: list[Settlement]) -> None:
-        """Store the results of another server now; the turn that follows then only removes."""
+    def store_elsewhere(self, settlements: list[Settlement]) -> dict[int, str]:
+        """Store the results of another server now; the turn that follows then only removes.
+
+        Returns number -> why of those that this server refuses for good. Raises its errors when it cannot be reached,
+        or takes nothing at the moment.
+        """
         store = self.results.store
         if store is None or self.results.database is not None:
-            return
+            return {}
         found = [each for each in settlements if each.count and each.writes[0] == "R"]
-        if found:
+        if not found:
+            return {}
+        refused: dict[int, str] = {}
+        try:
             store([each.writes[1:4] for each in found])
-            for each in found:
+        except TROUBLE as error:
+            if not _is_refusal(error):
+                raise
+            refused = self._one_by_one(found, store)
+        for each in found:
+            if each.number not in refused:
                 each.writes, each.count = each.writes[4:], each.count - 1
+        return refused
+
+    @staticmethod
+    def _one_by_one(found: list[Settlement], store: Callable[[list[tuple[str, int, bytes]]], None]) -> dict[int, str]:
+        refused: dict[int, str] = {}
+        for each in found:
+            try:
+                store([each.writes[1:4]])
+            except TROUBLE as error:
+                if not _is_refusal(error):
+                    raise
+                refused[each.number] = str(error)
+        return refused
 
     def outcome(self, queue: int, number: int, list_key: str, message: Envelope, outcome: Outcome) -> Settlement:
         """The end of a run: its result, what follows, and the dead letter if it is one."""
+        headers = message.headers
         if not (outcome.follows or outcome.requeue or outcome.dead is not None):
-            if outcome.record is None:
-                return Settlement(queue, number)
-            return Settlement(queue, number, self.result(message.headers.id, outcome.record, outcome.failed), 1)
+            writes = () if outcome.record is None else self.result(headers.id, outcome.record, outcome.failed)
+            word = _WORDS.get(outcome.state, "")
+            return Settlement(queue, number, writes, 1 if writes else 0, word, headers.task, outcome.runtime_s)
+        return self._with_more(queue, number, list_key, message, outcome)
+
+    def _with_more(self, queue: int, number: int, list_key: str, message: Envelope, outcome: Outcome) -> Settlement:
+        """The same for an end from which more follows than a result."""
         writes: list[Any] = []
         count = 0
         if outcome.record is not None:
@@ -107,6 +149,13 @@ class Settler:
         writes = self.dead_letter(queue, list_key, raw, str(error), None)
         return Settlement(queue, number, writes, 1, "dead", _some_task(raw) or "")
 
+    def bury(self, settlement: Settlement, list_key: str, raw: bytes, error: str) -> None:
+        """A dead letter in place of an outcome that cannot be written."""
+        logger.error("the outcome of a task cannot be written, its message goes to the dead letters: %s", error)
+        reason = f"its outcome could not be written: {error}"
+        settlement.writes = self.dead_letter(settlement.queue, list_key, raw, reason, None)
+        settlement.count, settlement.word = 1, "dead"
+
     def dead_letter(
         self, queue: int, list_key: str, raw: bytes, reason: str, message: Envelope | None, error: str | None = None
     ) -> tuple[Any, ...]:
@@ -137,6 +186,15 @@ class Settler:
         if due_ms is not None:
             return ("Z", self.key_prefix + keys.delayed(queue), due_ms, delayed_member(raw, priority))
         return ("L", self.key_prefix + keys.priority_list(queue, keys.priority_step(priority)), raw)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether a server will refuse the same thing for ever: not one that is full, loading, busy, or read-only now."""
+    cause = error if isinstance(error, ResponseError) else error.__cause__
+    if not isinstance(cause, ResponseError):
+        return False
+    text = str(cause)
+    return isinstance(cause, NoPermissionError) or not any(word in text for word in _FOR_NOW)
 
 
 def counted(message: Envelope) -> bytes:

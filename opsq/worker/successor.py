@@ -126,12 +126,17 @@ Decide = Callable[[Settler, int, int, str, Envelope], Settlement | None]
 def _settle(judge: Judge, consumer: Consumer, decide: Decide, act: Callable[[list[Settlement]], object]) -> int:
     settler = judge.make_settler(consumer.queues)
     judge.begin()
-    settlements = []
+    settlements, raws = [], {}
     for queue, holding in enumerate(consumer.holdings()):
         # The newest first: each goes to the head of its list, so the oldest ends up as the next one out.
         for number, raw in sorted(holding.items(), reverse=True):
+            raws[number] = raw
             settlements.append(_one(settler, consumer, decide, queue, number, raw))
-    settler.store_elsewhere(settlements)
+    refused = settler.store_elsewhere(settlements)
+    for settlement in settlements:
+        if settlement.number in refused:
+            number, list_key = settlement.number, consumer.list_of(settlement.queue, 0)
+            settler.bury(settlement, list_key, raws[number], refused[number])
     for start in range(0, len(settlements), MOST):
         act(settlements[start : start + MOST])
     judge.tell_losses()

@@ -45,18 +45,23 @@ SHORT_LIFE_S = 1.0
 
 
 class Worker:
-    """One worker: `run` returns its exit code when it has ended."""
+    """One worker: named first, so that signals can tell of it, then equipped; `run` returns its exit code."""
 
-    def __init__(
-        self, plan: Plan, app: Any, judge: Judge, settler: Settler, accept: frozenset[str], buffer: Buffered | None
-    ) -> None:
-        self.plan, self.app, self.judge = plan, app, judge
-        self._settler, self._accept, self._buffer = settler, accept, buffer
+    def __init__(self, app: Any, hostname: str) -> None:
+        """`hostname`: the node name."""
+        self.app, self.hostname = app, hostname
         self._stopping = ""
         self._ready = False
         self._asked_at = 0.0
         self._calls = Calls()
         self._replacing: list[int] = []
+
+    def equip(
+        self, plan: Plan, judge: Judge, settler: Settler, accept: frozenset[str], buffer: Buffered | None
+    ) -> None:
+        """All that it needs to run. `accept`: content types; `buffer`: of its log, if it is ours."""
+        self.plan, self.judge = plan, judge
+        self._settler, self._accept, self._buffer = settler, accept, buffer
 
     # -- start ------------------------------------------------------------------------------------------------------
 

@@ -74,7 +74,9 @@ def test_a_worker_that_was_frozen_beyond_its_lease_starts_nothing_that_a_peer_to
     assert frozen.stop() == 0
 
 
-def test_an_idle_worker_renews_three_times_a_lease_arms_once_and_beats_and_sends_nothing_else(project, redis_server) -> None:
+def test_an_idle_worker_renews_three_times_a_lease_arms_once_and_beats_and_sends_nothing_else(
+    project, redis_server
+) -> None:
     worker = project.worker("-c", "16", "--lease", str(LEASE_S))
     seen: list[str] = []
     with redis.Redis.from_url(redis_server.url(), socket_timeout=10).monitor() as monitor:

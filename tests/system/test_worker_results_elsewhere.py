@@ -132,6 +132,25 @@ def test_a_result_that_its_server_refuses_is_written_later(lab: Lab, other_serve
     assert len(lab.written("waits")) == 1, "it ran once"
 
 
+def test_a_result_that_its_server_refuses_for_good_is_a_dead_letter(
+    lab: Lab, other_server: RedisServer, worker: Any
+) -> None:
+    """Whoever may not write results there: three tries, then the message is buried with the reason; others go on."""
+    with other_server.client() as results:
+        results.acl_setuser(
+            "half", enabled=True, passwords=["+pw"], commands=["+@all"], keys=["celery-task-meta-good*"], channels=["*"]
+        )
+        worker(OPSQ_RESULT_BACKEND=other_server.url().replace("redis://", "redis://half:pw@"))
+        ids = [f"bad-{number}" if number == 5 else f"good-{number}" for number in range(20)]
+        lab.redis.lpush("celery", *[labs.message("add", task_id, (1, 1)) for task_id in reversed(ids)])
+        lab.wait_for(lambda: lab.dead().get("bad-5"), "it is a dead letter")
+        lab.wait_for(lab.is_quiet, "all the others are done")
+        assert all(stored(results, task_id) for task_id in ids if task_id != "bad-5")
+        assert "its outcome could not be written" in lab.dead()["bad-5"]["reason"]
+        assert "refused a command" in lab.dead()["bad-5"]["reason"]
+        results.acl_deluser("half")
+
+
 def test_without_a_place_for_results_tasks_run_all_the_same(lab: Lab) -> None:
     running = lab.spawn(
         [*labs.OPSQ, "-A", "proj:bare", "worker", "-c", "1", "-l", "info"],

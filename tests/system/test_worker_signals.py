@@ -27,7 +27,8 @@ def told(name):
 for name in (
     "celeryd_init", "worker_init", "worker_ready", "worker_process_init", "worker_process_shutdown",
     "worker_shutting_down", "worker_shutdown", "task_prerun", "task_postrun", "task_success", "task_failure",
-    "task_retry", "task_unknown", "before_task_publish", "after_task_publish",
+    "task_retry", "task_unknown", "before_task_publish", "after_task_publish", "celeryd_after_setup",
+    "task_received", "task_revoked", "task_rejected", "task_internal_error",
 ):
     getattr(signals, name).connect(told(name), weak=False)
 
@@ -35,6 +36,28 @@ for name in (
 @signals.celeryd_init.connect
 def configure(sender=None, conf=None, instance=None, options=None, **_others):
     conf.task_soft_time_limit = 0.25
+    mark("instance", f"{instance.hostname} {instance.app.main}")
+
+
+@signals.task_revoked.connect
+def revoked(sender=None, request=None, terminated=None, signum=None, expired=None, **_others):
+    mark("revoked", f"{sender.name} {request.id} {terminated} {signum} {expired}")
+
+
+class Trap(Task):
+    # A fault of opsq's own is played by a class attribute that breaks when its plan is made.
+    @property
+    def acks_late(self):
+        raise RuntimeError("a fault nobody has foreseen")
+
+    @acks_late.setter
+    def acks_late(self, value):
+        pass
+
+
+@app.task(base=Trap)
+def trip():
+    mark("trip ran")
 
 
 @signals.worker_init.connect
@@ -191,9 +214,13 @@ def test_a_worker_is_announced_before_it_forks_and_children_know_it(lab: Lab) ->
     pid, seen = lab.run("what_was_seen")
     assert seen == ["worker_init", f"process_init in {pid}"]
     parent = lab.spawn.running[0].pid
-    marks = [mark for name in ("celeryd_init", "worker_init", "worker_ready") for mark in signalled(lab, name)]
+    names = ("celeryd_init", "celeryd_after_setup", "worker_init", "worker_ready")
+    marks = [mark for name in names for mark in signalled(lab, name)]
     told = [(mark.what, mark.text) for mark in sorted(marks, key=lambda mark: mark.time) if mark.pid == parent]
-    assert [what.removeprefix("signal-") for what, _text in told] == ["celeryd_init", "worker_init", "worker_ready"]
+    assert [what.removeprefix("signal-") for what, _text in told] == [
+        *("celeryd_init", "celeryd_after_setup", "worker_init", "worker_ready")
+    ]
+    assert lab.written("instance")[0].text == "w@here proj"
     assert told[0][1] == "w@here conf,instance,options"
     assert [mark.pid for mark in signalled(lab, "worker_process_init")].count(pid) == 1
 
@@ -229,6 +256,32 @@ def test_a_retry_is_told_with_its_reason(lab: Lab) -> None:
 def test_an_unknown_task_is_told(lab: Lab) -> None:
     lab.result(lab.send("unheard_of"), "FAILURE")
     assert signalled(lab, "task_unknown")[-1].text.endswith("exc,id,message,name")
+
+
+def test_the_soft_limits_warning_names_the_task(lab: Lab) -> None:
+    task_id = lab.send("nap", "named", 30)
+    lab.result(task_id, "FAILURE")
+    line = f"Soft time limit (0.25s) exceeded for proj.nap[{task_id}]"
+    lab.wait_for(lambda: line in lab.spawn.running[0].output(), line)
+
+
+def test_what_is_taken_thrown_away_or_refused_is_told(lab: Lab) -> None:
+    good, late = lab.send("add", 1, 2), lab.send("add", 1, 2, expires=-9)
+    lab.value(good)
+    assert lab.wait_mark("revoked", f"proj.add {late} False None True")
+    assert signalled(lab, "task_received")[-1].text.endswith(" request")
+    before = len(signalled(lab, "task_rejected"))
+    lab.redis.lpush("celery", b"no message", labs.message("add", labs.new_id(), expires="no time"))
+    lab.wait_for(lambda: len(signalled(lab, "task_rejected")) == before + 2, "both are told")
+    assert signalled(lab, "task_rejected")[-1].text.endswith(" exc,message")
+
+
+def test_a_fault_of_opsqs_own_is_told(lab: Lab) -> None:
+    task_id = lab.send("trip")
+    lab.wait_for(lambda: task_id in lab.dead(), "its message is a dead letter")
+    assert not lab.written("trip ran")
+    told = lab.wait_for(lambda: signalled(lab, "task_internal_error"), "it is told")
+    assert told[-1].text.endswith(" args,einfo,exception,kwargs,request,task_id,traceback")
 
 
 @pytest.mark.parametrize(

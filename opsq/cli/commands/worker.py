@@ -71,7 +71,14 @@ OPTIONS = (
     click.option("--uid", metavar="USER", help="Become this user."),
     click.option("--gid", metavar="GROUP", help="Become this group."),
     click.option("--umask", metavar="OCTAL", help="File mode mask."),
-    click.option("-E", "--task-events", "--events", "events", is_flag=True, help="Send events of tasks always, not only while somebody listens."),
+    click.option(
+        "-E",
+        "--task-events",
+        "--events",
+        "events",
+        is_flag=True,
+        help="Send task events always, not only when somebody listens.",
+    ),
     click.option("-O", "--optimization", metavar="NAME", help="(Celery) Always fair here."),
     click.option("--disable-prefetch", is_flag=True, help="(Celery) Nothing waits behind a long task here."),
     click.option("--without-gossip", is_flag=True, help="(Celery) There is none."),
@@ -108,18 +115,19 @@ def worker(context: Context, /, **given: Any) -> None:
     _configure(app, given)
     app.import_tasks()
     link, facts = os.environ.pop(TEMPLATE_LINK, ""), os.environ.pop(TEMPLATE_FACTS, "")
-    from opsq.worker.assemble import Wishes, build, node_name, with_node
+    from opsq.worker.assemble import Wishes, equip, node_name, with_node
+    from opsq.worker.worker import Worker
 
     node = node_name(given["hostname"])
     for name in ("logfile", "pidfile"):
         given[name] = with_node(given[name], node)
-    signals.celeryd_init.send(node, instance=None, conf=app.conf, options=given)
+    made = Worker(app, node)
+    signals.celeryd_init.send(node, instance=made, conf=app.conf, options=given)
     buffer = set_up_logs(app, given)
 
     wishes = Wishes(
         queues=given["queues"],
         exclude=given["exclude_queues"],
-        hostname=given["hostname"],
         concurrency=_concurrency(given["concurrency"]),
         pool=given["pool"],
         prefetch=given["prefetch_multiplier"],
@@ -129,9 +137,10 @@ def worker(context: Context, /, **given: Any) -> None:
     state = context.state_dir
     state.create()
     state.slots.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = build(app, wishes, state.slots, buffer)
+    equip(made, wishes, state.slots, buffer)
     if link:
         made.serve_as_template(link, facts)
+    signals.celeryd_after_setup.send(node, instance=made, conf=app.conf)
     with pidfile(given["pidfile"]), _beat_beside(app, given):
         if given["purge"]:
             _purge(app, made.plan.setup.queues)
