@@ -1,0 +1,73 @@
+"""Two children share what comes: nobody waits behind a long task, and sharing costs no turns of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support import lab as labs
+from support.lab import Lab
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with labs.opened(tmp_path_factory, "") as lab:
+        lab.worker("-c", "2", name="worker")
+        lab.run("add", 1, 1)
+        yield lab
+
+
+def turns(lab: Lab) -> int:
+    """How many scripts were called so far. What renews leases is among them."""
+    found = lab.redis.info("commandstats")
+    return int(found.get("cmdstat_evalsha", {}).get("calls", 0))
+
+
+def renewals(lab: Lab) -> int:
+    """Twice in each renewal a script renews, and once it looks for what is due."""
+    found = lab.redis.info("commandstats")
+    return int(found.get("cmdstat_set", {}).get("calls", 0)) * 3
+
+
+def test_while_one_child_runs_a_long_task_the_other_takes_the_next(lab: Lab) -> None:
+    for round_ in range(3):
+        lab.run("add", round_, 1)  # whoever ran this still holds the waiting lock
+        long = lab.send("nap", f"long-{round_}", 0.5)
+        begun = lab.wait_mark("begin", f"long-{round_}")
+        next_ = lab.send("nap", f"next-{round_}")
+        lab.value(next_)
+        other = lab.wait_mark("end", f"next-{round_}")
+        assert other.pid != begun.pid
+        assert not lab.written("end", f"long-{round_}"), "it did not wait for the long one"
+        assert other.time - begun.time < 0.45
+        lab.value(long)
+
+
+def test_what_comes_together_with_a_long_task_does_not_wait_for_it(lab: Lab) -> None:
+    """A batch: the long one first. What is behind it is given back, and the other child runs it."""
+    for round_ in range(3):
+        lab.push("celery", *[("add", n, 1) for n in range(3000)])  # children that run short tasks take many at once
+        lab.wait_for(lab.is_quiet, "they are done")
+        lab.push("celery", ("nap", f"first-{round_}", 0.5), *[("nap", f"behind-{round_}-{n}") for n in range(6)])
+        for n in range(6):
+            lab.wait_mark("end", f"behind-{round_}-{n}")
+        assert not lab.written("end", f"first-{round_}")
+        lab.wait_mark("end", f"first-{round_}")
+
+
+def test_a_round_trip_costs_one_turn_with_two_children_too(lab: Lab) -> None:
+    """The child that runs short tasks goes on waiting: its settling turn is armed, nobody else is woken."""
+    lab.run("add", 0, 0)
+    before, renewed, count = turns(lab), renewals(lab), 200
+    for number in range(count):
+        assert lab.run("add", number, 1) == number + 1
+    spent = turns(lab) - before - (renewals(lab) - renewed)
+    # A task takes a turn that leases it and one that settles it, and that one is armed for the next.
+    assert spent <= 2 * count * 1.1, f"{spent} turns for {count} tasks"
+
+
+def test_two_children_drain_a_full_queue_together(lab: Lab) -> None:
+    lab.push("celery", *[("nap", f"drain-{n}", 0.01) for n in range(60)])
+    pids = {lab.wait_mark("end", f"drain-{n}", 20).pid for n in range(60)}
+    assert len(pids) == 2
+    assert max(len(lab.written("begin", f"drain-{n}")) for n in range(60)) == 1
