@@ -3,11 +3,14 @@
 
 _opsq_below() {
     case "$1" in
-        "") echo 'up down status start stop restart signal scale reload logs generate worker monitor flower beat agent queues tasks results dead schedule workers run init config completion doctor' ;;
+        "") echo 'up down status start stop restart signal scale reload logs generate worker monitor flower beat agent queues tasks results dead schedule workers events hosts jobs run init join keys config completion doctor' ;;
         "queues") echo 'pause peek purge resume' ;;
         "dead") echo 'drop requeue show' ;;
         "schedule") echo 'add next pause remove resume run' ;;
+        "hosts") echo 'forget invite' ;;
+        "jobs") echo show ;;
         "run") echo 'host-batch task' ;;
+        "keys") echo 'fingerprint revoke trust' ;;
     esac
 }
 
@@ -26,8 +29,8 @@ _opsq_flags() {
         "logs") echo '-n --lines -f --follow --all --log-format -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "generate") echo '-o --output --user -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "worker") echo '-n --hostname -l --loglevel -c --concurrency -P --pool -Q --queues -X --exclude-queues -I --include --time-limit --soft-time-limit --max-tasks-per-child --max-memory-per-child --prefetch-multiplier --lease --purge --discard -f --logfile --log-format --pidfile --uid --gid --umask -E --task-events --events -O --optimization --disable-prefetch --without-gossip --without-mingle --without-heartbeat --heartbeat-interval --autoscale -B --beat -s --schedule --schedule-filename --scheduler -S --statedb --pool-start-method -D --detach --executable --loader --skip-checks -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
-        "monitor") echo '--address --port --basic-auth --basic_auth --read-only --url-prefix --url_prefix --certfile --keyfile --history --history-age --enable-events --enable_events --no-enable-events --no-enable_events -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
-        "flower") echo '--address --port --basic-auth --basic_auth --read-only --url-prefix --url_prefix --certfile --keyfile --history --history-age --enable-events --enable_events --no-enable-events --no-enable_events -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "monitor") echo '--address --port --basic-auth --basic_auth --read-only --url-prefix --url_prefix --certfile --keyfile --history --max_tasks --max-tasks --history-age --enable-events --enable_events --no-enable-events --no-enable_events -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "flower") echo '--address --port --basic-auth --basic_auth --read-only --url-prefix --url_prefix --certfile --keyfile --history --max_tasks --max-tasks --history-age --enable-events --enable_events --no-enable-events --no-enable_events -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "beat") echo '-s --schedule --schedule-filename -S --scheduler --max-interval -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "agent") echo '--name --tag --tags --slots --lease --stop-wait -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
@@ -49,10 +52,21 @@ _opsq_flags() {
         "schedule resume") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "schedule run") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "workers") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "events") echo '-d --dump --type --task --worker --id --limit --timeout -c --camera -F --frequency --freq -r --maxrate -l --loglevel -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "hosts") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "hosts forget") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "hosts invite") echo '--file -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "jobs") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "jobs show") echo '--export -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "run") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "run host-batch") echo '--hosts --timeout -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "run task") echo '--wait --timeout -Q --queue --countdown -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "init") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "join") echo '--file -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "keys") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "keys fingerprint") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "keys revoke") echo '-y --yes --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "keys trust") echo '--name -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "config") echo '--all -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "completion") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "doctor") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
@@ -101,7 +115,7 @@ _opsq_value() {
         "monitor|--url-prefix"|"monitor|--url_prefix") echo '' ;;
         "monitor|--certfile") echo '' ;;
         "monitor|--keyfile") echo '' ;;
-        "monitor|--history") echo '' ;;
+        "monitor|--history"|"monitor|--max_tasks"|"monitor|--max-tasks") echo '' ;;
         "monitor|--history-age") echo '' ;;
         "monitor|-l"|"monitor|--loglevel") echo '' ;;
         "monitor|-f"|"monitor|--logfile") echo files ;;
@@ -116,7 +130,7 @@ _opsq_value() {
         "flower|--url-prefix"|"flower|--url_prefix") echo '' ;;
         "flower|--certfile") echo '' ;;
         "flower|--keyfile") echo '' ;;
-        "flower|--history") echo '' ;;
+        "flower|--history"|"flower|--max_tasks"|"flower|--max-tasks") echo '' ;;
         "flower|--history-age") echo '' ;;
         "flower|-l"|"flower|--loglevel") echo '' ;;
         "flower|-f"|"flower|--logfile") echo files ;;
@@ -182,11 +196,28 @@ _opsq_value() {
         "schedule add|--missed") echo '=once all none' ;;
         "schedule add|--missed-limit") echo '' ;;
         "workers|--limit") echo '' ;;
+        "events|--type") echo '' ;;
+        "events|--task") echo '' ;;
+        "events|--worker") echo '' ;;
+        "events|--id") echo '' ;;
+        "events|--limit") echo '' ;;
+        "events|--timeout") echo '' ;;
+        "events|-c"|"events|--camera") echo '' ;;
+        "events|-F"|"events|--frequency"|"events|--freq") echo '' ;;
+        "events|-r"|"events|--maxrate") echo '' ;;
+        "events|-l"|"events|--loglevel") echo '' ;;
+        "hosts|--limit") echo '' ;;
+        "hosts invite|--file") echo files ;;
+        "jobs|--limit") echo '' ;;
+        "jobs show|--export") echo files ;;
         "run host-batch|--hosts") echo hosts ;;
         "run host-batch|--timeout") echo '' ;;
         "run task|--timeout") echo '' ;;
         "run task|-Q"|"run task|--queue") echo queues ;;
         "run task|--countdown") echo '' ;;
+        "join|--file") echo files ;;
+        "keys|--limit") echo '' ;;
+        "keys trust|--name") echo '' ;;
         *"|--config") echo files ;;
         *"|--result-backend") echo '' ;;
         *"|--state-dir") echo files ;;
@@ -213,6 +244,7 @@ _opsq_argument() {
         "queues peek|0") echo queues ;;
         "queues purge|0") echo queues ;;
         "queues resume|"*) echo queues ;;
+        "hosts|"*) echo hosts ;;
         "run task|0") echo tasks ;;
         "init|"*) echo files ;;
         "completion|0") echo '=bash zsh fish' ;;

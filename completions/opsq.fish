@@ -18,15 +18,21 @@ end
 function __opsq_below
     switch $argv[1]
         case ''
-            string split ' ' 'up down status start stop restart signal scale reload logs generate worker monitor flower beat agent queues tasks results dead schedule workers run init config completion doctor'
+            string split ' ' 'up down status start stop restart signal scale reload logs generate worker monitor flower beat agent queues tasks results dead schedule workers events hosts jobs run init join keys config completion doctor'
         case 'queues'
             string split ' ' 'pause peek purge resume'
         case 'dead'
             string split ' ' 'drop requeue show'
         case 'schedule'
             string split ' ' 'add next pause remove resume run'
+        case 'hosts'
+            string split ' ' 'forget invite'
+        case 'jobs'
+            string split ' ' 'show'
         case 'run'
             string split ' ' 'host-batch task'
+        case 'keys'
+            string split ' ' 'fingerprint revoke trust'
     end
 end
 
@@ -40,9 +46,9 @@ function __opsq_takes
             return 0
         case 'worker -n' 'worker --hostname' 'worker -l' 'worker --loglevel' 'worker -c' 'worker --concurrency' 'worker -P' 'worker --pool' 'worker -Q' 'worker --queues' 'worker -X' 'worker --exclude-queues' 'worker -I' 'worker --include' 'worker --time-limit' 'worker --soft-time-limit' 'worker --max-tasks-per-child' 'worker --max-memory-per-child' 'worker --prefetch-multiplier' 'worker --lease' 'worker -f' 'worker --logfile' 'worker --log-format' 'worker --pidfile' 'worker --uid' 'worker --gid' 'worker --umask' 'worker -O' 'worker --optimization' 'worker --heartbeat-interval' 'worker --autoscale' 'worker -s' 'worker --schedule' 'worker --schedule-filename' 'worker --scheduler' 'worker -S' 'worker --statedb' 'worker --pool-start-method' 'worker --executable' 'worker --loader'
             return 0
-        case 'monitor --address' 'monitor --port' 'monitor --basic-auth' 'monitor --basic_auth' 'monitor --url-prefix' 'monitor --url_prefix' 'monitor --certfile' 'monitor --keyfile' 'monitor --history' 'monitor --history-age' 'monitor -l' 'monitor --loglevel' 'monitor -f' 'monitor --logfile' 'monitor --log-format' 'monitor --pidfile' 'monitor --uid' 'monitor --gid' 'monitor --umask'
+        case 'monitor --address' 'monitor --port' 'monitor --basic-auth' 'monitor --basic_auth' 'monitor --url-prefix' 'monitor --url_prefix' 'monitor --certfile' 'monitor --keyfile' 'monitor --history' 'monitor --max_tasks' 'monitor --max-tasks' 'monitor --history-age' 'monitor -l' 'monitor --loglevel' 'monitor -f' 'monitor --logfile' 'monitor --log-format' 'monitor --pidfile' 'monitor --uid' 'monitor --gid' 'monitor --umask'
             return 0
-        case 'flower --address' 'flower --port' 'flower --basic-auth' 'flower --basic_auth' 'flower --url-prefix' 'flower --url_prefix' 'flower --certfile' 'flower --keyfile' 'flower --history' 'flower --history-age' 'flower -l' 'flower --loglevel' 'flower -f' 'flower --logfile' 'flower --log-format' 'flower --pidfile' 'flower --uid' 'flower --gid' 'flower --umask'
+        case 'flower --address' 'flower --port' 'flower --basic-auth' 'flower --basic_auth' 'flower --url-prefix' 'flower --url_prefix' 'flower --certfile' 'flower --keyfile' 'flower --history' 'flower --max_tasks' 'flower --max-tasks' 'flower --history-age' 'flower -l' 'flower --loglevel' 'flower -f' 'flower --logfile' 'flower --log-format' 'flower --pidfile' 'flower --uid' 'flower --gid' 'flower --umask'
             return 0
         case 'beat -s' 'beat --schedule' 'beat --schedule-filename' 'beat -S' 'beat --scheduler' 'beat --max-interval' 'beat -l' 'beat --loglevel' 'beat -f' 'beat --logfile' 'beat --log-format' 'beat --pidfile' 'beat --uid' 'beat --gid' 'beat --umask'
             return 0
@@ -70,9 +76,25 @@ function __opsq_takes
             return 0
         case 'workers --limit'
             return 0
+        case 'events --type' 'events --task' 'events --worker' 'events --id' 'events --limit' 'events --timeout' 'events -c' 'events --camera' 'events -F' 'events --frequency' 'events --freq' 'events -r' 'events --maxrate' 'events -l' 'events --loglevel'
+            return 0
+        case 'hosts --limit'
+            return 0
+        case 'hosts invite --file'
+            return 0
+        case 'jobs --limit'
+            return 0
+        case 'jobs show --export'
+            return 0
         case 'run host-batch --hosts' 'run host-batch --timeout'
             return 0
         case 'run task --timeout' 'run task -Q' 'run task --queue' 'run task --countdown'
+            return 0
+        case 'join --file'
+            return 0
+        case 'keys --limit'
+            return 0
+        case 'keys trust --name'
             return 0
         case '* --app' '* --broker' '* --config' '* --result-backend' '* --state-dir' '* --workdir' '* -A' '* -b'
             return 0
@@ -134,8 +156,13 @@ complete -c opsq -n '__opsq_at \'\' 0' -a results -d 'The state, the value or th
 complete -c opsq -n '__opsq_at \'\' 0' -a dead -d 'Messages that failed for good, newest first: why, and when.'
 complete -c opsq -n '__opsq_at \'\' 0' -a schedule -d 'The entries of the schedule with their last and next run,...'
 complete -c opsq -n '__opsq_at \'\' 0' -a workers -d 'The opsq workers that are alive: where, for which queues,...'
+complete -c opsq -n '__opsq_at \'\' 0' -a events -d 'What workers tell of themselves and of their tasks, while...'
+complete -c opsq -n '__opsq_at \'\' 0' -a hosts -d 'The hosts that have joined: present, stopped, silent...'
+complete -c opsq -n '__opsq_at \'\' 0' -a jobs -d 'What was run on hosts in the last seven days, the latest...'
 complete -c opsq -n '__opsq_at \'\' 0' -a run -d 'Run something: a task on the workers, or a command on hosts.'
 complete -c opsq -n '__opsq_at \'\' 0' -a init -d 'Write an opsq.toml and a first tasks.py, here or in FOLDER.'
+complete -c opsq -n '__opsq_at \'\' 0' -a join -d 'Trust the operator who made TOKEN with `opsq hosts...'
+complete -c opsq -n '__opsq_at \'\' 0' -a keys -d 'The keys of this machine\'s user: its own as operator and...'
 complete -c opsq -n '__opsq_at \'\' 0' -a config -d 'Show the settings that are not the default (or those that...'
 complete -c opsq -n '__opsq_at \'\' 0' -a completion -d 'Print the script for a shell; its first lines say where...'
 complete -c opsq -n '__opsq_at \'\' 0' -a doctor -d 'Look at the broker, the queues, the schedule and this...'
@@ -195,13 +222,13 @@ complete -c opsq -n '__opsq_at \'worker\'' -l pidfile -r -F -d 'Write the pid th
 complete -c opsq -n '__opsq_at \'worker\'' -l uid -x -d 'Become this user.'
 complete -c opsq -n '__opsq_at \'worker\'' -l gid -x -d 'Become this group.'
 complete -c opsq -n '__opsq_at \'worker\'' -l umask -x -d 'File mode mask.'
-complete -c opsq -n '__opsq_at \'worker\'' -s E -l task-events -l events -d '(Celery) Send task events.'
+complete -c opsq -n '__opsq_at \'worker\'' -s E -l task-events -l events -d 'Send task events always, not only when somebody listens.'
 complete -c opsq -n '__opsq_at \'worker\'' -s O -l optimization -x -d '(Celery) Always fair here.'
 complete -c opsq -n '__opsq_at \'worker\'' -l disable-prefetch -d '(Celery) Nothing waits behind a long task here.'
 complete -c opsq -n '__opsq_at \'worker\'' -l without-gossip -d '(Celery) There is none.'
 complete -c opsq -n '__opsq_at \'worker\'' -l without-mingle -d '(Celery) There is none.'
-complete -c opsq -n '__opsq_at \'worker\'' -l without-heartbeat -d '(Celery) Leases take its place.'
-complete -c opsq -n '__opsq_at \'worker\'' -l heartbeat-interval -x -d '(Celery) Leases take its place.'
+complete -c opsq -n '__opsq_at \'worker\'' -l without-heartbeat -d 'Send no worker-heartbeat events; leases go on.'
+complete -c opsq -n '__opsq_at \'worker\'' -l heartbeat-interval -x -d 'Between two heartbeat events; 2.'
 complete -c opsq -n '__opsq_at \'worker\'' -l autoscale -x -d '(Celery)'
 complete -c opsq -n '__opsq_at \'worker\'' -s B -l beat -d 'Run the scheduler of periodic tasks too.'
 complete -c opsq -n '__opsq_at \'worker\'' -s s -l schedule -l schedule-filename -x -d '(Celery) Kept in Redis.'
@@ -220,7 +247,7 @@ complete -c opsq -n '__opsq_at \'monitor\'' -l read-only -d 'No buttons that act
 complete -c opsq -n '__opsq_at \'monitor\'' -l url-prefix -l url_prefix -x -d 'The path behind a reverse proxy.'
 complete -c opsq -n '__opsq_at \'monitor\'' -l certfile -x -d 'Certificate (PEM), to serve HTTPS.'
 complete -c opsq -n '__opsq_at \'monitor\'' -l keyfile -x -d 'The certificate\'s key (PEM).'
-complete -c opsq -n '__opsq_at \'monitor\'' -l history -x -d 'Tasks kept (10000).'
+complete -c opsq -n '__opsq_at \'monitor\'' -l history -l max_tasks -l max-tasks -x -d 'Tasks kept (10000).'
 complete -c opsq -n '__opsq_at \'monitor\'' -l history-age -x -d 'How long they are kept (7d).'
 complete -c opsq -n '__opsq_at \'monitor\'' -l enable-events -l enable_events -l no-enable-events -l no-enable_events -d 'Have Celery\'s workers send events (yes).'
 complete -c opsq -n '__opsq_at \'monitor\'' -s l -l loglevel -x -d 'Log this and worse, in any case.'
@@ -239,7 +266,7 @@ complete -c opsq -n '__opsq_at \'flower\'' -l read-only -d 'No buttons that act,
 complete -c opsq -n '__opsq_at \'flower\'' -l url-prefix -l url_prefix -x -d 'The path behind a reverse proxy.'
 complete -c opsq -n '__opsq_at \'flower\'' -l certfile -x -d 'Certificate (PEM), to serve HTTPS.'
 complete -c opsq -n '__opsq_at \'flower\'' -l keyfile -x -d 'The certificate\'s key (PEM).'
-complete -c opsq -n '__opsq_at \'flower\'' -l history -x -d 'Tasks kept (10000).'
+complete -c opsq -n '__opsq_at \'flower\'' -l history -l max_tasks -l max-tasks -x -d 'Tasks kept (10000).'
 complete -c opsq -n '__opsq_at \'flower\'' -l history-age -x -d 'How long they are kept (7d).'
 complete -c opsq -n '__opsq_at \'flower\'' -l enable-events -l enable_events -l no-enable-events -l no-enable_events -d 'Have Celery\'s workers send events (yes).'
 complete -c opsq -n '__opsq_at \'flower\'' -s l -l loglevel -x -d 'Log this and worse, in any case.'
@@ -354,6 +381,32 @@ complete -c opsq -n '__opsq_at \'schedule resume\'' -s h -l help -d 'Show this m
 complete -c opsq -n '__opsq_at \'schedule run\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'workers\'' -l limit -x -d 'Show at most N (100); 0 = all.'
 complete -c opsq -n '__opsq_at \'workers\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'events\'' -s d -l dump -d 'A line an event, also in a terminal; in a pipe that is so anyway.'
+complete -c opsq -n '__opsq_at \'events\'' -l type -x -d 'Only events like task-failed or worker-*.'
+complete -c opsq -n '__opsq_at \'events\'' -l task -x -d 'Only of tasks with such a name.'
+complete -c opsq -n '__opsq_at \'events\'' -l worker -x -d 'Only of such workers (node names).'
+complete -c opsq -n '__opsq_at \'events\'' -l id -x -d 'Only of such task ids.'
+complete -c opsq -n '__opsq_at \'events\'' -l limit -x -d 'End after N events; 0 = never.'
+complete -c opsq -n '__opsq_at \'events\'' -l timeout -x -d 'End after so long.'
+complete -c opsq -n '__opsq_at \'events\'' -s c -l camera -x -d '(Celery) `opsq monitor` keeps the history.'
+complete -c opsq -n '__opsq_at \'events\'' -s F -l frequency -l freq -x -d '(Celery) For --camera.'
+complete -c opsq -n '__opsq_at \'events\'' -s r -l maxrate -x -d '(Celery) For --camera.'
+complete -c opsq -n '__opsq_at \'events\'' -s l -l loglevel -x -d '(Celery) For --camera.'
+complete -c opsq -n '__opsq_at \'events\'' -s D -l detach -d '(Celery) For --camera.'
+complete -c opsq -n '__opsq_at \'events\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'hosts\' 0' -a forget -d 'Know a host no more.'
+complete -c opsq -n '__opsq_at \'hosts\' 0' -a invite -d 'Print the line that brings another machine in.'
+complete -c opsq -n '__opsq_at \'hosts\'' -l limit -x -d 'Show at most N (100); 0 = all.'
+complete -c opsq -n '__opsq_at \'hosts\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'hosts\' 0+' -a '(__opsq_words hosts)'
+complete -c opsq -n '__opsq_at \'hosts forget\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'hosts invite\'' -l file -r -F -d 'Write the token there, with the password.'
+complete -c opsq -n '__opsq_at \'hosts invite\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'jobs\' 0' -a show -d 'What came of one, host by host.'
+complete -c opsq -n '__opsq_at \'jobs\'' -l limit -x -d 'Show at most N (100); 0 = all.'
+complete -c opsq -n '__opsq_at \'jobs\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'jobs show\'' -l export -r -F -d 'Write its orders and signatures there.'
+complete -c opsq -n '__opsq_at \'jobs show\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'run\' 0' -a host-batch -d 'Run a command on hosts.'
 complete -c opsq -n '__opsq_at \'run\' 0' -a task -d 'Send a call of a task.'
 complete -c opsq -n '__opsq_at \'run\'' -s h -l help -d 'Show this message and exit.'
@@ -368,6 +421,19 @@ complete -c opsq -n '__opsq_at \'run task\'' -s h -l help -d 'Show this message 
 complete -c opsq -n '__opsq_at \'run task\' 0' -a '(__opsq_words tasks)'
 complete -c opsq -n '__opsq_at \'init\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'init\' 0+' -F
+complete -c opsq -n '__opsq_at \'join\'' -l file -r -F -d 'Read the token from a private file.'
+complete -c opsq -n '__opsq_at \'join\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'keys\' 0' -a fingerprint -d 'The fingerprints of operator and host.'
+complete -c opsq -n '__opsq_at \'keys\' 0' -a revoke -d 'Carry out no orders of an operator any more.'
+complete -c opsq -n '__opsq_at \'keys\' 0' -a trust -d 'Carry out orders of one more operator.'
+complete -c opsq -n '__opsq_at \'keys\'' -l limit -x -d 'Show at most N (100); 0 = all.'
+complete -c opsq -n '__opsq_at \'keys\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'keys fingerprint\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'keys revoke\'' -s y -l yes -d 'Do not ask.'
+complete -c opsq -n '__opsq_at \'keys revoke\'' -l dry-run -d 'Say what would be done, and do nothing.'
+complete -c opsq -n '__opsq_at \'keys revoke\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'keys trust\'' -l name -x -d 'By which name; default: the key\'s comment.'
+complete -c opsq -n '__opsq_at \'keys trust\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'config\'' -l all -d 'Also settings that have their default.'
 complete -c opsq -n '__opsq_at \'config\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'completion\'' -s h -l help -d 'Show this message and exit.'
