@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from opsq import states
 from opsq._version import __version__
 from opsq.app.base import App
 from opsq.broker import deadletters, queues, schedules, stats, workers
@@ -27,6 +28,8 @@ from opsq.monitor.store import History, Wanted
 CHART_MINUTES = 60
 #: For how long what was read is shown again (seconds).
 _FRESH_S = 0.8
+#: What was said to run so long ago and is not among what runs has ended unheard (seconds).
+_MISSED_S = 30.0
 #: Outcomes that count as done well; all others but retries count as gone wrong.
 DONE_WELL = ("succeeded", "ignored")
 _RETRIED = "retried"
@@ -175,6 +178,8 @@ class Facts:
         if record is None and stored is None and not letters and running is None:
             return None
         told = records.described(record or self._made_up(task_id, stored, letters, running))
+        if running is None and self._end_was_missed(told):
+            told["note"] = "its end was not heard of"
         return {
             **told,
             "stored": stored,
@@ -182,6 +187,13 @@ class Facts:
             "running": running,
             "chain": [_link(each) for each in self.history.chain(told["root_id"] or task_id)],
         }
+
+    def _end_was_missed(self, told: Mapping[str, Any]) -> bool:
+        """Whether a task that seems to run does not: opsq's workers say what they run, dead ones run nothing."""
+        if told["state"] != states.STARTED or time.time() - (told["updated"] or 0.0) < _MISSED_S:
+            return False
+        worker = self.worker(told["worker"] or "")
+        return worker is None or worker["kind"] == "opsq" or not worker["alive"]
 
     def stored(self, task_id: str) -> dict[str, Any] | None:
         """The stored result of a task, fit for JSON."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import ssl
 import sys
 import time
 import urllib.error
@@ -12,6 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +69,11 @@ class Monitored:
         """Its process, if the test has started it."""
         assert self._process is not None
         return self._process
+
+    def trust(self, certificate: Path) -> None:
+        """Take this certificate for a good one."""
+        context = ssl.create_default_context(cafile=str(certificate))
+        self._opener = urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=context))
 
     def ask(
         self, path: str, form: Mapping[str, str] | None = None, account: str | None = None, **headers: str

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
-from support import event_source, monitored
+from support import certificates, event_source, monitored
 from support.monitored import ACCOUNT, Monitored
 from support.processes import Spawner
 from support.supervised import Supervised
@@ -215,6 +215,29 @@ def test_the_history_is_there_after_a_restart(
     first.process.send(signal.SIGKILL)
     first.process.wait()
     assert "proj.before" in monitor(name="second").ask("/tasks").text
+
+
+def test_a_task_that_only_seems_to_run_is_told_from_one_that_does(
+    monitor: Callable[..., Monitored], redis_client: redis.Redis, wait_for: WaitFor
+) -> None:
+    page = monitor()
+    long_ago = event_source.call("proj.lost", "none", task_id="lost", at=time.time() - 100)
+    hear(redis_client, page, wait_for, long_ago, event_source.call("proj.runs", "none", task_id="runs"))
+    assert page.ask("/api/tasks/lost").json()["note"] == "its end was not heard of"
+    assert page.ask("/api/tasks/runs").json()["note"] is None
+
+
+def test_https_is_served_with_a_certificate(monitor: Callable[..., Monitored], spawn: Spawner, redis_url: str) -> None:
+    certificate, key = certificates.self_signed(spawn.folder)
+    page = monitor(f"--certfile={certificate}", f"--keyfile={key}", account=ACCOUNT)
+    assert page.url.startswith("https://")
+    page.trust(certificate)
+    assert page.ask("/").status == 200
+    assert "Secure" in page.ask("/").headers["Set-Cookie"]
+    code, output = opsq(spawn, redis_url, "monitor", f"--certfile={certificate}")
+    assert (code, "both --certfile and --keyfile" in output) == (2, True)
+    code, output = opsq(spawn, redis_url, "monitor", f"--certfile={key}", f"--keyfile={key}")
+    assert (code, "cannot use" in output) == (2, True)
 
 
 def test_metrics_are_what_prometheus_reads(
