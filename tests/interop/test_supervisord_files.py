@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -119,7 +120,7 @@ note = f"{here}/out/{name}"
 wanted = ("A", "B", "C", "SHARED", "SUPERVISOR_ENABLED", "SUPERVISOR_PROCESS_NAME", "SUPERVISOR_GROUP_NAME")
 mask = os.umask(0)
 os.umask(mask)
-facts = {"words": words, "cwd": os.getcwd(), "umask": mask, "leads": os.getpgrp() == os.getpid()}
+facts = {"file": sys.argv[0], "words": words, "cwd": os.getcwd(), "umask": mask, "leads": os.getpgrp() == os.getpid()}
 facts["environment"] = {key: os.environ.get(key) for key in wanted}
 def hear(text):
     def heard(signum, frame):
@@ -196,7 +197,7 @@ class Supervisord:
     def __init__(self, folder: Path, spawn: Spawner, environment: dict[str, str]) -> None:
         self.folder, self.environment = folder, spawn.environment(environment)
         self.conf = ["-c", str(folder / "supervisord.conf")]
-        spawn([supervisord_venv.bin() / "supervisord", *self.conf], cwd=folder, env=environment)
+        self.process = spawn([supervisord_venv.bin() / "supervisord", *self.conf], cwd=folder, env=environment)
 
     def control(self, *words: str) -> str:
         return subprocess.run(
@@ -253,4 +254,5 @@ def test_the_same_file_means_the_same(
         wait_for(lambda: running(real.states()) == running(our_states(shop)) == back, 30, "the same ones are back")
         shop.opsq("down")
     finally:
+        real.process.send(signal.SIGKILL)  # its orderly end takes as long as all that went before
         shop.end()

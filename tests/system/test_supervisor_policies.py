@@ -41,7 +41,7 @@ time.sleep(1000)
 #: Each line in one write; which of several it is stands in front.
 WHOLE_LINES = """
 import os, time
-for n in range(500):
+for n in range(5000):
     os.write(1, b"%(process_num)d %d\\n" % n)
 os.write(1, b"end\\n")
 time.sleep(1000)
@@ -88,7 +88,7 @@ def test_programs_that_share_a_file_overwrite_nothing_also_over_rotation(shop: S
     lines = content().decode().splitlines()
     for number in range(3):
         mine = [int(line.split()[1]) for line in lines if line.startswith(f"{number} ")]
-        assert mine == list(range(500))
+        assert mine == list(range(5000))
 
 
 def test_logs_follow_a_file_that_lies_elsewhere_and_show_errors_with_it(shop: Supervised) -> None:
@@ -278,6 +278,20 @@ def test_a_program_that_is_going_is_forgotten_also_by_the_next_daemon(shop: Supe
     shop.replaced("daemon", shop.kill("daemon"))
     shop.wait_for(lambda: "goes" not in shop.programs(), 20)
     reload.wait()
+
+
+def test_the_app_of_a_django_project_is_found_by_its_manage_py(shop: Supervised) -> None:
+    (shop.folder / "site1").mkdir(parents=True)
+    (shop.folder / "manage.py").write_text('os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site1.settings")\n')
+    (shop.folder / "site1" / "__init__.py").touch()
+    (shop.folder / "site1" / "celery.py").write_text("from opsq import Celery\napp = Celery('site1')\n")
+    shop.environment |= {"OPSQ_STATE_DIR": str(shop.state.root)}
+    assert "running: redis, worker (app site1)" in shop.opsq("up", "worker").stderr
+    assert "nothing has changed" in shop.opsq("reload").stderr
+    assert "added: worker_01" in shop.opsq("scale", "worker", "2").stderr
+    assert shop.process("worker_01") != shop.process("worker")
+    assert "cannot scale redis" in shop.opsq("scale", "redis", "2", code=2).stderr
+    shop.opsq("down")
 
 
 def test_scale_starts_and_stops_copies_and_leaves_the_others(shop: Supervised) -> None:

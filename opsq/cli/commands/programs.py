@@ -88,7 +88,7 @@ def _change(context: Context, scale: Mapping[str, int], dry_run: bool) -> None:
     told = client.ask(state, Status())
     place = compose.same_place(state, told["origin"], scale)
     for name in scale:
-        if name not in place.scalable:
+        if name not in (*place.scalable, *place.services):
             raise unknown_program(name, place.scalable)
     plan = compose.compose(place)
     answer = client.ask(state, Reload(plan.to_data(), dry_run))
