@@ -19,11 +19,11 @@ COLUMNS = (
     Column("state", "STATE"),
     Column("name", "TASK", cut="start"),
     Column("runtime", "TOOK", "seconds"),
+    Column("outcome", "OUTCOME", cut="end", extra=True),
     Column("updated", "CHANGED", "time", extra=True),
+    Column("call", "ARGS", cut="end", extra=True),
     Column("worker", "WORKER", cut="start", extra=True),
     Column("queue", "QUEUE", cut="end", extra=True),
-    Column("call", "ARGS", cut="end", extra=True),
-    Column("outcome", "OUTCOME", cut="end", extra=True),
 )
 
 _OPTIONS = (

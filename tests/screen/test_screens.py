@@ -71,6 +71,7 @@ def fill(client: redis.Redis) -> None:
     _add_dead(client)
     _add_results(client)
     _add_schedule(client)
+    _add_history(client)
 
 
 def _tag(ms: int) -> str:
@@ -113,6 +114,36 @@ def _add_results(client: redis.Redis) -> None:
         client.set(keys.result(task_id), json.dumps({**told, **blank, "task_id": task_id}), ex=600)
 
 
+def _add_history(client: redis.Redis) -> None:
+    """Calls as the monitor keeps them, one with a control character in its arguments."""
+    at = 1_700_000_000.0
+    for number, told in enumerate(
+        (
+            {
+                "state": "SUCCESS",
+                "args": "(1,)",
+                "kwargs": "{'currency': 'EUR'}",
+                "result": "'paid'",
+                "queue": "celery",
+            },
+            {"state": "FAILURE", "args": "('\x1b[31mred',)", "exception": "ValueError('the card was refused')"},
+            {"state": "STARTED", "args": "(" + "'long', " * 40 + ")", "queue": "mail"},
+        )
+    ):
+        record = {
+            "id": f"{number:08x}-0000-4000-8000-000000000000",
+            "name": "shop.charge",
+            "worker": "shop@web1",
+            **told,
+        }
+        times = {"received": at, "started": at + number, "updated": at + number, "runtime": 0.25 * (number + 1)}
+        client.hset(keys.HISTORY, record["id"], json.dumps({**record, **times}))
+        index = keys.HISTORY_TROUBLE if told["state"] == "FAILURE" else keys.HISTORY_INDEX
+        client.zadd(index, {record["id"]: at + number})
+    for key in (keys.HISTORY, keys.HISTORY_INDEX, keys.HISTORY_TROUBLE):
+        client.expire(key, 600)
+
+
 def _add_schedule(client: redis.Redis) -> None:
     """Entries of two zones, one of them paused, and a beat that ticks."""
     told = {"source": "app", "zone": "Europe/Berlin", "runs": 12345, "last": 1_800_000_000.5, "id": "x"}
@@ -146,6 +177,8 @@ def _add_schedule(client: redis.Redis) -> None:
         ("workers", ["workers"]),
         ("tasks", ["-A", "shop", "tasks"]),
         ("results", ["results"]),
+        ("history", ["tasks", "--name", "charge"]),
+        ("history-results", ["results", "--name", "shop.*"]),
         ("schedule", ["schedule"]),
         ("schedule-help", ["schedule", "add", "--help"]),
         ("mistake", ["-A", "shop", "run", "task", "shop.chrge"]),
