@@ -20,7 +20,7 @@ from opsq.exceptions import OpsqError
 from opsq.hosts.checks import Checks, Refused
 from opsq.hosts.facts import load, sealed_facts
 from opsq.hosts.lease import Lease
-from opsq.hosts.order import Answer, AnswerState, Order, Subject, subject
+from opsq.hosts.order import LARGEST, Answer, AnswerState, Order, Subject, subject
 from opsq.hosts.outbox import Outbox, described
 from opsq.hosts.runner import Ended
 from opsq.hosts.slots import Slots, Task
@@ -35,6 +35,9 @@ _LATE_S = 1.0
 #: Forged orders that are answered at once; then the agent takes its time.
 _PATIENCE = 10
 _MOST_PAUSE_S = 1.0
+_FORGED_FORGOTTEN_S = 60.0
+#: Orders in `taken` that are looked at; an agent never holds as many.
+_MOST_TAKEN = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Station:
         self._facts_at = 0.0
         self._clock_off: float | None = None
         self._refusing: dict[str, Any] | None = None
-        self._forged = 0
+        self._forged, self._forged_at = 0, 0.0
         self._orders, self._taken = keys.host_orders(host.name), keys.host_taken(host.name)
 
     def start(self) -> None:
@@ -152,9 +155,12 @@ class Station:
         self._facts_at = 0.0
         while not self._stopping and self._renew(line):
             self._change("serving")
+            renew_at = time.monotonic() + self._silence_s
             raw = self._next_order(line)
             while raw is not None and not self._stopping:
                 self._receive(line, raw)
+                if time.monotonic() >= renew_at:  # a flood of orders must not cost the lease
+                    break
                 raw = line.ask("LMOVE", self._orders, self._taken, "LEFT", "RIGHT")
 
     def _renew(self, line: Line) -> bool:
@@ -209,7 +215,10 @@ class Station:
 
     def _refuse(self, line: Line, raw: bytes, refusal: Refused) -> None:
         """Answer with the reason. Forged ones are told once, and slow the agent down instead of flooding it."""
-        self._forged += refusal.forged
+        now = time.monotonic()
+        self._forged = self._forged if now - self._forged_at < _FORGED_FORGOTTEN_S else 0
+        if refusal.forged:
+            self._forged, self._forged_at = self._forged + 1, now
         if not refusal.forged or self._forged == 1:
             logger.warning("refused an order: %s", refusal.reason)
         self._refusing = {"reason": refusal.reason, "at": time.time()}
@@ -223,16 +232,19 @@ class Station:
 
     def _report_taken(self, line: Line, unstarted: str, started: str) -> None:
         """What lies in `taken` and is not in this agent's hand will never be run: say so."""
-        for raw in line.ask("LRANGE", self._taken, 0, -1):
+        found = line.ask("LRANGE", self._taken, 0, _MOST_TAKEN - 1)
+        for raw in found:
             if self._host.slots.holds(raw) or self._outbox.holds(raw):
                 continue
-            about = subject(raw[HEAD_BYTES:])
+            about = subject(raw[HEAD_BYTES:]) if len(raw) <= LARGEST else None
             if about is None:
                 line.ask("LREM", self._taken, 1, raw)
                 continue
             reason = started if self._host.checks.started_before(about) else unstarted
             logger.warning("job %s is lost: %s", about.job, reason)
             self._answer(about, "lost", raw, reason=reason)
+        if len(found) == _MOST_TAKEN:  # somebody else has filled it
+            line.ask("DEL", self._taken)
 
     def _hear_time(self, reply: tuple[bytes, bytes]) -> float:
         """Redis' clock (Unix seconds)."""

@@ -235,6 +235,19 @@ def test_an_order_cannot_be_replayed_after_a_restart(fleet: Fleet, tmp_path: Pat
     assert mark.read_text() == "x\n"
 
 
+def test_a_flood_of_garbage_costs_neither_the_lease_nor_the_next_order(fleet: Fleet, redis_client: redis.Redis) -> None:
+    agent = fleet.start("web1", "--lease", "2")
+    redis_client.rpush(keys.host_orders("web1"), *[os.urandom(200) for _ in range(14)])
+    redis_client.expire(keys.host_orders("web1"), 60)
+    redis_client.rpush(keys.host_taken("web1"), *[b"x" * 90] * 1200)
+    redis_client.expire(keys.host_taken("web1"), 60)
+    assert fleet.run("true")["summary"]["succeeded"] == 1
+    assert redis_client.get(keys.host_lease("web1")) is not None
+    assert agent.output().count("is not trusted here") == 1
+    agent.stop()
+    assert not redis_client.exists(keys.host_taken("web1"))
+
+
 def test_a_forged_answer_is_not_believed(fleet: Fleet, redis_client: redis.Redis) -> None:
     fleet.start("web1")
     line = [sys.executable, "-m", "opsq", "run", "host-batch", "--json", "sleep 1; exit 7"]
