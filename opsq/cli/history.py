@@ -19,7 +19,7 @@ COLUMNS = (
     Column("state", "STATE"),
     Column("name", "TASK", cut="start"),
     Column("runtime", "TOOK", "seconds"),
-    Column("outcome", "OUTCOME", cut="end", extra=True),
+    Column("outcome", "OUTCOME", cut="end"),
     Column("updated", "CHANGED", "time", extra=True),
     Column("call", "ARGS", cut="end", extra=True),
     Column("worker", "WORKER", cut="start", extra=True),
