@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
-REQUIREMENTS = ["celery[redis,msgpack,yaml,brotli]==5.7.*", "backports.zstd>=1"]
+REQUIREMENTS = ["celery[redis,msgpack,yaml,brotli]==5.7.*", "backports.zstd>=1", "flower==2.*"]
 
 
 def python() -> Path:
