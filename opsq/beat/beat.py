@@ -5,24 +5,22 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from opsq.beat import definitions
-from opsq.beat.entry import ASK_AGAIN_S, Entry
+from opsq.beat.entry import Entry
 from opsq.beat.leader import LEASE_S, Holder, Leader
 from opsq.beat.notices import Notices
+from opsq.beat.plan import Plan, description
 from opsq.beat.sending import Sender
-from opsq.beat.stores import NotOurs, Order, Record, State, Store, Tick, TickingBroker
+from opsq.beat.stores import NotOurs, Order, State, Store, Tick, TickingBroker
 from opsq.datastore import keys
 from opsq.datastore.connection import TROUBLE, errors
 from opsq.exceptions import BrokerError
 from opsq.runtime import backoff
 from opsq.runtime.clock import Clock
-from opsq.schedules import portable
-from opsq.schedules.base import BaseSchedule
 
 logger = logging.getLogger("celery.beat")
 
@@ -34,19 +32,6 @@ READ_AGAIN_S = 60.0
 DEAF_PAUSE_S = 1.0
 #: While the broker is away it is looked for at least so often (seconds).
 MOST_PAUSE_S = 5.0
-
-
-@dataclass(slots=True)
-class Plan:
-    """An entry and its next run; Unix ms: the due time served last, from where to count, what is next, when to send."""
-
-    entry: Entry
-    served_ms: int
-    from_ms: int
-    record: Record
-    paused: bool = False
-    due_ms: int = 0
-    fire_ms: int = 0
 
 
 class Beat:
@@ -68,7 +53,7 @@ class Beat:
         self._added: tuple[Mapping[str, Any], definitions.Definitions] = {}, definitions.Definitions({}, ())
         self._notices = Notices(app.broker.url, app.broker.key(keys.schedule_channel(self.name)))
         self._orders: tuple[Order, ...] = ()
-        self._holder = ""
+        self._holder, self._compared = "", False
         #: A descriptor of the process that ticks instead.
         self._watched: int | None = None
         self._look_at, self._read_at, self._failures, self._stopping = 0.0, 0.0, 0, False
@@ -157,6 +142,8 @@ class Beat:
         self._look_at = now_s + (pause_s if leads else min(pause_s, holder.left_s + 0.05))
         if holder.value != self._holder:
             self._has_changed(leads, holder)
+        elif not (leads or self._compared):
+            self._compare(holder)
         self.leading = leads
         if not leads:
             self.plans = {}
@@ -167,9 +154,21 @@ class Beat:
     def _has_changed(self, leads: bool, holder: Holder) -> None:
         """Another one has the lease now."""
         self._tell_change(leads, holder)
-        self._holder, self._read_at = holder.value, 0.0
+        self._holder, self._read_at, self._compared = holder.value, 0.0, False
         self._watch_no_more()
         self._watched = self.leader.watch(holder)
+
+    def _compare(self, holder: Holder) -> None:
+        """Say which of our entries nobody serves: two programs may have given their apps the same name."""
+        self._compared = True
+        unknown = sorted(set(self.own.entries) - set(self.store.load().records))
+        if unknown:
+            logger.warning(
+                "beat: %s does not know %s: is it of another version, or of another app that is called %r too?",
+                holder.who,
+                ", ".join(map(repr, unknown)),
+                self.name,
+            )
 
     def _watch_no_more(self) -> None:
         if self._watched is not None:
@@ -240,46 +239,24 @@ class Beat:
             return old
         # a Redis that came back with older data must not make us serve anything again
         from_ms = served_ms if old is None else max(served_ms, old.served_ms)
-        plan = Plan(entry, served_ms, from_ms, {}, paused)
         known = state.records.get(entry.name, {})
-        plan.record = {**known, **_description(entry), "paused": paused}
+        plan = Plan(entry, served_ms, from_ms, {**known, **description(entry), "paused": paused}, paused)
         if known.get("paused") and not paused:  # what it missed meanwhile counts as served
             self.broker.record(Tick(entry.name, served_ms, now_ms, plan.record))
             plan.served_ms = plan.from_ms = now_ms
-        self._look_ahead(plan)
+        plan.look_ahead(now_ms)
         return plan
-
-    def _look_ahead(self, plan: Plan) -> None:
-        """Find the next run."""
-        entry = plan.entry
-        try:
-            if entry.is_asked:
-                due, again_ms = entry.asked_ms(plan.from_ms, self._now_ms())
-                plan.due_ms = plan.fire_ms = self._now_ms() if due else again_ms
-            else:
-                plan.due_ms = entry.next_ms(plan.from_ms)
-                plan.fire_ms = plan.due_ms + entry.delay_ms(plan.due_ms)
-        except Exception as error:
-            logger.error("beat: cannot calculate the next run of %r: %s; trying again in 5 minutes", entry.name, error)
-            plan.due_ms = plan.fire_ms = self._now_ms() + int(ASK_AGAIN_S * 1000)
-        plan.record["next"] = plan.due_ms / 1000
 
     # -- sending ----------------------------------------------------------------------------------------------------
 
     def _serve(self, plan: Plan) -> None:
         """The runs of an entry whose time has come."""
-        entry, now_ms = plan.entry, self._now_ms()
-        if entry.is_asked:
-            due = entry.asked_ms(plan.from_ms, now_ms)[0]
-            runs, last_ms = ([now_ms], now_ms) if due else ([], plan.from_ms)
-        else:
-            runs, last_ms = entry.due_between(plan.from_ms, now_ms - (plan.fire_ms - plan.due_ms))
-            if not runs:
-                logger.info("beat: a run of %s was missed and is left out", entry.name)
+        now_ms = self._now_ms()
+        runs, last_ms = plan.runs(now_ms)
         for due_ms in runs:
             self._send(plan, due_ms, None)
         plan.from_ms = max(plan.from_ms, last_ms)
-        self._look_ahead(plan)
+        plan.look_ahead(now_ms)
 
     def _carry_out_orders(self) -> None:
         orders, self._orders = self._orders, ()
@@ -295,7 +272,7 @@ class Beat:
         """One run: sent and recorded, or recorded alone if it cannot be sent or must not overlap. Raises NotOurs."""
         entry = plan.entry
         tick = Tick(entry.name, plan.served_ms, due_ms, {**plan.record}, order, entry.overlap == "skip")
-        tick.record["next"] = self._next_s(plan, due_ms)
+        tick.record["next"] = plan.next_s(due_ms)
         if order is None and tick.keep and self.store.is_unfinished(entry.name, plan.record):
             logger.info("Scheduler: %s (%s) is not sent: its last run is unfinished", entry.name, entry.task)
             self.broker.record(tick)
@@ -305,22 +282,7 @@ class Beat:
         if order is None:
             plan.served_ms = plan.from_ms = due_ms
 
-    def _next_s(self, plan: Plan, due_ms: int) -> float:
-        later = not plan.entry.is_asked and due_ms > plan.from_ms
-        return plan.entry.next_ms(due_ms) / 1000 if later else plan.due_ms / 1000
-
 
 def name_of(app: Any) -> str:
     """The name under which an app's schedule is kept."""
     return str(app.main or NAMELESS)
-
-
-def _description(entry: Entry) -> Record:
-    return {
-        "task": entry.task,
-        "schedule": portable.to_text(entry.schedule),
-        "data": portable.to_data(entry.schedule) if isinstance(entry.schedule, BaseSchedule) else None,
-        "zone": entry.zone,
-        "source": entry.source,
-        "enabled": entry.enabled,
-    }

@@ -166,6 +166,24 @@ def test_a_schedule_of_the_programs_own_decides_itself(make: MakeBeat) -> None:
     assert [time - START for time, _name in play(beat, 10)] == [3, 6, 9]
 
 
+def test_a_schedule_that_fails_does_not_stop_the_others(make: MakeBeat, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(schedule):
+        asked = 0
+
+        def is_due(self, last_run_at: datetime) -> Any:  # noqa: ARG002
+            Broken.asked += 1
+            if Broken.asked == 2:
+                raise ValueError("a bad day")
+            return (Broken.asked > 3), 1
+
+        def remaining_estimate(self, last_run_at: datetime) -> Any:
+            raise NotImplementedError(last_run_at)
+
+    beat = make({"bad": entry(Broken(1)), "good": entry(5)})
+    assert [name for _time, name in play(beat, 11)].count("good") == 2
+    assert any("a bad day" in record.message for record in caplog.records)
+
+
 # -- missed runs -------------------------------------------------------------------------------------------------------
 
 
@@ -369,6 +387,18 @@ def test_a_beat_that_lost_its_lease_without_knowing_sends_nothing(make: MakeBeat
     assert redis_client.llen("celery") == 0
     one.step()
     assert not one.leading
+
+
+def test_one_that_stands_by_says_which_of_its_entries_nobody_serves(
+    make: MakeBeat, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticking, same, other = make({"ten": entry(10)}), make({"ten": entry(10)}), make({"zehn": entry(10)})
+    for beat in (ticking, same, other):
+        play(beat, 3)
+        play(beat, 3)
+    [told] = [record.message for record in caplog.records if "does not know" in record.message]
+    assert "'zehn'" in told
+    assert "'shop'" in told
 
 
 def test_the_lease_of_a_process_that_has_died_is_taken_at_once(make: MakeBeat, redis_client: redis.Redis) -> None:
