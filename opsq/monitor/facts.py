@@ -257,8 +257,9 @@ class Facts:
                     "rate": rate(minutes),
                     "minutes": [asdict(minute) for minute in minutes],
                     "depths": [
-                        {"time": sample["time"], "waiting": sample["queues"].get(state.name, [0])[0]}
+                        {"time": sample["time"], "waiting": depth, "oldest": oldest_s}
                         for sample in samples
+                        for depth, oldest_s in [sample["queues"].get(state.name, (0, None))]
                     ],
                 }
             )

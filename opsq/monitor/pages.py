@@ -69,8 +69,11 @@ def overview(facts: Facts) -> dict[str, Any]:
     for queue in told["queues"]:
         counts = [sum(minute["counts"].values()) for minute in queue["minutes"]]
         queue["rate_chart"] = charts.line(counts, f"ended in each of the last {CHART_MINUTES} minutes: {sum(counts)}")
+        ages = [each["oldest"] for each in queue["depths"]]
+        words_of_age = "age of the first message, noted in the last hour"
+        queue["age_chart"] = charts.line([*ages, queue["oldest"]], words_of_age)
         depths = [each["waiting"] for each in queue["depths"]]
-        words_of = f"waiting over the last hour, now {queue['waiting']}"
+        words_of = f"waiting, noted in the last hour, now {queue['waiting']}"
         queue["depth_chart"] = charts.line([*depths, queue["waiting"]], words_of)
     return {
         **told,
