@@ -3,7 +3,7 @@
 
 _opsq_below() {
     case "$1" in
-        "") echo 'up down status start stop restart signal scale reload logs generate worker monitor flower beat agent queues tasks results dead schedule workers events hosts jobs run init join keys config completion doctor' ;;
+        "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues tasks results dead schedule workers events hosts jobs run init join keys config completion doctor' ;;
         "queues") echo 'pause peek purge resume' ;;
         "dead") echo 'drop requeue show' ;;
         "schedule") echo 'add next pause remove resume run' ;;
@@ -27,6 +27,7 @@ _opsq_flags() {
         "scale") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "reload") echo '--dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "logs") echo '-n --lines -f --follow --all --log-format -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "import") echo '-o --output -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "generate") echo '-o --output --user -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "worker") echo '-n --hostname -l --loglevel -c --concurrency -P --pool -Q --queues -X --exclude-queues -I --include --time-limit --soft-time-limit --max-tasks-per-child --max-memory-per-child --prefetch-multiplier --lease --purge --discard -f --logfile --log-format --pidfile --uid --gid --umask -E --task-events --events -O --optimization --disable-prefetch --without-gossip --without-mingle --without-heartbeat --heartbeat-interval --autoscale -B --beat -s --schedule --schedule-filename --scheduler -S --statedb --pool-start-method -D --detach --executable --loader --skip-checks -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "monitor") echo '--address --port --basic-auth --basic_auth --read-only --url-prefix --url_prefix --certfile --keyfile --history --max_tasks --max-tasks --history-age --enable-events --enable_events --no-enable-events --no-enable_events -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
@@ -79,6 +80,7 @@ _opsq_value() {
         "up|--log-format") echo '=text json' ;;
         "logs|-n"|"logs|--lines") echo '' ;;
         "logs|--log-format") echo '=text json' ;;
+        "import|-o"|"import|--output") echo files ;;
         "generate|-o"|"generate|--output") echo files ;;
         "generate|--user") echo '' ;;
         "worker|-n"|"worker|--hostname") echo '' ;;

@@ -18,7 +18,7 @@ end
 function __opsq_below
     switch $argv[1]
         case ''
-            string split ' ' 'up down status start stop restart signal scale reload logs generate worker monitor flower beat agent queues tasks results dead schedule workers events hosts jobs run init join keys config completion doctor'
+            string split ' ' 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues tasks results dead schedule workers events hosts jobs run init join keys config completion doctor'
         case 'queues'
             string split ' ' 'pause peek purge resume'
         case 'dead'
@@ -41,6 +41,8 @@ function __opsq_takes
         case 'up -c' 'up --configuration' 'up --log-format'
             return 0
         case 'logs -n' 'logs --lines' 'logs --log-format'
+            return 0
+        case 'import -o' 'import --output'
             return 0
         case 'generate -o' 'generate --output' 'generate --user'
             return 0
@@ -144,6 +146,7 @@ complete -c opsq -n '__opsq_at \'\' 0' -a signal -d 'Send a signal to the main p
 complete -c opsq -n '__opsq_at \'\' 0' -a scale -d 'Run so many copies of a program, until `down`; what is...'
 complete -c opsq -n '__opsq_at \'\' 0' -a reload -d 'Read the project\'s file again: start what is new, stop...'
 complete -c opsq -n '__opsq_at \'\' 0' -a logs -d 'Show what programs wrote.'
+complete -c opsq -n '__opsq_at \'\' 0' -a import -d 'Print the tables of opsq.toml that a supervisord.conf means.'
 complete -c opsq -n '__opsq_at \'\' 0' -a generate -d 'Print units that run this project as `opsq up` does, or...'
 complete -c opsq -n '__opsq_at \'\' 0' -a worker -d 'Run a worker in the foreground.'
 complete -c opsq -n '__opsq_at \'\' 0' -a monitor -d 'Show in a browser what runs, what waits and what came of...'
@@ -198,6 +201,8 @@ complete -c opsq -n '__opsq_at \'logs\'' -l all -d 'The supervisor\'s own log (o
 complete -c opsq -n '__opsq_at \'logs\'' -l log-format -x -a 'text json' -d 'json: each line as an object.'
 complete -c opsq -n '__opsq_at \'logs\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'logs\' 0+' -a '(__opsq_words programs)'
+complete -c opsq -n '__opsq_at \'import\'' -s o -l output -r -F -d 'Write it there, if it is new.'
+complete -c opsq -n '__opsq_at \'import\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'generate\'' -s o -l output -r -F -d 'Write files there.'
 complete -c opsq -n '__opsq_at \'generate\'' -l user -x -d 'Who runs it; default: you.'
 complete -c opsq -n '__opsq_at \'generate\'' -s h -l help -d 'Show this message and exit.'

@@ -40,6 +40,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "scale": Entry(f"{_PROGRAMS}:scale", "Run so many copies of a program."),
         "reload": Entry(f"{_PROGRAMS}:reload", "Read the project's file again, and do what has changed."),
         "logs": Entry("opsq.cli.commands.logs:logs", "What programs wrote."),
+        "import": Entry("opsq.cli.commands.importing:import_", "A supervisord.conf as an opsq.toml."),
         "generate": Entry("opsq.cli.commands.generate:generate", "Units for systemd or supervisord."),
     },
     "The processes": {

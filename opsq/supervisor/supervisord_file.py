@@ -180,7 +180,8 @@ class _File:
             table[backups] = self._number(section, f"{stream}_logfile_backups", words, 10)
         automatic = [table[f"{stream}_logfile"].lower() in _AUTOMATIC for stream in ("stdout", "stderr")]
         if together or all(automatic):
-            del table["stderr_logfile"]
+            for key in ("stderr_logfile", *_STREAMS[1][1:]):
+                del table[key]
         elif automatic[1]:
             table["stderr_logfile"] = "auto"
         return table

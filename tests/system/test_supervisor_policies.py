@@ -218,6 +218,15 @@ def test_a_mistake_in_a_supervisord_file_is_one_clear_line(shop: Supervised, tex
     assert "there is no such file" in shop.opsq("up", "-c", "nowhere.conf", code=2).stderr
 
 
+def test_a_supervisord_file_becomes_an_opsq_toml(shop: Supervised) -> None:
+    conf(shop, "[program:web]\ncommand=sh -c 'echo %(ENV_HOME)s; sleep 1000'\nstartsecs=0\nredirect_stderr=true\n")
+    shop.opsq("import", "supervisord.conf", "-o", "opsq.toml")
+    assert "stderr" not in (shop.folder / "opsq.toml").read_text()
+    assert "file exists" in shop.opsq("import", "supervisord.conf", "-o", "opsq.toml", code=1).stderr
+    shop.opsq("up")
+    shop.wait_for(lambda: shop.log("web") == f"{os.environ['HOME']}\n".encode())
+
+
 def test_what_has_no_effect_is_said(shop: Supervised) -> None:
     text = (
         f"[program:w]\ncommand=sleep 1000\nstartsecs=0\nfoo=1\nstdout_syslog=true\n[include]\nfiles={shop.folder}/*.no"

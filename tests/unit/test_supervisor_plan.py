@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from opsq.config.options.programs import PROGRAM_OPTIONS
 from opsq.exceptions import ImproperlyConfigured
-from opsq.supervisor import plan
+from opsq.supervisor import plan, toml_text
 from opsq.supervisor.plan import Answer, Broker, Plan, Program
 from opsq.supervisor.tables import COPIES, program_from_table, programs_from_table
 
@@ -153,3 +154,31 @@ def test_a_plan_survives_json(made: list[Program], app: str | None, broker: Brok
     after = Plan.from_data(json.loads(json.dumps(before.to_data())))
     assert after == before
     assert before.changed_in(after) == []
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="%\0"), max_size=12)
+PROGRAMS = st.builds(
+    Program,
+    name=st.from_regex(r"[\w][\w.@+=,~-]*", fullmatch=True).filter(lambda name: name not in ("opsq", "all")),
+    command=st.lists(TEXTS, min_size=1, max_size=4).map(tuple),
+    directory=st.just("/"),
+    environment=st.dictionaries(TEXTS, TEXTS, max_size=3),
+    umask=st.integers(0, 0o777),
+    group=st.just("g"),
+    autostart=st.booleans(),
+    autorestart=st.sampled_from(["always", "never", "unexpected"]),
+    exitcodes=st.lists(st.integers(0, 255), max_size=3).map(tuple),
+    startsecs=st.integers(0, 1000).map(float),
+    stopsignal=st.sampled_from([int(signal.SIGTERM), int(signal.SIGUSR1)]),
+    stopasgroup=st.booleans(),
+    priority=st.integers(-10, 2000),
+    stdout_logfile=st.sampled_from([None, "/tmp/a b.log"]),
+    stderr_logfile=st.sampled_from([None, "auto", "/tmp/e.log"]),
+    stderr_log_backups=st.sampled_from([None, 3]),
+)
+
+
+@given(PROGRAMS)
+def test_what_import_writes_means_the_same_program(program: Program) -> None:
+    tables = tomllib.loads(toml_text.text([program]))["programs"]
+    assert programs_from_table(program.name, tables[program.name], Path("/")) == {program.name: program}
