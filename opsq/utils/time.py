@@ -58,7 +58,9 @@ def parse_duration(text: str) -> float:
 
 
 def humanize_duration(seconds: float) -> str:
-    """Short words for a span: 0.3s, 42s, 5m 3s, 2h 5m, 3d 4h."""
+    """Short words for a span: 0.07ms, 12ms, 0.3s, 42s, 5m 3s, 2h 5m, 3d 4h."""
+    if 0 < seconds < 0.0995:
+        return f"{seconds * 1000:.0f}ms" if seconds >= 0.00095 else f"{seconds * 1000:.1g}ms"
     if seconds < 10:
         return f"{seconds:.1f}s".replace(".0s", "s")
     whole = int(seconds)

@@ -62,12 +62,8 @@ def _heading(group: Folded, color: bool) -> str:
 def _duration(group: Folded) -> list[str]:
     if group.shortest is None or group.longest is None:
         return []
-    shortest, longest = _span(group.shortest), _span(group.longest)
+    shortest, longest = humanize_duration(group.shortest), humanize_duration(group.longest)
     return [shortest if shortest == longest else f"{shortest} to {longest}"]
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds * 1000:.0f}ms" if seconds < 0.1 else humanize_duration(seconds)
 
 
 def _show(out: Output, text: str | None, was_written: bool) -> None:
