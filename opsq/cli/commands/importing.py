@@ -16,7 +16,7 @@ opsq import /etc/supervisor/supervisord.conf --output opsq.toml
 
 
 @command(EXAMPLES)
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write it there, if it is new.")
 @pass_context
 def import_(context: Context, file: Path, output: Path | None) -> None:
