@@ -23,12 +23,17 @@ class Plan:
     paused: bool = False
     due_ms: int = 0
     fire_ms: int = 0
+    #: When a schedule of the program's own, which has just been due, wants to be asked again; 0: now.
+    ask_ms: int = 0
 
     def look_ahead(self, now_ms: int) -> None:
         """Find the next run."""
         entry = self.entry
         try:
-            if entry.is_asked:
+            if self.ask_ms:
+                self.due_ms, self.ask_ms = self.ask_ms, 0
+                self.fire_ms = self.due_ms
+            elif entry.is_asked:
                 due, again_ms = entry.asked_ms(self.from_ms, now_ms)
                 self.due_ms = self.fire_ms = now_ms if due else again_ms
             else:
@@ -44,7 +49,7 @@ class Plan:
         entry = self.entry
         try:
             if entry.is_asked:
-                due = entry.asked_ms(self.from_ms, now_ms)[0]
+                due, self.ask_ms = entry.asked_ms(self.from_ms, now_ms)
                 return ([now_ms], now_ms) if due else ([], self.from_ms)
             found = entry.due_between(self.from_ms, now_ms - (self.fire_ms - self.due_ms))
         except Exception as error:
