@@ -179,59 +179,36 @@ def _redis(place: Place, _private: bool) -> Program:
     return private_redis.program(place.state, place.file.redis)
 
 
-def _worker(place: Place, private: bool) -> Program:
-    flags = {"loglevel": "info", **place.file.worker}
+def _own(place: Place, private: bool, words: list[str], flags: Mapping[str, Any]) -> Program:
+    """One of our processes: always wanted, ready when it says so, after the private Redis if that is its broker."""
     return Program(
-        name="worker",
-        command=(sys.executable, "-m", "opsq", "-A", place.app or OWN_APP, "worker", *_as_flags(flags)),
+        name=words[-1],
+        command=(sys.executable, "-m", "opsq", *words, *_as_flags({"loglevel": "info", **flags})),
         directory=str(place.folder),
         autorestart="always",
         startretries=10,
-        stopwaitsecs=60,
         ready="notify",
         depends_on={private_redis.NAME: "ready"} if private else {},
     )
+
+
+def _worker(place: Place, private: bool) -> Program:
+    made = _own(place, private, ["-A", place.app or OWN_APP, "worker"], place.file.worker)
+    return replace(made, stopwaitsecs=60)
 
 
 def _beat(place: Place, private: bool) -> Program:
-    flags = {"loglevel": "info", **place.file.beat}
-    return Program(
-        name="beat",
-        command=(sys.executable, "-m", "opsq", "-A", place.app or OWN_APP, "beat", *_as_flags(flags)),
-        directory=str(place.folder),
-        autorestart="always",
-        startretries=10,
-        ready="notify",
-        depends_on={private_redis.NAME: "ready"} if private else {},
-    )
+    return _own(place, private, ["-A", place.app or OWN_APP, "beat"], place.file.beat)
 
 
 def _monitor(place: Place, private: bool) -> Program:
     """Its flags are in `[monitor]`, which it reads itself: a password must not stand in a command line."""
-    return Program(
-        name="monitor",
-        command=(sys.executable, "-m", "opsq", "-A", place.app or OWN_APP, "monitor", "--loglevel=info"),
-        directory=str(place.folder),
-        autorestart="always",
-        startretries=10,
-        ready="notify",
-        depends_on={private_redis.NAME: "ready"} if private else {},
-    )
+    return _own(place, private, ["-A", place.app or OWN_APP, "monitor"], {})
 
 
 def _agent(place: Place, private: bool) -> Program:
     """It serves the host, not the app: it is told where the broker is, and never loads the app to find it."""
-    flags = {"loglevel": "info", **place.file.agent}
-    return Program(
-        name="agent",
-        command=(sys.executable, "-m", "opsq", "agent", *_as_flags(flags)),
-        directory=str(place.folder),
-        autorestart="always",
-        startretries=10,
-        stopwaitsecs=60,
-        ready="notify",
-        depends_on={private_redis.NAME: "ready"} if private else {},
-    )
+    return replace(_own(place, private, ["agent"], place.file.agent), stopwaitsecs=60)
 
 
 #: A row for each of our programs; the flag says whether there is a private Redis.
