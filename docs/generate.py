@@ -74,7 +74,6 @@ def _settings() -> str:
 
 def _toml() -> str:
     from opsq.config.options.hosts import AGENT_OPTIONS, HOSTS_OPTIONS
-    from opsq.config.options.hosts import AGENT_OPTIONS, HOSTS_OPTIONS
     from opsq.config.options.monitor import MONITOR_OPTIONS
     from opsq.config.options.programs import PROGRAM_OPTIONS, REDIS_OPTIONS
     from opsq.config.toml_file import SERVICES
@@ -102,15 +101,12 @@ def _toml() -> str:
             ),
         ),
         "## [worker] and [beat]",
-        'The long options of `opsq worker` and `opsq beat` without their dashes: `concurrency = 4`, `queues = ["celery", "mail"]`.',
+        "The long options of `opsq worker` and `opsq beat` without their dashes: `concurrency = 4`, "
+        '`queues = ["celery", "mail"]`.',
         "## [redis]",
         rows(REDIS_OPTIONS),
         "## [monitor]",
         rows(MONITOR_OPTIONS),
-        "## [agent]",
-        rows(AGENT_OPTIONS),
-        "## [hosts]",
-        rows(HOSTS_OPTIONS),
         "## [agent]",
         rows(AGENT_OPTIONS),
         "## [hosts]",

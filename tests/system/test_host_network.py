@@ -61,7 +61,7 @@ def test_a_host_that_was_cut_off_is_named_in_time_and_never_runs_the_order(
             60,
             "the order is refused when the host is back",
         )
-        wait_for(lambda: fleet.run("--timeout", "5", "true", code=None, **hub)["summary"]["succeeded"] == 5, 60)
+        wait_for(lambda: fleet.run("--timeout", "15", "true", code=None, **hub)["summary"]["succeeded"] == 5, 60)
         assert sorted(path.name for path in tmp_path.glob("ran-*")) == [
             f"ran-{host}" for host in HOSTS if host != "host3"
         ]
