@@ -43,6 +43,8 @@ class Ledger:
         self.doubt = False
         self._finished: deque[Settlement] = deque()
         self._sent: deque[list[Settlement]] = deque()
+        #: An answer went missing on this connection: what was sent on it is not answered any more.
+        self._broken = False
         self._hopeless: dict[int, tuple[Settlement, str]] = {}
         self._held = 0
         self._book = 0
@@ -117,7 +119,12 @@ class Ledger:
 
     def receive(self) -> None:
         """Take the answer to the oldest turn that was sent."""
-        self._take(self.consumer.receive())
+        try:
+            turn = self.consumer.receive()
+        except BaseException:
+            self._broken = True
+            raise
+        self._take(turn)
 
     def take(self, turn: Turn) -> None:
         """Take the answer to a turn that settled nothing and was sent past the ledger (the waiter's)."""
@@ -162,6 +169,7 @@ class Ledger:
     def reconnect(self) -> None:
         """Connect anew, settle again what was not confirmed, and compare."""
         self.consumer.connect(track=True)
+        self._broken = False
         for sent in reversed(self._sent):
             self._finished.extendleft(reversed(sent))
         self._sent.clear()
@@ -172,6 +180,9 @@ class Ledger:
 
     def compare(self) -> None:
         """Look at the store, when nothing is on the way any more."""
+        if self._broken:
+            self.reconnect()
+            return
         while self._sent:
             self.receive()
         self._match()

@@ -12,8 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from redis.exceptions import ResponseError
+
 from opsq.broker.consumer import Turn
 from opsq.datastore.connection import TROUBLE
+from opsq.datastore.seeking import Replica
 from opsq.worker import slots
 from opsq.worker.attempt import Attempts
 from opsq.worker.batch import Batch, Stall
@@ -26,6 +29,8 @@ logger = logging.getLogger("opsq.worker")
 
 #: How long a child that stops waits for a broker that is away, to write its outcomes (seconds).
 STOP_PATIENCE_S = 5.0
+#: How long a child waits at most before it asks a server again that has refused its turn (seconds).
+REFUSED_MOST_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class Line:
         self.stopping = False
         self._generation = 0
         self._lapses = int(self.page[slots.LAPSES])
+        self._refused_at = self._refused_s = 0.0
         self._stall = Stall(self._current, self._give_back)
 
     def run(self) -> None:
@@ -72,10 +78,13 @@ class Line:
             if self.stopping:
                 break
             self.slot.words[slots.STATE] = slots.IDLE
-            turn = self._guarded(self._wait_for_work)
-            if turn is not None:
-                self.slot.words[slots.STATE] = slots.BUSY
+            # After trouble there may be something in hand, and nothing more may ever come.
+            has_work = bool(self.ledger.waiting) or not self.ledger.idle
+            if not has_work and (turn := self._guarded(self._wait_for_work)) is not None:
                 self.ledger.take(turn)
+                has_work = True
+            if has_work:
+                self.slot.words[slots.STATE] = slots.BUSY
                 self._guarded(self._work)
                 self._look_at_memory()
         self._finish()
@@ -94,8 +103,18 @@ class Line:
             return step()
         except TROUBLE as error:
             self.waiting.let_go()
+            if isinstance(error, ResponseError | Replica):
+                self._hold_back()
             self._recover(str(error) or type(error).__name__)
             return None
+
+    def _hold_back(self) -> None:
+        """A server that answers and refuses is not asked again and again."""
+        now = time.monotonic()
+        again = now - self._refused_at < 3 * REFUSED_MOST_S
+        self._refused_s = min(self._refused_s * 2, REFUSED_MOST_S) if again else REFUSED_MOST_S / 32
+        self._refused_at = now
+        self.waiting.pause(self._refused_s)
 
     # -- waiting and working ----------------------------------------------------------------------------------------
 

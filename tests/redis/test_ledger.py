@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,3 +62,23 @@ def test_what_is_taken_away_from_it_is_not_run(ledger: Ledger, redis_client: red
     ledger.compare()
     assert [held.number for held in ledger.waiting] == [kept.number]
     assert not ledger.doubt
+
+
+def test_the_answer_to_a_turn_that_was_refused_is_not_waited_for_again(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    redis_client.lpush("celery", b"a")
+    redis_client.set("celery\x06\x163", "no list")
+    ledger.send(1)
+    ledger.receive()
+    ledger.send(1)
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        ledger.receive()
+    redis_client.delete("celery\x06\x163")
+    begin = time.monotonic()
+    ledger.compare()
+    assert time.monotonic() - begin < 1
+    assert [held.raw for held in ledger.waiting] == [b"a"]
+    ledger.return_waiting()
+    ledger.send(0)
+    ledger.receive()
