@@ -36,12 +36,18 @@ class Proxy:
         with suppress(OSError):
             while True:
                 client, _address = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self.server_port))
+                server = self.connect(client)
+                if server is None:
+                    continue
                 for each in (client, server):
                     each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._sockets += [client, server]
                 threading.Thread(target=self._up, args=(client, server), daemon=True).start()
                 threading.Thread(target=self._down, args=(client, server), daemon=True).start()
+
+    def connect(self, _client: socket.socket) -> socket.socket | None:
+        """A connection to the server for a client; None: it is turned away."""
+        return socket.create_connection(("127.0.0.1", self.server_port))
 
     def _due(self, data: bytes) -> bool:
         """Whether this request is to be struck: a turn, by its place among all turns."""

@@ -1,0 +1,104 @@
+"""Two workers, a Redis with an append-only file, and everything that can happen to them, at random instants.
+
+    python tests/chaos/nothing_lost.py [--strikes 60] [--only child,redis_killed] [--results-db 1] [--seed N] [--keep]
+
+What was sent is written down by the producer, what was done by the tasks. Prints a table; ends with 1 if a promise was
+broken, or if fewer than half of the kills landed while a task ran.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from chaos import oracle
+from chaos.arena import Arena, Stuck, wait_for
+from chaos.strikes import KILLS, OTHERS
+
+
+@dataclass
+class Run:
+    """What was done, and what came of it."""
+
+    seed: int
+    strikes: Counter[str] = field(default_factory=Counter)
+    kills: int = 0
+    hits: int = 0
+    seconds: float = 0.0
+    verdict: oracle.Verdict = field(default_factory=oracle.Verdict)
+
+    def table(self) -> str:
+        """All counts."""
+        rows = [*sorted(self.strikes.items()), ("kills", self.kills), ("kills while a task ran", self.hits)]
+        rows += self.verdict.counts.items()
+        return "\n".join(f"  {name:<28}{count:>7}" for name, count in rows)
+
+
+def strike(folder: Path, names: Sequence[str], seed: int, results_db: int = 1) -> Run:
+    """Strike in this order at random instants, while tasks are sent; then judge."""
+    run, chance, begin = Run(seed), random.Random(seed), time.monotonic()
+    arena = Arena(folder, chance, results_db)
+    try:
+        for name in ("a", "b"):
+            arena.start_worker(name)
+        producer = arena.start_producer()
+        wait_for(lambda: len(arena.marks.read().counts["end"]) > 10, "tasks run")
+        for name in names:
+            time.sleep(chance.uniform(0.0, 0.3))
+            wait_for(arena.busy, "a task runs")
+            if name in KILLS:
+                hit = KILLS[name](arena)
+                run.kills += hit is not None
+                run.hits += bool(hit)
+            else:
+                OTHERS[name](arena)
+            run.strikes[name] += 1
+        (folder / "stop").touch()
+        producer.wait()
+        run.verdict = oracle.judge(arena)
+    except Stuck as error:
+        run.verdict.broken.append(str(error))
+    finally:
+        arena.close()
+    if run.hits * 2 < run.kills:
+        run.verdict.broken.append(f"only {run.hits} of {run.kills} kills landed while a task ran")
+    run.seconds = time.monotonic() - begin
+    return run
+
+
+@click.command()
+@click.option("--strikes", default=60, show_default=True, help="How many.")
+@click.option("--only", default="", help="Names of strikes; without it all, kills as often as all others together.")
+@click.option("--results-db", default=1, show_default=True, help="The database of the results; the broker's is 0.")
+@click.option("--seed", type=int, help="Repeat a run's choices.")
+@click.option("--keep", is_flag=True, help="Keep the folder with all logs and name it.")
+def main(strikes: int, only: str, results_db: int, seed: int | None, keep: bool) -> None:
+    """Strike, and see whether anything is lost."""
+    seed = random.randrange(10**6) if seed is None else seed
+    chance = random.Random(seed)
+    chosen = only.split(",") if only else []
+    names = [chance.choice(chosen or sorted(chance.choice((KILLS, OTHERS)))) for _ in range(strikes)]
+    folder = Path(tempfile.mkdtemp(prefix="opsq-chaos-"))
+    run = strike(folder, names, seed, results_db)
+    if not keep:
+        shutil.rmtree(folder)
+    click.echo(f"seed {seed}, {run.seconds:.0f} s, {os.cpu_count()} cores" + (f", {folder}" if keep else ""))
+    click.echo(run.table())
+    if run.verdict.broken:
+        sys.exit("BROKEN: " + "; ".join(run.verdict.broken))
+    click.echo("every promise was kept")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""What is done to the arena: one function a strike, by name in `STRIKES`; each leaves everything running again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import redis
+from chaos.arena import LEASE_S, Arena, wait_for
+
+#: A strike returns whether it was a kill, and if so whether it hit a task that ran; None: nothing was there to kill.
+Strike = Callable[[Arena], bool | None]
+
+
+def _pick(arena: Arena) -> str:
+    return arena.chance.choice(sorted(arena.workers))
+
+
+def _kill(arena: Arena, pids: list[int], witnesses: set[int]) -> bool | None:
+    """SIGKILL processes; whether one of the witnesses was in the middle of a task."""
+    hit = bool(arena.busy() & witnesses)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return hit if pids else None
+
+
+def child(arena: Arena) -> bool | None:
+    """kill -9 of a child, one that runs a task if there is one."""
+    children = [process.pid for process in arena.family(_pick(arena))[2:]]
+    busy = sorted(arena.busy() & set(children))
+    victim = arena.chance.choice(busy or children) if children else None
+    return None if victim is None else _kill(arena, [victim], {victim})
+
+
+def template(arena: Arena) -> bool | None:
+    """kill -9 of the process that forks children."""
+    family = [process.pid for process in arena.family(_pick(arena))]
+    return _kill(arena, family[1:2], set(family[2:]))
+
+
+def parent(arena: Arena) -> bool | None:
+    """kill -9 of the parent; it starts again at once, or its peer has to take over."""
+    name = _pick(arena)
+    family = [process.pid for process in arena.family(name)]
+    hit = _kill(arena, family[:1], set(family[2:]))
+    _start_again(arena, name)
+    return hit
+
+
+def group(arena: Arena) -> bool | None:
+    """kill -9 of a whole worker."""
+    name = _pick(arena)
+    family = [process.pid for process in arena.family(name)]
+    hit = bool(arena.busy() & set(family))
+    with suppress(ProcessLookupError):
+        os.killpg(arena.workers[name].pid, signal.SIGKILL)
+    _start_again(arena, name)
+    return hit
+
+
+def _start_again(arena: Arena, name: str) -> None:
+    arena.workers[name].process.wait()
+    if arena.chance.random() < 0.3:
+        time.sleep(LEASE_S * 1.5)
+    arena.start_worker(name)
+
+
+def freeze(arena: Arena) -> None:
+    """SIGSTOP of a whole worker for longer than its lease; its peer takes over, then the zombie goes on."""
+    family = arena.family(_pick(arena))
+    for process in family:
+        process.suspend()
+    time.sleep(LEASE_S * arena.chance.uniform(1.2, 2.0))
+    for process in family:
+        process.resume()
+
+
+def redis_killed(arena: Arena) -> bool | None:
+    """kill -9 of Redis; it comes back with its append-only file."""
+    hit = bool(arena.busy())
+    arena.store.kill()
+    time.sleep(arena.chance.uniform(0, 0.5))
+    arena.store.start()
+    wait_for(arena.store.is_up, "Redis is back")
+    return hit
+
+
+def loading(arena: Arena) -> bool | None:
+    """The same, and it takes its time to load."""
+    hit = bool(arena.busy())
+    filler = arena.store.client(15)
+    if not filler.dbsize():
+        filler.mset({f"filler-{number}": "" for number in range(8_000)})
+        filler.bgrewriteaof()
+        wait_for(lambda: not filler.info("persistence")["aof_rewrite_in_progress"], "the file is rewritten")
+    arena.store.kill()
+    arena.store.start("--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024")
+    wait_for(arena.store.is_up, "Redis has loaded")
+    return hit
+
+
+def connections(arena: Arena) -> None:
+    """All connections are closed by the server."""
+    arena.store.client().client_kill_filter(_type="normal", skipme=True)
+
+
+def lost_answers(arena: Arena) -> None:
+    """Turns are carried out and their answers lost."""
+    arena.wire.lose_answers(5)
+    time.sleep(0.5)
+
+
+def silence(arena: Arena) -> None:
+    """The peer says nothing and closes nothing, for longer than an answer may take; then all of it comes, late."""
+    arena.wire.fall_silent()
+    time.sleep(arena.chance.uniform(5.2, 6.0))
+    arena.wire.speak()
+
+
+def out_of_memory(arena: Arena) -> None:
+    """Redis is full: nothing more can be put in, what is there can be worked off."""
+    client = arena.store.client()
+    client.config_set("maxmemory-policy", "noeviction")
+    client.config_set("maxmemory", 1)
+    time.sleep(arena.chance.uniform(0.3, 1.0))
+    client.config_set("maxmemory", 0)
+
+
+def read_only(arena: Arena) -> None:
+    """Redis becomes a replica of nobody, and a master again."""
+    client = arena.store.client()
+    client.replicaof("127.0.0.1", 1)
+    time.sleep(arena.chance.uniform(0.3, 1.0))
+    client.replicaof("NO", "ONE")
+
+
+def busy(arena: Arena) -> None:
+    """A script that does not end."""
+    client = arena.store.client()
+    client.config_set("lua-time-limit", 50)
+    with suppress(redis.TimeoutError), arena.store.client(socket_timeout=0.8) as victim:
+        victim.eval("while true do end", 0)
+    client.script_kill()
+
+
+def forgotten_scripts(arena: Arena) -> None:
+    """Redis forgets all scripts, a few times."""
+    for _ in range(5):
+        arena.store.client().script_flush()
+        time.sleep(0.05)
+
+
+def wrong_type(arena: Arena) -> None:
+    """The list of what follows holds something else, when nothing waits in it."""
+    client = arena.store.client()
+    with suppress(redis.RedisError):
+        for _ in range(200):
+            if client.set("side", "x", nx=True):
+                break
+    time.sleep(arena.chance.uniform(0.3, 0.8))
+    if client.type("side") == b"string":
+        client.delete("side")
+
+
+def no_permission(arena: Arena) -> None:
+    """The user may not run scripts for a while."""
+    client = arena.store.client()
+    client.execute_command("ACL", "SETUSER", "default", "-@scripting")
+    time.sleep(arena.chance.uniform(0.3, 1.0))
+    client.execute_command("ACL", "SETUSER", "default", "+@scripting")
+
+
+KILLS: dict[str, Strike] = {each.__name__: each for each in (child, template, parent, group, redis_killed, loading)}
+OTHERS: dict[str, Callable[[Arena], None]] = {
+    each.__name__: each
+    for each in (
+        *(freeze, connections, lost_answers, silence, out_of_memory, read_only),
+        *(busy, forgotten_scripts, wrong_type, no_permission),
+    )
+}
