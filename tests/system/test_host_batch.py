@@ -320,6 +320,18 @@ def test_what_was_taken_and_not_begun_is_lost_too(fleet: Fleet, redis_client: re
     fleet.wait_for(lambda: not redis_client.exists(keys.host_taken("web1")))
 
 
+def test_a_host_that_has_gone_meanwhile_is_not_waited_for_to_the_end(fleet: Fleet, redis_client: redis.Redis) -> None:
+    fleet.start("web1", "--lease", "4").stop(signal.SIGKILL)
+    begin = time.monotonic()
+    found = fleet.run("true", code=3)
+    assert time.monotonic() - begin < 40  # an order is valid for 60 s
+    assert (found["hosts"]["web1"]["state"], found["hosts"]["web1"]["reason"]) in [
+        ("silent", "its agent has gone"),
+        ("silent", "it has gone"),
+    ]
+    assert not redis_client.exists(keys.host_orders("web1"))
+
+
 def test_an_agent_that_stops_lets_its_commands_end_and_says_good_bye(fleet: Fleet, tmp_path: Path) -> None:
     agent = fleet.start("web1")
     line = [sys.executable, "-m", "opsq", "run", "host-batch", "--json", f"touch {tmp_path}/begun; sleep 1; exit 5"]
