@@ -15,9 +15,9 @@ from pathlib import Path
 
 from opsq.exceptions import OpsqError
 from opsq.runtime import notify, pidfile
-from opsq.runtime.process import ProcessId, boot_id, myself
+from opsq.runtime.process import ProcessId, boot_id
 from opsq.runtime.statedir import StateDir
-from opsq.supervisor import launch, orders, readiness, statefile, units
+from opsq.supervisor import launch, orders, precedence, readiness, statefile, units
 from opsq.supervisor.child import Child
 from opsq.supervisor.lifecycle import State
 from opsq.supervisor.link import KeeperLink, Message
@@ -27,7 +27,6 @@ from opsq.supervisor.timers import Timer, Timers
 #: More orders than this at once would fill both buffers of the connection.
 MOST_SPAWNS = 64
 _KEEPER_PATIENCE_S = 10.0
-_LOCK_PATIENCE_S = 2.0
 
 
 class Supervisor:
@@ -303,18 +302,12 @@ class Supervisor:
         self.after_turn()
 
     def _leave(self) -> bool:
-        order = sorted(self.leaving, key=lambda name: -self.children[name].program.priority)
-        free = [name for name in order if not any(self._goes_before(other, name) for other in self.children.values())]
+        free = precedence.free_to_stop(self.children, self.leaving)
         for name in free:
             self.leaving.pop(name)()
             if self.in_haste:
                 self.children[name].hurry()
         return bool(free)
-
-    def _goes_before(self, other: Child, name: str) -> bool:
-        leaves = other.state is State.STOPPING or (other.name in self.leaving and other.live)
-        program = self.children[name].program
-        return leaves and (name in other.program.depends_on or other.program.priority > program.priority)
 
     def _sweep(self) -> bool:
         swept, self._to_sweep = self._to_sweep, {}
@@ -338,21 +331,16 @@ class Supervisor:
         return bool(ended)
 
     def _launch(self) -> bool:
-        ready = [child for child in self.children.values() if child.launchable and self._may_start(child)]
+        ready = [
+            child
+            for child in self.children.values()
+            if child.launchable and precedence.may_start(child, self.children, self.leaving)
+        ]
         room = MOST_SPAWNS - sum(child.asked for child in self.children.values())
         chosen = sorted(ready, key=lambda child: child.program.priority)[: max(0, room)]
         for child in chosen:
             self._spawn(child)
         return bool(chosen)
-
-    def _may_start(self, child: Child) -> bool:
-        for name, condition in child.program.depends_on.items():
-            other = self.children.get(name)
-            if other is None or name in self.leaving or other.state is State.STOPPING:
-                return False
-            if not (other.ready if condition == "ready" else other.process is not None):
-                return False
-        return True
 
     def _spawn(self, child: Child) -> None:
         assert self._link is not None
@@ -405,15 +393,3 @@ def say(text: str) -> None:
     now = time.time()
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
     print(f"[{stamp},{int(now % 1 * 1000):03d}: INFO/daemon] {text}", file=sys.stderr, flush=True)
-
-
-def only_one(state: StateDir) -> int:
-    """Hold the daemon's lock, which one that just died has given back, and say who we are."""
-    limit = time.monotonic() + _LOCK_PATIENCE_S
-    while (lock := pidfile.lock(state.run / "daemon.lock")) is None:
-        if time.monotonic() > limit:
-            say("another daemon runs already")
-            sys.exit(1)
-        time.sleep(0.01)
-    pidfile.write(state.run / "daemon.pid", myself())
-    return lock
