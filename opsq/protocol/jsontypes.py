@@ -48,7 +48,7 @@ def dumps(value: Any) -> bytes:
 
 def loads(data: bytes | str) -> Any:
     """The value that JSON text stands for. Raises DecodeError."""
-    raw = data.encode("utf-8", "surrogatepass") if type(data) is str else data
+    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     if (b"_" not in raw or _MARK not in raw) and (b"\\" not in raw or not _ESCAPED_MARK.search(raw)):
         try:
             return _read_plain(raw)
