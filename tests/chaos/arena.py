@@ -238,13 +238,17 @@ class Arena:
             "PYTHONPATH": os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH")])),
         }
 
+    def state_directory(self, name: str) -> Path:
+        """The "disk" of a worker's host."""
+        return self.folder / f"host-{name}"
+
     def start_worker(self, name: str) -> Running:
         """Start a worker on its host; the next strike need not wait until it is ready."""
         self.starts += 1
         argv = [sys.executable, "-m", "opsq", "-A", "tasks", "worker", "-c", "2", "--lease", str(LEASE_S), "-l", "info"]
         argv += ["-n", f"{name}@chaos", "-Q", TAKES[name]]
         environment = self.environment(self.wire.port if name == "a" else self.store.port)
-        environment["OPSQ_STATE_DIR"] = str(self.folder / f"host-{name}")
+        environment["OPSQ_STATE_DIR"] = str(self.state_directory(name))
         self.workers[name] = self.spawn(argv, name=f"worker-{name}-{self.starts}", env=environment, cwd=self.folder)
         return self.workers[name]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -54,11 +55,25 @@ def parent(arena: Arena) -> bool | None:
 def group(arena: Arena) -> bool | None:
     """kill -9 of a whole worker."""
     name = _pick(arena)
-    family = [process.pid for process in arena.family(name)]
-    hit = bool(arena.busy() & set(family))
+    hit = _kill_group(arena, name)
+    _start_again(arena, name)
+    return hit
+
+
+def host_lost(arena: Arena) -> bool | None:
+    """The same, and what it had written down is gone with its disk: its peer takes over once the lease has run out."""
+    name = _pick(arena)
+    hit = _kill_group(arena, name)
+    arena.workers[name].process.wait()
+    shutil.rmtree(arena.state_directory(name))
+    arena.start_worker(name)
+    return hit
+
+
+def _kill_group(arena: Arena, name: str) -> bool:
+    hit = bool(arena.busy() & {process.pid for process in arena.family(name)})
     with suppress(ProcessLookupError):
         os.killpg(arena.workers[name].pid, signal.SIGKILL)
-    _start_again(arena, name)
     return hit
 
 
@@ -174,7 +189,9 @@ def no_permission(arena: Arena) -> None:
     client.execute_command("ACL", "SETUSER", "default", "+@scripting")
 
 
-KILLS: dict[str, Strike] = {each.__name__: each for each in (child, template, parent, group, redis_killed, loading)}
+KILLS: dict[str, Strike] = {
+    each.__name__: each for each in (child, template, parent, group, host_lost, redis_killed, loading)
+}
 OTHERS: dict[str, Callable[[Arena], None]] = {
     each.__name__: each
     for each in (
