@@ -271,5 +271,7 @@ def _results(url: str, backend: Any) -> Results:
         same = where.address == results.address
     except RedisError as error:
         raise connection.explain(error, backend.url) from error
+    if where.address != results.address and (where.moves or results.moves):
+        same = False  # they may part with the next failover
     database = results.db if same else None
     return Results(backend.key_prefix, backend.ttl_s, backend.format.failure_ttl_s, database, backend.store_records)
