@@ -1,6 +1,7 @@
 """Two workers, a Redis with an append-only file, and everything that can happen to them, at random instants.
 
     python tests/chaos/nothing_lost.py [--strikes 60] [--only child,redis_killed] [--results-db 1] [--seed N] [--keep]
+        [--write docs/chaos.md]
 
 What was sent is written down by the producer, what was done by the tasks. Prints a table; ends with 1 if a promise was
 broken, or if fewer than half of the kills landed while a task ran.
@@ -9,8 +10,10 @@ broken, or if fewer than half of the kills landed while a task ran.
 from __future__ import annotations
 
 import os
+import platform
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from chaos import oracle
 from chaos.arena import Arena, Stuck, wait_for
 from chaos.strikes import KILLS, OTHERS
+from support import redis_server
+
+from opsq import __version__
 
 
 @dataclass
@@ -38,11 +44,32 @@ class Run:
     seconds: float = 0.0
     verdict: oracle.Verdict = field(default_factory=oracle.Verdict)
 
-    def table(self) -> str:
+    def rows(self) -> list[tuple[str, int]]:
         """All counts."""
-        rows = [*sorted(self.strikes.items()), ("kills", self.kills), ("kills while a task ran", self.hits)]
-        rows += self.verdict.counts.items()
-        return "\n".join(f"  {name:<28}{count:>7}" for name, count in rows)
+        return [
+            *sorted(self.strikes.items()),
+            *(("kills", self.kills), ("kills while a task ran", self.hits)),
+            *self.verdict.counts.items(),
+        ]
+
+    def table(self) -> str:
+        """All counts, for a terminal."""
+        return "\n".join(f"  {name:<28}{count:>7}" for name, count in self.rows())
+
+    def document(self) -> str:
+        """All counts as Markdown, with what they were taken on."""
+        head = f"`python tests/chaos/nothing_lost.py --strikes {sum(self.strikes.values())} --seed {self.seed}`: "
+        told = "; ".join(self.verdict.broken) or "every promise was kept"
+        lines = [f"{head}{told}, {self.seconds:.0f} s. {machine()}", "", "| | |", "|---|---:|"]
+        lines += [f"| {name.strip().replace('_', ' ')} | {count:,} |" for name, count in self.rows()]
+        return "\n".join(["# Struck at random", "", *lines]) + "\n"
+
+
+def machine() -> str:
+    """What a run was made on."""
+    version = subprocess.run([redis_server.binary(), "--version"], capture_output=True, text=True, check=True).stdout
+    server = next((word for word in version.split() if word.startswith("v=")), version.strip()).removeprefix("v=")
+    return f"opsq {__version__}, Redis {server}, Python {platform.python_version()}, {os.cpu_count()} cores."
 
 
 def strike(folder: Path, names: Sequence[str], seed: int, results_db: int = 1) -> Run:
@@ -82,8 +109,9 @@ def strike(folder: Path, names: Sequence[str], seed: int, results_db: int = 1) -
 @click.option("--only", default="", help="Names of strikes; without it all, kills as often as all others together.")
 @click.option("--results-db", default=1, show_default=True, help="The database of the results; the broker's is 0.")
 @click.option("--seed", type=int, help="Repeat a run's choices.")
+@click.option("--write", type=click.Path(path_type=Path), help="Write the table as Markdown into a file.")
 @click.option("--keep", is_flag=True, help="Keep the folder with all logs and name it.")
-def main(strikes: int, only: str, results_db: int, seed: int | None, keep: bool) -> None:
+def main(strikes: int, only: str, results_db: int, seed: int | None, write: Path | None, keep: bool) -> None:
     """Strike, and see whether anything is lost."""
     seed = random.randrange(10**6) if seed is None else seed
     chance = random.Random(seed)
@@ -95,6 +123,8 @@ def main(strikes: int, only: str, results_db: int, seed: int | None, keep: bool)
         shutil.rmtree(folder)
     click.echo(f"seed {seed}, {run.seconds:.0f} s, {os.cpu_count()} cores" + (f", {folder}" if keep else ""))
     click.echo(run.table())
+    if write is not None:
+        write.write_text(run.document())
     if run.verdict.broken:
         sys.exit("BROKEN: " + "; ".join(run.verdict.broken))
     click.echo("every promise was kept")
