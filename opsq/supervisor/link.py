@@ -6,12 +6,14 @@ import json
 import select
 import socket
 import struct
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 Message = dict[str, Any]
 _LARGEST = 1 << 18
+_PAUSE_S = 0.005
 
 
 class KeeperLink:
@@ -50,6 +52,20 @@ class KeeperLink:
             except OSError:  # it has gone: `receive` will say so
                 return
             self._waiting.popleft()
+
+    def drain(self, timeout_s: float) -> None:
+        """Send everything, waiting for a keeper that is behind; for last words."""
+        limit = time.monotonic() + timeout_s
+        self.flush()
+        while self.behind and (left_s := limit - time.monotonic()) > 0:
+            if not select.select([], [self._socket], [], left_s)[1]:
+                return
+            before = len(self._waiting)
+            self.flush()
+            if len(self._waiting) == before:  # room, but too little; or it has gone
+                if self.receive() is None:
+                    return
+                time.sleep(_PAUSE_S)
 
     def receive(self) -> list[Message] | None:
         """What the keeper says; None when it has gone."""

@@ -24,6 +24,8 @@ def free_to_stop(children: Mapping[str, Child], leaving: Collection[str]) -> lis
 
     In the order in which they are to be told, the highest priority first.
     """
+    if not leaving:
+        return []
     going = [
         child for child in children.values() if child.state is State.STOPPING or (child.live and child.name in leaving)
     ]

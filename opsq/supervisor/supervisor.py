@@ -381,7 +381,7 @@ class Supervisor:
         assert self._link is not None
         say("down")
         self._link.say("exit")
-        self._link.flush()
+        self._link.drain(_KEEPER_PATIENCE_S)
 
 
 def _process(message: Message) -> ProcessId:
