@@ -43,6 +43,8 @@ opsq status --all
 opsq status --json
 """
 WATCH_PAUSE_S = 1.0
+#: How long one of all supervisors may keep the others waiting, seconds.
+ALL_PATIENCE_S = 2.0
 
 
 INSTANCE_COLUMNS = (
@@ -92,7 +94,7 @@ def _show_all(context: Context) -> bool:
     rows = []
     for state in find():
         try:
-            told = client.ask(state, Status())
+            told = client.ask(state, Status(), ALL_PATIENCE_S)
         except OpsqError as error:
             context.out.say(f"{state.root}: {error}")
             continue
