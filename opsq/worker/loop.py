@@ -171,6 +171,8 @@ class Line:
             self._stall.watch()
         elif self.waiting.held or wanted:
             self._stall.watch()
+        else:
+            self._stall.stalled = False  # what an earlier batch did says nothing about this one
         begin, ran = time.monotonic(), 0
         while waiting:
             if page[slots.GENERATION] != self._generation:

@@ -71,3 +71,16 @@ def test_two_children_drain_a_full_queue_together(lab: Lab) -> None:
     pids = {lab.wait_mark("end", f"drain-{n}", 20).pid for n in range(60)}
     assert len(pids) == 2
     assert max(len(lab.written("begin", f"drain-{n}")) for n in range(60)) == 1
+
+
+def test_after_a_long_task_short_ones_are_taken_many_at_once_again(lab: Lab) -> None:
+    """The batch of the long one was broken off; that says nothing about the batches after it."""
+    for round_ in range(3):
+        lab.push("celery", *[("add", n, 1) for n in range(3000)])
+        lab.wait_for(lab.is_quiet, "they are done", 30)
+        for task_id in [lab.send("nap", f"slow-{round_}-{n}", 0.1) for n in range(2)]:
+            lab.value(task_id)
+        before = turns(lab)
+        lab.push("celery", *[("add", n, 1) for n in range(3000)])
+        lab.wait_for(lab.is_quiet, "they are done", 30)
+        assert turns(lab) - before < 500
