@@ -159,7 +159,11 @@ cli = Main(
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line of this process and exit."""
-    sys.exit(run(sys.argv[1:] if argv is None else argv, Context()))
+    try:
+        code = run(sys.argv[1:] if argv is None else argv, Context())
+    except KeyboardInterrupt:  # it came while something else was being told
+        code = errors.INTERRUPTED
+    sys.exit(code)
 
 
 def run_for_app(app: Any, argv: list[str] | None = None) -> None:

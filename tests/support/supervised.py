@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from opsq.exceptions import OpsqError
 from opsq.runtime import pidfile
@@ -134,7 +137,11 @@ class Supervised:
 
     def leftovers(self) -> list[str]:
         """Command lines of everything that this test started and that still runs."""
-        return [" ".join(process.cmdline()) for process in self.spawner.leftovers()]
+        found = []
+        for process in self.spawner.leftovers():
+            with suppress(psutil.Error):  # it has ended meanwhile
+                found.append(" ".join(process.cmdline()))
+        return found
 
 
 def python_program(name: str, code: str, *arguments: str, more: str = "") -> str:

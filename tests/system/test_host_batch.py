@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -223,15 +224,18 @@ def test_what_a_hostile_client_sends_runs_nowhere(fleet: Fleet, tmp_path: Path, 
     assert mark.read_text() == "web1\nweb2\n"
 
 
-def test_an_order_cannot_be_replayed_after_a_restart(fleet: Fleet, tmp_path: Path, redis_url: str) -> None:
+def test_an_order_cannot_be_replayed_after_a_restart(
+    fleet: Fleet, tmp_path: Path, redis_url: str, redis_client: redis.Redis
+) -> None:
     agent = fleet.start("web1")
     mark = tmp_path / "mark"
-    captured = (hostile := Hostile(redis_url)).seen(fleet.run(f"echo x >> {mark}")["job"])
-    agent.stop(signal.SIGKILL)
-    hostile.push("web1", captured)
-    again = fleet.start("web1", label="again")
-    fleet.wait_for(lambda: "carried out before" in again.output(), what="the replay is refused")
-    hostile.close()
+    with closing(Hostile(redis_url)) as hostile:
+        captured = hostile.seen(fleet.run(f"echo x >> {mark}")["job"])
+        fleet.wait_for(lambda: not redis_client.exists(keys.host_taken("web1")), what="the order is put away")
+        agent.stop(signal.SIGKILL)
+        hostile.push("web1", captured)
+        again = fleet.start("web1", label="again")
+        fleet.wait_for(lambda: "carried out before" in again.output(), what="the replay is refused")
     assert mark.read_text() == "x\n"
 
 

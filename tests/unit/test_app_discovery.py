@@ -190,7 +190,7 @@ def probe(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
 def test_the_probe_says_in_one_line_which_broker_the_app_names(write: Write) -> None:
     folder = write({"d_tasks.py": APP + "print('noise')\napp = Celery('found', broker='redis://h/1')"})
     done = probe(folder, "-A", "d_tasks")
-    expected = {"app": "found", "broker_url": "redis://h/1", "source": "App(...)", "key_prefix": ""}
+    expected = {"app": "found", "spec": "d_tasks", "broker_url": "redis://h/1", "source": "App(...)", "key_prefix": ""}
     assert json.loads(done.stdout) == expected
     assert "noise" in done.stderr
     write({"d_tasks.py": APP + "app = Celery('found')"})
