@@ -56,13 +56,14 @@ class Run:
         """All counts, for a terminal."""
         return "\n".join(f"  {name:<28}{count:>7}" for name, count in self.rows())
 
-    def document(self) -> str:
+    def document(self, only: str) -> str:
         """All counts as Markdown, with what they were taken on."""
-        head = f"`python tests/chaos/nothing_lost.py --strikes {sum(self.strikes.values())} --seed {self.seed}`: "
+        how = f"--strikes {sum(self.strikes.values())} --seed {self.seed}" + (f" --only {only}" if only else "")
         told = "; ".join(self.verdict.broken) or "every promise was kept"
-        lines = [f"{head}{told}, {self.seconds:.0f} s. {machine()}", "", "| | |", "|---|---:|"]
+        lines = [f"`python tests/chaos/nothing_lost.py {how}`", "", f"{told.capitalize()}, {self.seconds:.0f} s."]
+        lines += [machine(), "", "| what | count |", "|---|---:|"]
         lines += [f"| {name.strip().replace('_', ' ')} | {count:,} |" for name, count in self.rows()]
-        return "\n".join(["# Struck at random", "", *lines]) + "\n"
+        return "\n".join(["", *lines]) + "\n"
 
 
 def machine() -> str:
@@ -109,7 +110,7 @@ def strike(folder: Path, names: Sequence[str], seed: int, results_db: int = 1) -
 @click.option("--only", default="", help="Names of strikes; without it all, kills as often as all others together.")
 @click.option("--results-db", default=1, show_default=True, help="The database of the results; the broker's is 0.")
 @click.option("--seed", type=int, help="Repeat a run's choices.")
-@click.option("--write", type=click.Path(path_type=Path), help="Write the table as Markdown into a file.")
+@click.option("--write", type=click.Path(path_type=Path), help="Add the table to a Markdown file.")
 @click.option("--keep", is_flag=True, help="Keep the folder with all logs and name it.")
 def main(strikes: int, only: str, results_db: int, seed: int | None, write: Path | None, keep: bool) -> None:
     """Strike, and see whether anything is lost."""
@@ -124,7 +125,8 @@ def main(strikes: int, only: str, results_db: int, seed: int | None, write: Path
     click.echo(f"seed {seed}, {run.seconds:.0f} s, {os.cpu_count()} cores" + (f", {folder}" if keep else ""))
     click.echo(run.table())
     if write is not None:
-        write.write_text(run.document())
+        with write.open("a") as file:
+            file.write(run.document(only))
     if run.verdict.broken:
         sys.exit("BROKEN: " + "; ".join(run.verdict.broken))
     click.echo("every promise was kept")

@@ -17,7 +17,9 @@ Strike = Callable[[Arena], bool | None]
 
 
 def _pick(arena: Arena) -> str:
-    return arena.chance.choice(sorted(arena.workers))
+    """A worker, one that has children already if there is one."""
+    names = sorted(arena.workers)
+    return arena.chance.choice([name for name in names if len(arena.family(name)) > 2] or names)
 
 
 def _kill(arena: Arena, pids: list[int], witnesses: set[int]) -> bool | None:
@@ -65,7 +67,7 @@ def host_lost(arena: Arena) -> bool | None:
     name = _pick(arena)
     hit = _kill_group(arena, name)
     arena.workers[name].process.wait()
-    shutil.rmtree(arena.state_directory(name))
+    shutil.rmtree(arena.state_directory(name), ignore_errors=True)
     arena.start_worker(name)
     return hit
 
