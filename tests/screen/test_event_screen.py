@@ -130,7 +130,11 @@ def test_a_broker_that_goes_away_is_said_and_waited_for(
     spawn: Spawner, opsq_argv: list[str], wait_for: Any, redis_client: redis.Redis, redis_url: str
 ) -> None:
     running = spawn([*opsq_argv, "events"], env={"OPSQ_BROKER_URL": redis_url})
-    wait_for(lambda: redis_client.pubsub_numpat() == 1, what="it listens")
+
+    def last_commands() -> list[str]:
+        return [client["cmd"] for client in redis_client.client_list(_type="pubsub")]
+
+    wait_for(lambda: last_commands() == ["publish"], what="it listens and has called the workers")
     redis_client.client_kill_filter(_type="pubsub")
     wait_for(lambda: "lost the broker" in running.output(), what="it says so")
     wait_for(lambda: redis_client.pubsub_numpat() == 1, what="it listens again")

@@ -33,10 +33,9 @@ def test_json_has_no_numbers_that_json_does_not_have() -> None:
 
 
 def test_a_value_without_end_is_cut() -> None:
-    deep: list[Any] = []
-    for _ in range(5000):
-        deep = [deep]
-    assert b"\\u2026" in api.encode(deep)
+    endless: list[Any] = []
+    endless.append(endless)
+    assert b"\\u2026" in api.encode(endless)
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1e9)), max_size=80), st.text(max_size=20))
