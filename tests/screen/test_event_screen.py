@@ -134,7 +134,7 @@ def test_a_broker_that_goes_away_is_said_and_waited_for(
     def last_commands() -> list[str]:
         return [client["cmd"] for client in redis_client.client_list(_type="pubsub")]
 
-    wait_for(lambda: last_commands() == ["publish"], what="it listens and has called the workers")
+    wait_for(lambda: "publish" in last_commands(), what="it listens and has called the workers")
     redis_client.client_kill_filter(_type="pubsub")
     wait_for(lambda: "lost the broker" in running.output(), what="it says so")
     wait_for(lambda: redis_client.pubsub_numpat() == 1, what="it listens again")
