@@ -8,10 +8,10 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from redis.exceptions import NoPermissionError, RedisError
 
@@ -31,6 +31,7 @@ from opsq.worker.successor import Judge
 from opsq.worker.worker import Worker
 
 logger = logging.getLogger("opsq.worker")
+Looked = TypeVar("Looked")
 
 #: Seconds that a worker's messages are its own without a sign of life.
 LEASE_S = 15.0
@@ -120,9 +121,9 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None)
     url = app.find_broker().url
     queues = queues_for(app, wishes)
     prefix = app.broker.key_prefix
-    _find_broker_well(url, node, prefix, patient=_is_patient(app))
-    backend = app.backend
-    results = _results(url, backend)
+    patient, backend = _is_patient(app), app.backend
+    _until_reached(lambda: _check_broker(url, node, prefix), patient)
+    results = _until_reached(lambda: _results(url, backend), patient)
     accept = codec.accepted(app.conf.accept_content)
     _refuse_pickle_as_root(accept)
     runner = Runner(app.tasks, accept, node, backend.record if backend.keeps_results else None)
@@ -221,13 +222,12 @@ def _is_patient(app: Any) -> bool:
     return bool(os.environ.get("NOTIFY_SOCKET")) if wish is None else bool(wish)
 
 
-def _find_broker_well(url: str, node: str, prefix: str, patient: bool) -> None:
-    """Look at the broker; a patient worker says once that it cannot be reached, and looks again until it can."""
+def _until_reached(look: Callable[[], Looked], patient: bool) -> Looked:
+    """Look at a server; a patient worker says once that it cannot be reached, and looks again until it can."""
     told = False
     while True:
         try:
-            _check_broker(url, node, prefix)
-            return
+            return look()
         except BrokerError as error:
             if not patient:
                 raise

@@ -34,3 +34,14 @@ def test_under_a_supervisor_it_is_waited_for(nowhere: Project, wait_for) -> None
     with redis_server.running(port=port):
         wait_for(lambda: " ready." in worker.output())
         assert worker.stop() == 0
+
+
+def test_a_result_server_that_is_not_there_yet_is_waited_for_too(nowhere: Project, wait_for, free_port) -> None:
+    results = free_port()
+    with redis_server.running(port=int(nowhere.url.rpartition(":")[2].partition("/")[0])):
+        elsewhere = {"OPSQ_RESULT_BACKEND": f"redis://127.0.0.1:{results}/0", "NOTIFY_SOCKET": "/nowhere"}
+        worker = nowhere.worker("-c", "1", ready=False, **elsewhere)
+        wait_for(lambda: "waiting for it" in worker.output())
+        with redis_server.running(port=results):
+            wait_for(lambda: " ready." in worker.output())
+            assert worker.stop() == 0
