@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, tzinfo
 from time import monotonic_ns
 
 from opsq import signals, states
@@ -15,8 +14,8 @@ from opsq.execution.context import Context
 from opsq.execution.outcome import ExceptionInfo, Outcome
 from opsq.execution.runner import Plan, Runner, traceback_text
 from opsq.protocol.envelope import Envelope, parse
-from opsq.worker import gate
 from opsq.worker.batch import Held
+from opsq.worker.gate import Gate, Later, Never
 from opsq.worker.herald import Herald
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
@@ -50,10 +49,9 @@ class Attempts:
         lines: Lines,
         herald: Herald,
         ports: Ports,
-        zone: tzinfo = UTC,
+        gate: Gate,
     ) -> None:
-        """`zone`: of times that name none."""
-        self.runner, self.ledger, self.slot, self.zone = runner, ledger, slot, zone
+        self.runner, self.ledger, self.slot, self.gate = runner, ledger, slot, gate
         self.lines, self.herald, self.ports = lines, herald, ports
         self._settler = ledger.settler
 
@@ -65,7 +63,7 @@ class Attempts:
             self.ledger.settle(self._broken(held, error))
             return False
         headers = message.headers
-        if headers.eta is not None or headers.expires is not None:
+        if headers.eta is not None or headers.expires is not None or self.gate.stopped:
             settlement = self._gate(held, message)
             if settlement is not None:
                 self.ledger.settle(settlement)
@@ -133,14 +131,14 @@ class Attempts:
 
     def _gate(self, held: Held, message: Envelope) -> Settlement | None:
         try:
-            verdict = gate.judge(message, self.zone)
+            verdict = self.gate.judge(held, message)
         except InvalidTaskError as error:
             signals.task_rejected.send(None, message=message, exc=error)
             outcome = self.runner.refuse(message, error, str(error))
             return self._settler.outcome(held.queue, held.number, held.source, message, outcome)
-        if isinstance(verdict, gate.Later):
+        if isinstance(verdict, Later):
             return self._settler.later(held.queue, held.number, message, verdict.due_ms)
-        if isinstance(verdict, gate.Never):
+        if isinstance(verdict, Never):
             return self._expired(held, message)
         return None
 

@@ -27,6 +27,7 @@ from opsq.runtime.process import start_ticks
 from opsq.states import STARTED
 from opsq.worker import slots
 from opsq.worker.attempt import Attempts, Ports
+from opsq.worker.gate import Gate
 from opsq.worker.herald import Herald, News
 from opsq.worker.idle import Waiting
 from opsq.worker.ledger import Ledger
@@ -138,7 +139,7 @@ def _line(means: Means, index: int, lines: Lines) -> Line:
     ledger = Ledger(consumer, means.settler, slot, herald.take)
     runner = Runner(means.tasks, means.accept, setup.node, _record(means.backend))
     ports = Ports(lambda message: _store_started(means, message), lambda: _limit_begins(means))
-    attempts = Attempts(runner, ledger, slot, lines, herald, ports, setup.zone)
+    attempts = Attempts(runner, ledger, slot, lines, herald, ports, Gate(setup.zone))
     waiting = Waiting(setup.waiting_lock, setup.lease_s)
     line = Line(means.table, slot, ledger, attempts, waiting, lines, means.call_parent, setup.caps)
     waiting.install()

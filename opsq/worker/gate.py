@@ -1,14 +1,21 @@
-"""Before a message runs: now, later or never. So far by its ETA and its expiry; both against this host's clock."""
+"""Before a message runs: now, later or never. What it says of its own times is judged here, all else by checks.
+
+A batch is looked at as a whole before it runs, so that a check asks its question once for all its messages. While no
+check has anything to look at, a batch costs one look at each check's `on`.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from typing import Protocol
 
-from opsq.exceptions import InvalidTaskError
-from opsq.protocol.envelope import Envelope
+from opsq.exceptions import DecodeError, InvalidTaskError
+from opsq.protocol.envelope import Envelope, parse
 from opsq.utils.time import parse_iso
+from opsq.worker.batch import Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +32,60 @@ class Never:
     why: str
 
 
-def judge(message: Envelope, zone: tzinfo = UTC) -> Later | Never | None:
-    """None = now. Raises InvalidTaskError when its times cannot be read. Naive times are of the app's `zone`."""
+Verdict = Later | Never
+
+
+class Check(Protocol):
+    """Something that messages are held against before they run."""
+
+    @property
+    def on(self) -> bool:
+        """Whether it has anything to look at now; asked once a batch."""
+
+    def look(self, messages: Sequence[tuple[Held, Envelope]]) -> Mapping[int, Verdict]:
+        """Number -> verdict of those that must not run now. Raises redis-py's errors: the batch is looked at again."""
+
+
+class Gate:
+    """The checks of one child."""
+
+    def __init__(self, zone: tzinfo = UTC, on_arrival: Sequence[Check] = (), on_start: Sequence[Check] = ()) -> None:
+        """`zone`: of times that name none. `on_arrival` looks at all, `on_start` at those that would run now."""
+        self.zone, self._on_arrival, self._on_start = zone, on_arrival, on_start
+        #: Number -> verdict, of messages of this batch that a check has stopped.
+        self.stopped: dict[int, Verdict] = {}
+
+    def look(self, waiting: Iterable[Held]) -> None:
+        """A batch is about to run."""
+        arrival = [check for check in self._on_arrival if check.on]
+        start = [check for check in self._on_start if check.on]
+        if self.stopped:
+            self.stopped = {}
+        if arrival or start:
+            self._ask(_readable(waiting), arrival, start)
+
+    def _ask(self, messages: list[tuple[Held, Envelope]], arrival: Sequence[Check], start: Sequence[Check]) -> None:
+        stopped: dict[int, Verdict] = {}
+        for check in arrival:
+            stopped.update(check.look([each for each in messages if each[0].number not in stopped]))
+        due = [each for each in messages if each[0].number not in stopped and self._is_due(each[1])]
+        for check in start:
+            stopped.update(check.look([each for each in due if each[0].number not in stopped]))
+        self.stopped = stopped
+
+    def _is_due(self, message: Envelope) -> bool:
+        try:
+            return by_its_times(message, self.zone) is None
+        except InvalidTaskError:
+            return False
+
+    def judge(self, held: Held, message: Envelope) -> Verdict | None:
+        """None = now. Raises InvalidTaskError when the message's times cannot be read."""
+        return self.stopped.get(held.number) or by_its_times(message, self.zone)
+
+
+def by_its_times(message: Envelope, zone: tzinfo) -> Verdict | None:
+    """What its ETA and expiry say, by this host's clock; naive times are of `zone`. Raises InvalidTaskError."""
     headers = message.headers
     now = time.time()
     if headers.expires is not None and _point(headers.expires, "expires", zone) <= now:
@@ -36,6 +95,17 @@ def judge(message: Envelope, zone: tzinfo = UTC) -> Later | Never | None:
         if due > now:
             return Later(int(due * 1000))
     return None
+
+
+def _readable(waiting: Iterable[Held]) -> list[tuple[Held, Envelope]]:
+    """The messages that can be read; what is to become of the others is decided when their turn comes."""
+    found = []
+    for held in list(waiting):
+        try:
+            found.append((held, parse(held.raw)))
+        except DecodeError:
+            continue
+    return found
 
 
 def _point(text: str, field: str, zone: tzinfo) -> float:

@@ -166,6 +166,7 @@ class Line:
     def _run_batch(self, count: int) -> None:
         waiting, page, clock_ns = self.ledger.waiting, self.page, time.monotonic_ns
         wanted = self.attempts.herald.look()
+        self.attempts.gate.look(waiting)
         if count > 1 or self.ledger.awaits_answer:
             self.lines.hold()
             self._stall.watch()

@@ -33,6 +33,7 @@ class Tasks:
         self.ledger, self.ran = ledger, []
         self.herald = SimpleNamespace(look=lambda: False, events=None, on=False)
         self.runner = SimpleNamespace(inside=False)
+        self.gate = SimpleNamespace(look=lambda _waiting: None)
         self.on_run: Callable[[bytes], None] = lambda _raw: None
 
     def run(self, held: Held) -> bool:
