@@ -43,12 +43,14 @@ def _value(value: Any) -> str:
 def _settings() -> str:
     from opsq.config.option import WORKS
     from opsq.config.options.celery import OPTIONS
+    from opsq.config.options.engine import ENGINE_OPTIONS
 
     groups: dict[str, list[Any]] = {}
-    for option in OPTIONS:
+    for option in (*OPTIONS, *ENGINE_OPTIONS):
         groups.setdefault(option.name.partition("_")[0], []).append(option)
     parts: list[Any] = [
-        "Celery's settings under their new and old names, in a module, an object, `conf.update`, `opsq.toml` or the "
+        "Celery's settings under their new and old names, and those of opsq (without an old name), in a module, an "
+        "object, `conf.update`, `opsq.toml` or the "
         "environment (`OPSQ_NAME`, `CELERY_NAME`). Those marked with a dash are accepted and have no effect (yet, or "
         "because opsq needs none); a worker says so once. `opsq config` shows what is set here, and by whom."
     ]

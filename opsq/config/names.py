@@ -7,11 +7,14 @@ from typing import Any
 
 from opsq.config.option import Option
 from opsq.config.options.celery import OPTIONS
+from opsq.config.options.engine import ENGINE_OPTIONS
 from opsq.config.options.foreign import FOREIGN_OPTIONS
 
-BY_NAME: Mapping[str, Option] = {option.name: option for option in (*OPTIONS, *FOREIGN_OPTIONS)}
+BY_NAME: Mapping[str, Option] = {option.name: option for option in (*OPTIONS, *FOREIGN_OPTIONS, *ENGINE_OPTIONS)}
 #: Old name -> new name. Django's `TIME_ZONE` counts as one, as it does in Celery.
-BY_OLD_NAME: Mapping[str, str] = {option.old: option.name for option in BY_NAME.values()} | {"TIME_ZONE": "timezone"}
+BY_OLD_NAME: Mapping[str, str] = {option.old: option.name for option in BY_NAME.values() if option.old} | {
+    "TIME_ZONE": "timezone"
+}
 
 
 def canonical(name: str, namespace: str | None = None) -> str | None:

@@ -68,6 +68,8 @@ class Runner:
     def __init__(self, tasks: Mapping[str, Any], accept: frozenset[str], hostname: str, record: Record | None) -> None:
         """`accept`: content types that may be read; `record` is None when no results are kept."""
         self.tasks, self.accept, self.hostname, self.record = tasks, accept, hostname, record
+        #: True: what cannot be run is thrown away, as Celery does; else it is a dead letter.
+        self.discards = False
         self.plans: dict[str, Plan] = {}
         #: True while a task's own code runs: only then may a time limit interrupt this thread.
         self.inside = False
@@ -173,13 +175,13 @@ class Runner:
             return self.record(request, states.FAILURE, trouble, text)
 
     def refuse(self, message: Envelope, error: BaseException, reason: str) -> Outcome:
-        """A message that cannot be run: its record says why, and it goes to the dead letters."""
+        """A message that cannot be run: its record says why; it is a dead letter, or thrown away."""
         if isinstance(error, NotRegistered) and signals.task_unknown.receivers:
             headers = message.headers
             signals.task_unknown.send(None, message=message, exc=error, name=headers.task, id=headers.id)
         request = Context.of(message, None, self.hostname)
         outcome = self.failure(None, request, error, None)
-        outcome.dead = reason
+        outcome.dead = None if self.discards else reason
         return outcome
 
     # -- who is told ------------------------------------------------------------------------------------------------

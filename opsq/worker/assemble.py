@@ -46,6 +46,7 @@ NUMBERS = (
     "worker_max_memory_per_child",
     "task_time_limit",
     "task_soft_time_limit",
+    "task_max_deliveries",
 )
 #: Between two looks at a broker that cannot be reached at start (seconds).
 BROKER_PAUSE_S = 0.5
@@ -152,9 +153,11 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None)
         redirect_level=level_number(conf.worker_redirect_stdouts_level) if conf.worker_redirect_stdouts else None,
         zone=app.timezone,
         news=_news(app, wishes, url),
+        discards=bool(conf.worker_discard_invalid_messages),
     )
     plan = Plan(setup, _concurrency(app, wishes, pool), folder, __version__, socket.gethostname())
-    worker.equip(plan, Judge(runner, settler), settler(queues), accept, buffer)
+    judge = Judge(runner, settler, conf.task_max_deliveries or 0)
+    worker.equip(plan, judge, settler(queues), accept, buffer)
 
 
 def _news(app: Any, wishes: Wishes, url: str) -> News:

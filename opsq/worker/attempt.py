@@ -119,14 +119,19 @@ class Attempts:
         )
 
     def _broken(self, held: Held, error: DecodeError) -> Settlement:
-        """A message that cannot be read: dead, and a FAILURE where its id is known."""
-        logger.error("a message of %r goes to the dead letters: %s", held.source, error)
+        """A message that cannot be read: dead unless such are discarded, and a FAILURE where its id is known."""
+        discards = self.runner.discards
+        fate = "is thrown away" if discards else "goes to the dead letters"
+        logger.error("a message of %r %s: %s", held.source, fate, error)
         signals.task_rejected.send(None, message=held.raw, exc=error)
         settlement = self._settler.broken(held.queue, held.number, held.source, held.raw, error)
+        if discards:
+            settlement.writes, settlement.count, settlement.word = (), 0, "failed"
         task_id = getattr(error, "task_id", None)
         if task_id and self.runner.record is not None:
             record = self.runner.record(Context(id=task_id), states.FAILURE, error, None)
-            settlement.writes, settlement.count = (*self._settler.result(task_id, record, True), *settlement.writes), 2
+            settlement.writes = (*self._settler.result(task_id, record, True), *settlement.writes)
+            settlement.count += 1
         return settlement
 
     def _gate(self, held: Held, message: Envelope) -> Settlement | None:

@@ -44,7 +44,8 @@ class Setup:
     """What all children of a worker have in common.
 
     `worker_id` is `<node>:<8 hex>`; times are in seconds; `redirect_level`: prints become log lines of this level;
-    `zone`: of times that name none; `news`: what is told as events.
+    `zone`: of times that name none; `news`: what is told as events; `discards`: what cannot
+    be run is thrown away.
     """
 
     url: str
@@ -59,6 +60,7 @@ class Setup:
     redirect_level: int | None
     zone: tzinfo
     news: News
+    discards: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ def _line(means: Means, index: int, lines: Lines) -> Line:
     herald = Herald(means.table, setup.node, setup.news.exchange)
     ledger = Ledger(consumer, means.settler, slot, herald.take)
     runner = Runner(means.tasks, means.accept, setup.node, _record(means.backend))
+    runner.discards = setup.discards
     ports = Ports(lambda message: _store_started(means, message), lambda: _limit_begins(means))
     attempts = Attempts(runner, ledger, slot, lines, herald, ports, Gate(setup.zone))
     waiting = Waiting(setup.waiting_lock, setup.lease_s)

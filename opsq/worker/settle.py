@@ -26,9 +26,6 @@ from opsq.execution.outcome import Outcome
 from opsq.protocol import envelope
 from opsq.protocol.envelope import Envelope
 
-#: A message that was started and lost this often goes to the dead letters.
-MAX_DELIVERIES = 5
-
 logger = logging.getLogger("opsq.worker")
 
 #: Words in what a server answers that takes nothing at the moment.

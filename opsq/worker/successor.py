@@ -22,7 +22,7 @@ from opsq.protocol.envelope import Envelope, parse
 from opsq.runtime import process
 from opsq.runtime.process import ProcessId
 from opsq.worker import slots
-from opsq.worker.settle import MAX_DELIVERIES, Settler, counted
+from opsq.worker.settle import Settler, counted
 from opsq.worker.slots import Slot, Slots
 
 logger = logging.getLogger("opsq.worker")
@@ -36,8 +36,9 @@ def digest(url: str) -> str:
 class Judge:
     """Decides what becomes of messages that somebody held, by what is known of their tasks here."""
 
-    def __init__(self, runner: Runner, make_settler: Callable[[list[str]], Settler]) -> None:
-        self.runner, self.make_settler = runner, make_settler
+    def __init__(self, runner: Runner, make_settler: Callable[[list[str]], Settler], max_deliveries: int = 0) -> None:
+        """`max_deliveries`: a message that was started and lost so often is dead; 0 = never."""
+        self.runner, self.make_settler, self._most = runner, make_settler, max_deliveries
         #: Told of each task that has failed because it was killed or lost, once that is settled.
         self.on_loss: Callable[[Envelope, BaseException], None] = lambda _message, _error: None
         self._losses: list[tuple[Envelope, BaseException]] = []
@@ -48,7 +49,7 @@ class Judge:
         late = plan is not None and plan.acks_late and plan.task.reject_on_worker_lost is not False
         if not late:
             return self._dead(settler, queue, number, list_key, message, why)
-        if message.headers.deliveries + 1 >= MAX_DELIVERIES:
+        if 0 < self._most <= message.headers.deliveries + 1:
             reason = f"{why}; it was started {message.headers.deliveries + 1} times"
             return self._dead(settler, queue, number, list_key, message, reason)
         logger.warning("Task %s[%s] goes back to its queue: %s", message.name, message.headers.id, why)

@@ -20,12 +20,14 @@ from opsq.execution.runner import Runner
 from opsq.protocol import envelope
 from opsq.runtime import process
 from opsq.worker import slots
-from opsq.worker.settle import MAX_DELIVERIES, Results, Settler
+from opsq.worker.settle import Results, Settler
 from opsq.worker.slots import Facts, Slots
 from opsq.worker.successor import Judge, digest, settle_leftovers, settle_slot, take_over
 
 QUEUE, WORKER = "celery", "w@h:0badcafe"
 ACCEPT = frozenset({"application/json"})
+#: After so many deliveries a message is dead here.
+MAX_DELIVERIES = 5
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ class Left:
 
 @pytest.fixture
 def left(redis_url: str, redis_client: redis.Redis, tmp_path: Path, app: Any) -> Iterator[Left]:
-    judge = Judge(Runner(app.tasks, ACCEPT, "w@h", None), lambda queues: Settler(queues, Results()))
+    judge = Judge(Runner(app.tasks, ACCEPT, "w@h", None), lambda queues: Settler(queues, Results()), MAX_DELIVERIES)
     table = Slots.create(tmp_path / "x.slots", Facts(WORKER, [QUEUE], digest(redis_url), [1]))
     yield Left(redis_url, redis_client, tmp_path, judge, table)
     table.let_go()
