@@ -83,6 +83,7 @@ class Consumer:
         ] + self.lists
         self._count = len(self._keys)
         self._registries = [key_prefix + keys.consumers(queue) for queue in self.queues]
+        self._totals = [key_prefix + keys.totals(queue) for queue in self.queues]
         self._events_channel = events_channel
         self._tallies = Tallies(self.queues, key_prefix)
         self._number = 1
@@ -209,6 +210,7 @@ class Consumer:
             *("EVALSHA", TURN.sha, self._count, *self._keys, len(self.queues), want, self._number, self.name),
             *(self._results_db, self._db, self._served, guard, self._events_channel, events or b""),
             *self._registries,
+            *self._totals,
             *told,
         )
 

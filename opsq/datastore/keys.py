@@ -192,7 +192,10 @@ def stats(queue: str) -> str:
 
 
 def totals(queue: str) -> str:
-    """Hash: `n:<state>:<task>` -> how many, `us:<state>:<task>` -> microseconds they took, `#` -> how many fields n."""
+    """Hash: `n:<state>:<task>` -> how many, `us:<state>:<task>` -> microseconds they took, `#` -> how many fields n;
+    `taken` and `moved` (given back, or for later) -> messages; `known` -> how many of them are missing, as an operator
+    has seen.
+    """
     return f"opsq:totals:{{{queue}}}"
 
 

@@ -1,6 +1,6 @@
 """A state machine over the turn: two consumers publish, lease, settle, give back, crash, lose answers and take over.
 
-After every step each message is in exactly one place, and in the end each was done or is waiting.
+After every step each message is in exactly one place, the books balance, and in the end each was done or is waiting.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from opsq.broker import audit
+from opsq.broker.broker import Broker
 from opsq.broker.consumer import Consumer
 from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
@@ -60,7 +62,7 @@ class Turns(RuleBasedStateMachine):
     @rule(side=SIDES, want=st.integers(0, 4), finish=st.integers(0, 4))
     def turn(self, side: int, want: int, finish: int) -> None:
         finished = dict(list(self.known[side].items())[:finish])
-        turn = self.consumers[side].turn([Settlement(0, number) for number in finished], want)
+        turn = self.consumers[side].turn([Settlement(0, number, word="succeeded") for number in finished], want)
         for number, message in finished.items():
             del self.known[side][number]
             self.done[message] += 1
@@ -114,6 +116,12 @@ class Turns(RuleBasedStateMachine):
             places.update(self.redis.hvals(keys.inflight(QUEUE, name)))
         places.update(self.done)
         assert places == Counter(self.sent)
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        (books,) = audit.balances(Broker(self.url), [QUEUE])
+        assert (books.missing, books.sent) == (0, len(self.sent))
+        assert books.ended.get("succeeded", 0) == self.done.total()
 
 
 @pytest.mark.usefixtures("redis_client")

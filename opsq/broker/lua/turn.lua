@@ -8,6 +8,7 @@
 --       9 channel of events, 10 a message for it ('' = none)
 --       then each queue's registry of consumers (not among KEYS: servers up to 7.0 arm the notice for every key that is
 --       named there, and an idle consumer must not be woken by the renewals of the registry)
+--       then each queue's totals (neither among KEYS)
 --       then how many tallies, seconds that counts by the minute are kept, most totals of a queue; and each tally (what
 --       has come of how many messages; counted are those that this turn settles): key of the queue's counts by the minute
 --       (without its hour), key of its totals, state, task, how many, microseconds they took together
@@ -30,8 +31,10 @@
 -- Invariant: a message is in exactly one of its list, one store, the delayed set or the dead letters whenever the script
 -- ends, however it ends. A script is no transaction, so: a message's writes come first, each by pcall, the removals last
 -- and in bulk; a slice of leased messages is recorded before the next is popped. A message that is no longer in the store
--- was settled or taken over: it is passed by, nothing is written for it and it is not counted. A store that is not empty has its consumer
--- in the registry: nothing is leased to a consumer that is not registered.
+-- was settled or taken over: it is passed by, nothing is written for it and it is not counted. A store that is not empty
+-- has its consumer in the registry: nothing is leased to a consumer that is not registered.
+-- The books balance: of each queue what was taken is what has ended (tallies), was moved on (settled without a tally: given
+-- back, for later), or is held.
 
 local Q, want, number, consumer = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local failed, leased, unregistered = {}, {}, 0
@@ -48,7 +51,7 @@ end
 -- The first write is a removal: a full Redis then lets the script through, and it can drain.
 for q = 1, Q do redis.call('HDEL', KEYS[2 * q - 1], '-') end
 
-local at = 11 + Q
+local at = 11 + 2 * Q
 local tallies, kept, most = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
 local first_tally, settled = at + 3, {}
 at = first_tally + 6 * tallies
@@ -60,6 +63,12 @@ local function remove(q, fields, first, last)
     removed = removed + redis.call('HDEL', KEYS[2 * q - 1], unpack(fields, k, math.min(k + 499, last)))
   end
   return removed
+end
+
+local taken, moved = {}, {}
+for q = 1, Q do
+  taken[q] = 0
+  moved[q] = 0
 end
 
 local function tally(t, count)
@@ -148,7 +157,7 @@ while at <= #ARGV do
     failed[#failed + 1] = trouble
   elseif here then
     gone[q][#gone[q] + 1] = field
-    tally(tonumber(ARGV[at + 2]), 1)
+    if ARGV[at + 2] == '0' then moved[q] = moved[q] + 1 else tally(tonumber(ARGV[at + 2]), 1) end
   end
   at = i
 end
@@ -217,10 +226,16 @@ for step = 0, steps - 1 do
       redis.call('HSET', KEYS[2 * q - 1], unpack(flat))
       leased[#leased + 1] = index
       leased[#leased + 1] = part
+      taken[q] = taken[q] + #part
       want = want - #part
       have = have - #part
     end
   end
+end
+
+for q = 1, Q do
+  if taken[q] > 0 then redis.pcall('HINCRBY', ARGV[10 + Q + q], 'taken', taken[q]) end
+  if moved[q] > 0 then redis.pcall('HINCRBY', ARGV[10 + Q + q], 'moved', moved[q]) end
 end
 
 if ARGV[10] ~= '' then redis.pcall('PUBLISH', ARGV[9], ARGV[10]) end

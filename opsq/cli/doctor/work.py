@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from opsq._version import __version__
-from opsq.broker import queues, workers
+from opsq.broker import audit, queues, workers
 from opsq.cli.doctor.finding import SAMPLE, Finding, Look
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
@@ -61,7 +61,7 @@ def unknown_tasks(look: Look) -> Iterator[Finding]:
 
 def orphans(look: Look) -> Iterator[Finding]:
     """Messages in flight at consumers that are gone and that no worker will take over."""
-    stores = _stores(look)
+    stores = audit.stores(look.broker)
     for state in look.queues:
         with errors(look.broker.url):
             members: Any = look.broker.client.zrange(look.broker.key(keys.consumers(state.name)), 0, -1)
@@ -81,17 +81,6 @@ def orphans(look: Look) -> Iterator[Finding]:
                 "the next worker of this queue takes them over; none is running",
                 f"opsq{_app_flag(look)} worker -Q {state.name}",
             )
-
-
-def _stores(look: Look) -> dict[str, set[str]]:
-    """The consumers that have an in-flight store, by queue."""
-    start = look.broker.key(keys.inflight("\0", "")).partition("\0")[0]
-    found: dict[str, set[str]] = {}
-    with errors(look.broker.url):
-        for key in look.broker.client.scan_iter(match=f"{start}*", count=1000):
-            queue, _, consumer = key.decode(errors="replace").removeprefix(start).partition("}:")
-            found.setdefault(queue, set()).add(consumer)
-    return found
 
 
 def versions(look: Look) -> Iterator[Finding]:
