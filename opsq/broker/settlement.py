@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -17,8 +16,7 @@ Word = Literal["succeeded", "failed", "retried", "dead", "rejected", "revoked", 
 _note = msgspec.msgpack.Encoder().encode
 
 
-@dataclass(slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, gc=False):
     """A finished message: its queue (index), its number, and what is to be written (arguments of turn.lua).
 
     `word`, `task` and `runtime_s` (seconds) are counted. `tries`: how often its writes have failed.
@@ -47,11 +45,14 @@ class Settlement:
 class _Tally:
     """What has come of how many messages; `index` is its place among those of the turn, 0 = they are not counted."""
 
-    __slots__ = ("count", "index", "numbers", "seconds")
+    __slots__ = ("count", "index", "numbers", "results", "seconds", "ttl_s")
 
     def __init__(self, index: int) -> None:
         self.index, self.count, self.seconds = index, 0, 0.0
         self.numbers: list[int] = []
+        #: Of those of which only a result is stored: number, key, bytes of each; all for the same time.
+        self.results: list[Any] = []
+        self.ttl_s: int | None = None
 
 
 class Tallies:
@@ -74,13 +75,14 @@ class Tallies:
                 tally = found[key] = _Tally(counted if settlement.word else 0)
             tally.count += 1
             tally.seconds += settlement.runtime_s
-            if settlement.count:
-                rest += (settlement.queue + 1, settlement.number, tally.index, settlement.count, *settlement.writes)
-            else:
+            if not settlement.count:
                 tally.numbers.append(settlement.number)
+            elif settlement.count > 1 or not _takes_result(tally, settlement):
+                rest += (settlement.queue + 1, settlement.number, tally.index, settlement.count, *settlement.writes)
         told: list[Any] = [counted, keys.STATS_AGE_S, keys.TOTALS_CAP]
-        groups = 0
+        groups = result_groups = 0
         plain: list[Any] = []
+        results: list[Any] = []
         for (queue, word, task), tally in found.items():
             if word:
                 took_us = int(tally.seconds * 1e6)
@@ -88,4 +90,20 @@ class Tallies:
             if tally.numbers:
                 groups += 1
                 plain += (queue + 1, tally.index, len(tally.numbers), *tally.numbers)
-        return [*told, groups, *plain, *rest]
+            if tally.results:
+                result_groups += 1
+                results += (queue + 1, tally.index, tally.ttl_s, len(tally.results) // 3, *tally.results)
+        return [*told, groups, *plain, result_groups, *results, *rest]
+
+
+def _takes_result(tally: _Tally, settlement: Settlement) -> bool:
+    """Put a settlement that is a result and nothing else among those of its tally."""
+    writes = settlement.writes
+    if writes[0] != "R":
+        return False
+    if tally.ttl_s is None:
+        tally.ttl_s = writes[2]
+    elif tally.ttl_s != writes[2]:
+        return False
+    tally.results += (settlement.number, writes[1], writes[3])
+    return True

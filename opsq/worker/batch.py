@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from opsq.broker.consumer import MOST
 
@@ -19,8 +20,7 @@ SPAN_S = 0.005
 QUIET = 10
 
 
-@dataclass(slots=True)
-class Held:
+class Held(msgspec.Struct, gc=False):
     """One message in hand, not started."""
 
     number: int

@@ -129,6 +129,24 @@ def test_what_was_settled_before_or_taken_over_writes_nothing(make, redis_client
     assert redis_client.llen("other") == 0
 
 
+@pytest.mark.parametrize("held", [4, 40])
+def test_results_of_many_are_stored_but_for_what_was_taken_over_however_much_is_held(make, redis_client, held) -> None:
+    consumer = make()
+    push(redis_client, *[b"%d" % i for i in range(held)])
+    first, second, third, *others = numbers(consumer.turn((), held))
+    redis_client.hdel(consumer.stores[0], second)  # a peer has settled it
+    done = [
+        Settlement(0, number, ("R", f"celery-task-meta-{number}", ttl_s, b"done %d" % number), 1)
+        for number, ttl_s in ((first, 60), (second, 60), (third, 600))
+    ]
+    turn = consumer.turn(done, 0)
+    assert not turn.failed
+    assert turn.held == len(others)
+    assert redis_client.get(f"celery-task-meta-{first}") == b"done %d" % first
+    assert redis_client.get(f"celery-task-meta-{second}") is None
+    assert 60 < redis_client.ttl(f"celery-task-meta-{third}") <= 600
+
+
 def test_a_message_whose_follow_up_cannot_be_written_stays_in_flight_and_blocks_nobody(make, redis_client) -> None:
     consumer = make()
     redis_client.set("celery-task-meta-blocked", b"not a list", ex=60)

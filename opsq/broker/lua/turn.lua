@@ -14,8 +14,10 @@
 --       (without its hour), key of its totals, state, task, how many, microseconds they took together
 --       then how many groups of messages that are only to be removed, and each: queue (1..Q), tally (0 = none), how many,
 --       their numbers;
+--       then how many groups of messages of which only a result is stored, and each: queue (1..Q), tally (0 = none), ttl,
+--       how many, and of each its number, key of the result, bytes: stored for ttl seconds (0 = for ever) and announced;
 --       then for each other finished message: queue, number, tally, count of writes, and the writes:
---         R key ttl bytes           a result: stored for ttl seconds (0 = for ever) and announced
+--         R key ttl bytes           a result, as above
 --         L list bytes              a new message, at the end of its list
 --         H list bytes              a message given back, to the head of its list
 --         Z set score member        a message for later
@@ -99,12 +101,20 @@ local function wrong_type(first, count)
   end
 end
 
-local function store_result(key, ttl, bytes)
-  if ARGV[5] ~= '' then redis.call('SELECT', ARGV[5]) end
+local function to_results() if ARGV[5] ~= '' then redis.call('SELECT', ARGV[5]) end end
+local function to_broker() if ARGV[5] ~= '' then redis.call('SELECT', ARGV[6]) end end
+
+local function set_result(key, ttl, bytes)
   local done
   if ttl == '0' then done = redis.pcall('SET', key, bytes) else done = redis.pcall('SETEX', key, ttl, bytes) end
   if not done.err then redis.pcall('PUBLISH', key, bytes) end
-  if ARGV[5] ~= '' then redis.call('SELECT', ARGV[6]) end
+  return done
+end
+
+local function store_result(key, ttl, bytes)
+  to_results()
+  local done = set_result(key, ttl, bytes)
+  to_broker()
   return done
 end
 
@@ -139,6 +149,48 @@ end
 
 local gone = {}
 for q = 1, Q do gone[q] = {} end
+
+-- Which of n messages of a group (each `width` arguments from ARGV[first] on) are in a store: the whole store is read at
+-- once where that is cheaper than asking for each.
+local function present(store, first, n, width)
+  local here = {}
+  if redis.call('HLEN', store) <= 4 * n then
+    for _, field in ipairs(redis.call('HKEYS', store)) do here[field] = true end
+  else
+    for i = first, first + (n - 1) * width, width do
+      here[ARGV[i]] = redis.call('HEXISTS', store, ARGV[i]) == 1
+    end
+  end
+  return here
+end
+
+local function store_group(q, t, ttl, first, n)
+  local here, removable, stored = present(KEYS[2 * q - 1], first, n, 3), gone[q], 0
+  to_results()
+  for i = first, first + (n - 1) * 3, 3 do
+    local field = ARGV[i]
+    if here[field] then
+      local done = set_result(ARGV[i + 1], ttl, ARGV[i + 2])
+      if done.err then
+        failed[#failed + 1] = field
+        failed[#failed + 1] = done.err
+      else
+        removable[#removable + 1] = field
+        stored = stored + 1
+      end
+    end
+  end
+  to_broker()
+  tally(t, stored)
+end
+
+local result_groups = tonumber(ARGV[at])
+at = at + 1
+for _ = 1, result_groups do
+  local n = tonumber(ARGV[at + 3])
+  store_group(tonumber(ARGV[at]), tonumber(ARGV[at + 1]), ARGV[at + 2], at + 4, n)
+  at = at + 4 + 3 * n
+end
 
 while at <= #ARGV do
   local q, field, count = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 3])
