@@ -51,7 +51,12 @@ class BrokerError(OpsqError):
 
 
 class OperationalError(BrokerError):
-    """A publish failed for good; Celery's (kombu's) name for what a caller of `delay` catches."""
+    """A publish failed for good; Celery's (kombu's) name for what a caller of `delay` catches.
+
+    `sent`: how many calls of a `send_many`, from the first one on, had gone before; of the others nothing is promised.
+    """
+
+    sent: int = 0
 
 
 class SupervisorError(OpsqError):

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 from opsq import _state
 from opsq._state import current_app as current_app
 from opsq._state import current_task as current_task
-from opsq.app import autodiscover, periodic
+from opsq.app import autodiscover, many, periodic
 from opsq.app.annotations import annotate
 from opsq.app.autoretry import add_autoretry
 from opsq.app.blame import broken
@@ -296,6 +296,15 @@ class App(Configured):
         if add_to_parent and (parent := running_request()) is not None:
             parent.task.add_trail(result)
         return result
+
+    def send_many(self, calls: Iterable[Any]) -> list[AsyncResult]:
+        """Send many calls, some hundred in one round trip; returns their results in order.
+
+        `calls`: each `(task or its name, args, kwargs, options)`, of which all but the first may be left out, or a
+        signature of one task; also a generator: it is read as it is sent. Options are those of `apply_async`. Raises
+        OperationalError, whose `sent` says how many calls had gone.
+        """
+        return many.send_many(self, calls)
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult:
         """The result of a call by its id."""

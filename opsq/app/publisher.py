@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opsq import _state, signals
 from opsq.app.routes import Destination, Routes
 from opsq.broker.broker import Outgoing
 from opsq.events.dispatcher import Sender
 from opsq.events.event import Channels, Wrapper
+from opsq.exceptions import OperationalError
 from opsq.execution.followups import next_try
 from opsq.protocol import envelope
 from opsq.protocol.envelope import NO_EMBED
+from opsq.protocol.form import Form
 
 if TYPE_CHECKING:
     from opsq.app.base import App
@@ -41,9 +43,47 @@ _ELSEWHERE = frozenset(
         *("serializer", "compression", "priority", "retry", "retry_policy"),
     )
 )
-#: Where a call goes, arguments for `envelope.build`, what follows it, when it is due, and how its publish is retried.
-_Prepared = tuple[Destination, dict[str, Any], Mapping[str, Any], int | None, Mapping[str, Any] | None]
+
+
+class Call(NamedTuple):
+    """One call to be sent: as `Publisher.send` takes it. `task`: None when it is not known here."""
+
+    name: str
+    args: Any = None
+    kwargs: Any = None
+    task_id: str | None = None
+    task: Any = None
+    options: Mapping[str, Any] = {}
+
+
+class _Prepared(NamedTuple):
+    """All about a call that does not change from one to the next.
+
+    `call`: arguments for `envelope.build`; `embed`: what follows it; `policy`: how its publish is retried; `form`:
+    its message with ids and arguments left open.
+    """
+
+    place: Destination
+    call: dict[str, Any]
+    embed: Mapping[str, Any]
+    due_ms: int | None
+    policy: Mapping[str, Any] | None
+    form: Form | None = None
+
+
+class _Made(NamedTuple):
+    """A call that has become a message."""
+
+    task_id: str
+    message: Outgoing
+    how: _Prepared
+    told: tuple[Any, dict[str, Any]] | None
+
+
 _EARLIEST_S = -2147483648
+#: The most calls, and about the most bytes, of one round trip of `send_many`.
+SLICE = 500
+SLICE_BYTES = 1 << 20
 
 
 class Publisher:
@@ -55,40 +95,80 @@ class Publisher:
         self._process = self._clock = 0
         self._sent_events: tuple[Sender, str] | None = None
 
-    def send(self, name: str, args: Any, kwargs: Any, task_id: str | None, task: Any, options: dict[str, Any]) -> str:
+    def send(
+        self, name: str, args: Any, kwargs: Any, task_id: str | None, task: Any, options: Mapping[str, Any]
+    ) -> str:
         """Send a call of a task; returns its id. Raises OperationalError when the broker does not take it."""
+        made = self._make(name, args, kwargs, task_id, task, options)
+        self.app.broker.publish(made.message, made.how.policy)
+        if self._sent_events is not None:
+            self._tell_sent([(name, made)])
+        if made.told is not None:
+            self._tell_after(name, made)
+        return made.task_id
+
+    def send_many(self, calls: Iterable[Call]) -> list[str]:
+        """Send calls in order, many in one round trip; returns their ids.
+
+        Calls are taken as they are sent: `calls` may be a generator of millions. Raises OperationalError when the
+        broker does not take them; its `sent` says how many calls, from the first one on, had gone before.
+        """
+        ids: list[str] = []
+        batch: list[tuple[str, _Made]] = []
+        size = 0
+        for call in calls:
+            made = self._make(*call)
+            if batch and (made.how.policy is not batch[0][1].how.policy or size >= SLICE_BYTES or len(batch) >= SLICE):
+                self._send_slice(batch, ids)
+                batch, size = [], 0
+            batch.append((call.name, made))
+            size += len(made.message.raw)
+        if batch:
+            self._send_slice(batch, ids)
+        return ids
+
+    def _send_slice(self, batch: list[tuple[str, _Made]], ids: list[str]) -> None:
+        try:
+            self.app.broker.publish_many([made.message for _, made in batch], batch[0][1].how.policy)
+        except OperationalError as error:
+            error.sent = len(ids)
+            raise
+        ids += [made.task_id for _, made in batch]
+        if self._sent_events is not None:
+            self._tell_sent(batch)
+        for name, made in batch:
+            if made.told is not None:
+                self._tell_after(name, made)
+
+    def _make(
+        self, name: str, args: Any, kwargs: Any, task_id: str | None, task: Any, options: Mapping[str, Any]
+    ) -> _Made:
+        """The message of a call, and where it goes."""
         if self._version != self.app.conf.version or self._process != os.getpid():
             self._read_settings()
         args, kwargs = self._arguments(args, kwargs)
         how = self._prepared.get(name) if task is not None and not options else None
         if how is None:
             how = self._prepare(name, args, kwargs, task, options)
-        place, call, embed, due_ms, policy = how
-        call = self._with_lineage(call)
         task_id = str(task_id) if task_id else new_task_id()
-        if signals.before_task_publish.receivers:
-            self._tell_before(name, task_id, (args, kwargs, embed), place, call)
-        raw = envelope.build(
-            task=name,
-            id=task_id,
-            args=args,
-            kwargs=kwargs,
-            embed=embed,
-            queue=place.queue,
-            exchange=place.exchange,
-            routing_key=place.routing_key,
-            **call,
-        )
-        self.app.broker.publish(
-            Outgoing(place.queue, raw, call["priority"], due_ms, place.exchange, place.routing_key), policy
-        )
-        if self._sent_events is not None:
-            self._tell_sent(name, raw, place)
-        if signals.after_task_publish.receivers:
-            told = {"exchange": place.exchange, "routing_key": place.routing_key}
-            headers = _headers(name, task_id, call)
-            signals.after_task_publish.send(name, body=(args, kwargs, embed), headers=headers, **told)
-        return task_id
+        parent, told = running_request(), None
+        heard = signals.before_task_publish.receivers or signals.after_task_publish.receivers
+        if how.form is None or heard or (parent is not None and self._inherit_priority):
+            call = self._with_lineage(how.call, parent)
+            if heard:
+                told = (args, kwargs, how.embed), call
+                self._tell_before(name, task_id, told[0], how.place, call)
+            raw = envelope.build(task=name, id=task_id, args=args, kwargs=kwargs, embed=how.embed, **call)
+            priority = call["priority"]
+        else:
+            priority = how.call["priority"]
+            if parent is None:
+                raw = how.form.fill(task_id, args, kwargs, None, None)
+            else:
+                raw = how.form.fill(task_id, args, kwargs, parent.root_id or parent.id, parent.id)
+        place = how.place
+        message = Outgoing(place.queue, raw, priority, how.due_ms, place.exchange, place.routing_key)
+        return _Made(task_id, message, how, told)
 
     def send_again(self, request: Any, retry: Any) -> None:
         """Send the next try of a run at once (`retry(throw=False)`); the run itself goes on."""
@@ -118,26 +198,29 @@ class Publisher:
         wrapper = Wrapper(hostname, conf.event_exchange)
         return Sender(wrapper, hostname), channels.name(conf.event_exchange, "task.sent")
 
-    def _tell_sent(self, name: str, raw: bytes, place: Destination) -> None:
-        """The event task-sent (the setting `task_send_sent_event`)."""
+    def _tell_sent(self, sent: Iterable[tuple[str, _Made]]) -> None:
+        """The events task-sent (the setting `task_send_sent_event`)."""
         assert self._sent_events is not None
         sender, channel = self._sent_events
-        headers = json.loads(raw)["headers"]
-        same = ("root_id", "parent_id", "retries", "eta", "expires")
-        told = {"uuid": headers["id"], **{key: headers[key] for key in same}, "name": name}
-        told.update(args=headers["argsrepr"], kwargs=headers["kwargsrepr"])
-        told.update(queue=place.queue, exchange=place.exchange, routing_key=place.routing_key)
-        self._clock += 1
-        self.app.broker.tell(channel, sender.message("task-sent", self._clock, **told)[1])
+        messages = []
+        for name, made in sent:
+            headers, place = json.loads(made.message.raw)["headers"], made.how.place
+            same = ("root_id", "parent_id", "retries", "eta", "expires")
+            told = {"uuid": headers["id"], **{key: headers[key] for key in same}, "name": name}
+            told.update(args=headers["argsrepr"], kwargs=headers["kwargsrepr"])
+            told.update(queue=place.queue, exchange=place.exchange, routing_key=place.routing_key)
+            self._clock += 1
+            messages.append(sender.message("task-sent", self._clock, **told)[1])
+        self.app.broker.tell(channel, messages)
 
     # -- parts of a call --------------------------------------------------------------------------------------------
 
     @staticmethod
     def _arguments(args: Any, kwargs: Any) -> tuple[Any, Any]:
         args, kwargs = args or (), kwargs or {}
-        if not isinstance(args, list | tuple):
+        if type(args) is not tuple and not isinstance(args, list | tuple):
             raise TypeError("task args must be a list or tuple")
-        if not isinstance(kwargs, Mapping):
+        if type(kwargs) is not dict and not isinstance(kwargs, Mapping):
             raise TypeError("task keyword arguments must be a mapping")
         return args, kwargs
 
@@ -150,10 +233,19 @@ class Publisher:
         if place.options:
             options = {**place.options, **{key: value for key, value in options.items() if value is not None}}
         call, due_ms = self._call(options)
-        how = place, call, self._embed(options), due_ms, self._retry_policy(options)
+        call.update(queue=place.queue, exchange=place.exchange, routing_key=place.routing_key)
+        how = _Prepared(place, call, self._embed(options), due_ms, self._retry_policy(options))
         if plain and due_ms is None and "expiration" not in call:
+            how = how._replace(form=self._form(name, how))
             self._prepared[name] = how
         return how
+
+    def _form(self, name: str, how: _Prepared) -> Form | None:
+        """The form of a call; its priority is known then, unless a parent's is inherited."""
+        if how.call["priority"] is None:
+            how.call["priority"] = self._priority if not self._inherit_priority else None
+        call = {**how.call, "task": name, "priority": how.call["priority"] or 0}
+        return Form.of(how.embed, call) if how.call["priority"] is not None else None
 
     def _call(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
         """Arguments for `envelope.build`, and when the message is due."""
@@ -175,10 +267,9 @@ class Publisher:
             call["expires"], call["expiration"] = self._expires(call["expires"])
         return call, due_ms
 
-    def _with_lineage(self, call: Mapping[str, Any]) -> dict[str, Any]:
+    def _with_lineage(self, call: Mapping[str, Any], parent: Any) -> dict[str, Any]:
         """The same call as one of the task that runs here, if one does."""
         call = dict(call)
-        parent = running_request()
         if parent is not None:
             call["root_id"] = call.get("root_id") or parent.root_id or parent.id
             call["parent_id"] = call.get("parent_id") or parent.id
@@ -248,6 +339,13 @@ class Publisher:
         }
         signals.before_task_publish.send(name, body=body, headers=headers, properties=properties, **told)
         call["headers"], call["properties"] = headers, properties
+
+    @staticmethod
+    def _tell_after(name: str, made: _Made) -> None:
+        assert made.told is not None
+        body, call = made.told
+        where = {"exchange": made.how.place.exchange, "routing_key": made.how.place.routing_key}
+        signals.after_task_publish.send(name, body=body, headers=_headers(name, made.task_id, call), **where)
 
 
 def new_task_id() -> str:

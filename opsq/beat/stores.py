@@ -167,7 +167,7 @@ class TickingBroker(Broker):
         try:
             if message is not None:
                 with errors(self.url):
-                    self._announce(message.queue)
+                    self.make_known(message.queue, message.priority)
             answer = self._store.tick(self._lease, tick, message)
         except OpsqError as error:
             tick.failed = error

@@ -7,14 +7,14 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from opsq.datastore import keys
@@ -32,8 +32,7 @@ PUBLISH = Script(LUA / "publish.lua")
 RETRY_POLICY: Mapping[str, Any] = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """One message on its way to a queue; `due_ms` (Unix ms) when it is for later."""
 
     queue: str
@@ -58,9 +57,28 @@ class Lines:
         except ResponseError:
             raise
         except BaseException:  # also an interrupt: its answer must not be taken for the next one's
-            self._own.__dict__.clear()
-            line.close()
+            self._drop(line)
             raise
+
+    def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Commands in one write, and their answers; what the server refuses is an error among them."""
+        line = self._line()
+        answers: list[Any] = []
+        try:
+            line.send(*commands)
+            while len(answers) < len(commands):
+                try:
+                    answers.append(line.receive())
+                except ResponseError as error:
+                    answers.append(error)
+        except BaseException:
+            self._drop(line)
+            raise
+        return answers
+
+    def _drop(self, line: Line) -> None:
+        self._own.__dict__.clear()
+        line.close()
 
     def _line(self) -> Line:
         own = self._own.__dict__
@@ -87,7 +105,9 @@ class Broker:
         self.url = url
         self.where = parse_url(url)
         self.key_prefix = key_prefix
-        self._announced: set[tuple[int, str]] = set()
+        #: The list of each queue and priority, once the queue is made known; of this process.
+        self._places: dict[tuple[str, int], str] = {}
+        self._process = 0
         self._lines = Lines(url)
 
     @property
@@ -104,79 +124,96 @@ class Broker:
 
         A try whose answer was lost is repeated by a script that looks whether the message is there already.
         """
-        if retry_policy is None:
-            self._publish_or_raise(message, again=False)
-            return
-        policy = {**RETRY_POLICY, **retry_policy}
-        again, delay = False, float(policy["interval_start"])
-        left = policy["max_retries"]
+        self._with_retries(lambda again: self._publish(message, again), retry_policy)
+
+    def publish_many(self, messages: Sequence[Outgoing], retry_policy: Mapping[str, Any] | None = RETRY_POLICY) -> None:
+        """Put messages into their queues in one round trip; in each list they stand in this order.
+
+        Raises OperationalError when that has failed for good: some may have gone. A try whose answer was lost is
+        repeated as `publish` does it.
+        """
+        self._with_retries(lambda again: self._publish_many(messages, again), retry_policy)
+
+    def _with_retries(self, step: Callable[[bool], None], retry_policy: Mapping[str, Any] | None) -> None:
+        """Do a step until it works; it is told whether an earlier try may have arrived."""
+        again, policy, left = False, RETRY_POLICY, 0
+        delay = 0.0
         while True:
             try:
-                self._publish(message, again)
+                step(again)
                 return
             except (RedisConnectionError, RedisTimeoutError) as error:
+                if retry_policy is None:
+                    raise self._failed(error) from error
+                if not again:
+                    policy = {**RETRY_POLICY, **retry_policy}
+                    again, left, delay = True, policy["max_retries"], float(policy["interval_start"])
                 if left is not None and left <= 0:
                     raise self._failed(error) from error
-                again, left = True, None if left is None else left - 1
+                left = None if left is None else left - 1
                 time.sleep(delay * random.uniform(0.8, 1.2))
                 delay = min(delay + policy["interval_step"], policy["interval_max"])
-            except RedisError as error:
+            except (RedisError, OSError) as error:
                 raise self._failed(error) from error
 
-    def tell(self, channel: str, message: bytes) -> None:
-        """Publish an event. Nobody may hear it; trouble does not matter to what it tells of."""
+    def tell(self, channel: str, messages: Sequence[bytes]) -> None:
+        """Publish events. Nobody may hear them; trouble does not matter to what they tell of."""
         try:
-            self._lines.ask("PUBLISH", channel, message)
+            self._lines.ask_all([("PUBLISH", channel, message) for message in messages])
         except (RedisError, OSError) as error:
             logger.debug("cannot tell on %s: %s", channel, error)
 
-    def publish_many(self, messages: Iterable[Outgoing]) -> None:
-        """Put messages into their queues in one pipeline, in order. OperationalError: some may have gone."""
-        pipe = self.client.pipeline(transaction=False)
-        for message in messages:
-            self._announce(message.queue)
-            if message.due_ms is None:
-                pipe.lpush(self._list(message), message.raw)
-            else:
-                pipe.eval(PUBLISH.text, 3, *self._publish_keys(message), *self._publish_args(message, again=False))
-        try:
-            pipe.execute()
-        except (RedisError, OSError) as error:
-            raise self._failed(error) from error
-
-    def _publish_or_raise(self, message: Outgoing, again: bool) -> None:
-        try:
-            self._publish(message, again)
-        except (RedisError, OSError) as error:
-            raise self._failed(error) from error
-
     def _publish(self, message: Outgoing, again: bool) -> None:
-        self._announce(message.queue)
+        place = self.make_known(message.queue, message.priority)
         if again or message.due_ms is not None:
-            PUBLISH.run(self.client, self._publish_keys(message), self._publish_args(message, again))
+            self._run([self._script(place, [message], again)])
         else:
-            self._lines.ask("LPUSH", self._list(message), message.raw)
+            self._lines.ask("LPUSH", place, message.raw)
 
-    def _list(self, message: Outgoing) -> str:
-        return self.key(keys.priority_list(message.queue, keys.priority_step(message.priority)))
+    def _publish_many(self, messages: Sequence[Outgoing], again: bool) -> None:
+        """A command for each list: it takes all of its messages, or none."""
+        now: dict[str, list[bytes]] = {}
+        scripted: dict[str, list[Outgoing]] = {}
+        for message in messages:
+            place = self.make_known(message.queue, message.priority)
+            if again or message.due_ms is not None or place in scripted:
+                scripted.setdefault(place, []).append(message)
+            else:
+                now.setdefault(place, []).append(message.raw)
+        commands: list[tuple[Any, ...]] = [("LPUSH", place, *raws) for place, raws in now.items()]
+        self._run([*commands, *(self._script(place, some, again) for place, some in scripted.items())])
 
-    def _publish_keys(self, message: Outgoing) -> list[str]:
-        queue = message.queue
-        return [self._list(message), self.key(keys.delayed(queue)), self.key(keys.consumers(queue))]
+    def _run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Commands and their answers; scripts that the server has forgotten are sent whole. Raises its errors."""
+        answers = self._lines.ask_all(commands)
+        for index, answer in enumerate(answers):
+            if isinstance(answer, NoScriptError):
+                answers[index] = self._lines.ask("EVAL", PUBLISH.text, *commands[index][2:])
+            elif isinstance(answer, Exception):
+                raise answer
+        return answers
 
-    def _publish_args(self, message: Outgoing, again: bool) -> list[Any]:
-        due: Any = "" if message.due_ms is None else message.due_ms
-        return [message.raw, due, delayed_member(message.raw, message.priority), "1" if again else ""]
+    def _script(self, place: str, messages: Sequence[Outgoing], again: bool) -> tuple[Any, ...]:
+        """The command that publishes messages of one list, each for now or for later."""
+        first = messages[0]
+        found = place, self.key(keys.delayed(first.queue)), self.key(keys.consumers(first.queue))
+        words: list[Any] = []
+        for message in messages:
+            words += ("" if message.due_ms is None else message.due_ms, message.raw)
+        return ("EVALSHA", PUBLISH.sha, len(found), *found, "1" if again else "", suffix(first.priority), *words)
 
-    def _announce(self, queue: str) -> None:
-        """Once for each queue and process: write its binding as Celery does, and add it to our set of queues."""
-        known = (id(self.client), queue)
-        if known in self._announced:
-            return
-        pipe = self.client.pipeline(transaction=False)
-        announce_queue(pipe, queue, self.key_prefix)
-        pipe.execute()
-        self._announced.add(known)
+    def make_known(self, queue: str, priority: int) -> str:
+        """The list of a queue's messages. Once in each process the queue is made known: Celery's binding, our set."""
+        if self._process != os.getpid():
+            self._places, self._process = {}, os.getpid()
+        place = self._places.get((queue, priority))
+        if place is None:
+            pipe = self.client.pipeline(transaction=False)
+            announce_queue(pipe, queue, self.key_prefix)
+            pipe.execute()
+            place = self.key(keys.priority_list(queue, keys.priority_step(priority)))
+            self._places[queue, priority] = place
+        return place
 
     def _failed(self, error: Exception) -> OperationalError:
         told = explain(error, self.url)
@@ -191,7 +228,12 @@ def announce_queue(pipe: Any, queue: str, key_prefix: str = "") -> None:
     pipe.sadd(key_prefix + keys.QUEUES, queue)
 
 
-def delayed_member(raw: bytes, priority: int) -> bytes:
-    """A message as it stands in the delayed set: the suffix of its list, a bar, its bytes."""
+def suffix(priority: int) -> bytes:
+    """What the members of a delayed set begin with: the priority step of their list, a bar."""
     step = keys.priority_step(priority)
-    return (b"%d|" % step if step else b"|") + raw
+    return b"%d|" % step if step else b"|"
+
+
+def delayed_member(raw: bytes, priority: int) -> bytes:
+    """A message as it stands in the delayed set."""
+    return suffix(priority) + raw

@@ -247,7 +247,10 @@ def client(url: str) -> redis.Redis:
     found = _clients.get(key)
     if found is None:
         where = parse_url(url)
-        pool = redis.ConnectionPool(connection_class=where.connection_class, protocol=2, **connection_arguments(where))
+        # What a replica refuses has done nothing: said once more, it reaches the master.
+        again = {"retry": Retry(NoBackoff(), 1, supported_errors=(Replica,))} if where.moves else {}
+        arguments = connection_arguments(where, **again)
+        pool = redis.ConnectionPool(connection_class=where.connection_class, protocol=2, **arguments)
         found = _clients[key] = redis.Redis(connection_pool=pool)
     return found
 

@@ -132,6 +132,11 @@ class _Seeking:
                 trouble.append(f"{address(place)}: {plain_reason(error)}")
         raise NoneOfThem("; ".join(trouble))
 
+    def send_packed_command(self, *args: Any, **options: Any) -> None:
+        """Write; redis-py would connect anew to where it was before."""
+        self.connect()
+        super().send_packed_command(*args, **options)  # type: ignore[misc]
+
     def read_response(self, *args: Any, **options: Any) -> Any:
         """An answer; a server that has become a replica is left."""
         try:

@@ -231,10 +231,9 @@ def _body_bytes(body: str, encoding: str | None) -> bytes:
 
 def new_delivery_tag() -> str:
     """A UUID of version 7: the form Celery's tags have, with the time of publishing (ms) in it (RFC 9562)."""
-    random = int.from_bytes(os.urandom(10), "big")
-    value = (time.time_ns() // 1_000_000) << 80 | 0x7 << 76 | (random >> 68) << 64 | 0b10 << 62 | random & (1 << 62) - 1
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    moment, random = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
+    variant = "89ab"[int(random[3], 16) & 3]
+    return f"{moment[:8]}-{moment[8:]}-7{random[:3]}-{variant}{random[4:7]}-{random[8:]}"
 
 
 def published_ms(delivery_tag: str) -> int | None:
@@ -293,8 +292,8 @@ def build(
         "timelimit": timelimit,
         "root_id": root_id or id,
         "parent_id": parent_id,
-        "argsrepr": _cut(repr(tuple(args)) if argsrepr is None else argsrepr),
-        "kwargsrepr": _cut(repr(kwargs) if kwargsrepr is None else kwargsrepr),
+        "argsrepr": shown(repr(tuple(args)) if argsrepr is None else argsrepr),
+        "kwargsrepr": shown(repr(kwargs) if kwargsrepr is None else kwargsrepr),
         "origin": origin,
         "ignore_result": ignore_result,
         "replaced_task_nesting": replaced_task_nesting,
@@ -346,5 +345,6 @@ def with_body(raw: bytes, body: bytes) -> bytes:
     return json.dumps(message).encode()
 
 
-def _cut(text: str) -> str:
+def shown(text: str) -> str:
+    """A representation of arguments as headers hold it, cut."""
     return text if len(text) <= REPR_LIMIT else text[: REPR_LIMIT - 3] + "..."

@@ -46,6 +46,14 @@ def dumps(value: Any) -> bytes:
         raise EncodeError("cannot write the value as JSON", why=str(error) or type(error).__name__) from error
 
 
+def quoted(text: str) -> bytes:
+    """A text as JSON."""
+    try:
+        return _write_plain(text)
+    except UnicodeEncodeError:
+        return _write_any(text).encode()
+
+
 def loads(data: bytes | str) -> Any:
     """The value that JSON text stands for. Raises DecodeError."""
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
