@@ -81,9 +81,9 @@ class Runner:
             plan = self.plans[name] = Plan(self.tasks[name])
         return plan
 
-    def run(self, message: Envelope) -> Outcome:
+    def run(self, message: Envelope, plan: Plan | None = None) -> Outcome:
         """Run one message. Never raises for what a task or a message does wrong."""
-        plan = self.plans.get(message.headers.task) or self.plan(message.headers.task)
+        plan = plan or self.plan(message.headers.task)
         if plan is None:
             return self.refuse(message, NotRegistered(message.headers.task), f"unknown task {message.headers.task!r}")
         try:

@@ -24,10 +24,10 @@ from opsq.protocol import codec
 from opsq.runtime.logs import Buffered, level_number
 from opsq.worker.child import Setup
 from opsq.worker.herald import ALWAYS, AUTOMATIC, NEVER, News
-from opsq.worker.loop import Caps
 from opsq.worker.record import Plan
 from opsq.worker.settle import Results, Settler
 from opsq.worker.successor import Judge
+from opsq.worker.upkeep import Caps
 from opsq.worker.worker import Worker
 
 logger = logging.getLogger("opsq.worker")

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic_ns
+from typing import Protocol
 
 from opsq import signals, states
 from opsq.broker.settlement import Settlement
@@ -19,7 +20,6 @@ from opsq.worker.gate import Gate, Later, Never
 from opsq.worker.herald import Herald
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
-from opsq.worker.slots import Slot
 
 logger = logging.getLogger("opsq.worker")
 
@@ -30,22 +30,32 @@ _NO_LIMITS = (None, (None, None))
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What an attempt needs from outside: `store_started` stores that a task has begun, `limit_begins` tells the parent
-    that a task with a time limit begins.
+    """What an attempt needs from outside: `store_started` stores that a task has begun, `limit_begins` is told the
+    number and the name of a message that begins and has a time limit.
     """
 
     store_started: Callable[[Envelope], None]
-    limit_begins: Callable[[], None]
+    limit_begins: Callable[[int, str], None]
+
+
+class Place(Protocol):
+    """Where it is written down what runs."""
+
+    def begin(self, number: int, now_ns: int, soft_ns: int, hard_ns: int) -> None:
+        """A message begins; limits are points of the monotonic clock, 0 = none."""
+
+    def end(self) -> None:
+        """The message that ran has ended."""
 
 
 class Attempts:
-    """Runs messages in hand, one at a time, in the name of one child."""
+    """Runs messages in hand in the name of one child."""
 
     def __init__(
         self,
         runner: Runner,
         ledger: Ledger,
-        slot: Slot,
+        slot: Place,
         lines: Lines,
         herald: Herald,
         ports: Ports,
@@ -57,17 +67,26 @@ class Attempts:
 
     def run(self, held: Held) -> bool:
         """Run a message and settle it; false when no task ran (it is broken, too early or too late)."""
+        opened = self.open(held)
+        if opened is None:
+            return False
+        message, plan = opened
+        self.close(held, message, plan, self.runner.run(message, plan))
+        return True
+
+    def open(self, held: Held) -> tuple[Envelope, Plan | None] | None:
+        """The message, which begins to run; None when it is settled and does not run."""
         try:
             message = parse(held.raw)
         except DecodeError as error:
             self.ledger.settle(self._broken(held, error))
-            return False
+            return None
         headers = message.headers
         if headers.eta is not None or headers.expires is not None or self.gate.stopped:
             settlement = self._gate(held, message)
             if settlement is not None:
                 self.ledger.settle(settlement)
-                return False
+                return None
         plan = self.runner.plan(headers.task)
         now = monotonic_ns()
         soft_ns = hard_ns = 0
@@ -79,20 +98,21 @@ class Attempts:
             signals.task_received.send(None, request=Context.of(message, plan.task, self.runner.hostname))
         self.slot.begin(held.number, now, soft_ns, hard_ns)
         if soft_ns or hard_ns:
-            self.slot.name_task(f"{message.name}[{headers.id}]")
-            self.ports.limit_begins()
+            self.ports.limit_begins(held.number, f"{message.name}[{headers.id}]")
         if self.herald.on:
             self.herald.began(message, plan)
         if plan is not None and plan.track_started:
             self.ports.store_started(message)
-        outcome = self.runner.run(message)
+        return message, plan
+
+    def close(self, held: Held, message: Envelope, plan: Plan | None, outcome: Outcome) -> None:
+        """It has run: settle it."""
         if self.herald.on:
             self.herald.ended(message, plan, outcome)
         self.ledger.settle_run(self._settler.outcome(held.queue, held.number, held.source, message, outcome))
         self.slot.end()
         if self.lines.on:
             self.lines.ended(message, outcome)
-        return True
 
     def unforeseen(self, held: Held, error: Exception) -> None:
         """A fault of our own: the next one to take this message must not fall over it too."""

@@ -32,9 +32,10 @@ from opsq.worker.herald import Herald, News
 from opsq.worker.idle import Waiting
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
-from opsq.worker.loop import Caps, Line
+from opsq.worker.loop import Line
 from opsq.worker.settle import Settler
-from opsq.worker.slots import Slots
+from opsq.worker.slots import Slot, Slots
+from opsq.worker.upkeep import Caps
 
 logger = logging.getLogger("opsq.worker")
 
@@ -141,7 +142,9 @@ def _line(means: Means, index: int, lines: Lines) -> Line:
     ledger = Ledger(consumer, means.settler, slot, herald.take)
     runner = Runner(means.tasks, means.accept, setup.node, _record(means.backend))
     runner.discards = setup.discards
-    ports = Ports(lambda message: _store_started(means, message), lambda: _limit_begins(means))
+    ports = Ports(
+        lambda message: _store_started(means, message), lambda _number, name: _limit_begins(means, slot, name)
+    )
     attempts = Attempts(runner, ledger, slot, lines, herald, ports, Gate(setup.zone))
     waiting = Waiting(setup.waiting_lock, setup.lease_s)
     line = Line(means.table, slot, ledger, attempts, waiting, lines, means.call_parent, setup.caps)
@@ -166,8 +169,9 @@ def _record(backend: Any) -> Callable[[Context, str, Any, str | None], bytes] | 
     return backend.record if backend is not None and backend.keeps_results else None
 
 
-def _limit_begins(means: Means) -> None:
+def _limit_begins(means: Means, slot: Slot, name: str) -> None:
     """Wake the parent, unless it is looking at the limits already."""
+    slot.name_task(name)
     if not means.table.words[slots.WATCHING]:
         means.table.words[slots.WATCHING] = 1
         means.call_parent()

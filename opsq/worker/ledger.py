@@ -65,7 +65,12 @@ class Ledger:
 
     def settles(self, number: int) -> bool:
         """Whether a message is to be settled with the next turn."""
-        return any(settlement.number == number for settlement in self._finished)
+        return any(settlement.number == number for settlement in list(self._finished))
+
+    def running(self) -> list[int]:
+        """The numbers of the messages that are being run."""
+        current = self._slot.words[slots.CURRENT]
+        return [current] if current else []
 
     @property
     def owes(self) -> bool:
@@ -96,9 +101,11 @@ class Ledger:
     def begin_batch(self) -> int:
         """Write down from which number on messages may count as started; returns how many are in hand."""
         if self.waiting:
-            numbers = [settlement.number for settlement in self._finished]
+            # In the order in which messages go on: none of them is overlooked on its way.
+            numbers = [self.waiting[0].number, *self.running()]
+            numbers += [settlement.number for settlement in list(self._finished)]
             numbers += [settlement.number for sent in self._sent for settlement in sent]
-            self._slot.words[slots.FIRST] = min([*numbers, self.waiting[0].number])
+            self._slot.words[slots.FIRST] = min(numbers)
         return len(self.waiting)
 
     def send(self, want: int, armed: bool = False) -> None:
@@ -192,9 +199,10 @@ class Ledger:
         self.doubt = False
         if self._hopeless:
             self._bury(self.consumer.holdings())
-        known = {settlement.number for settlement in self._finished}
-        known.update(held.number for held in self.waiting)
-        known.add(self._slot.words[slots.CURRENT])
+        # In the order in which messages go on: none of them is overlooked on its way.
+        known = {held.number for held in self.waiting}
+        known.update(self.running())
+        known.update(settlement.number for settlement in list(self._finished))
         there = self.consumer.numbers()
         stray = [numbers - known for numbers in there]
         held = set().union(*there)

@@ -1,22 +1,17 @@
 """One child's line: take, gate, run, hand back. The only place where the engine and the stores meet.
 
-The next turn is sent before a full batch runs, so that Redis works while the tasks do. Any trouble with Redis ends in
-`_recover`, which puts the ledger in order for as long as it takes.
+The next turn is sent before a full batch runs, so that Redis works while the tasks do. This line runs one message at a
+time (prefork, solo); `many.py` is the one for pools that run many.
 """
 
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-
-from redis.exceptions import ResponseError
 
 from opsq.broker.consumer import Turn
 from opsq.datastore.connection import TROUBLE
-from opsq.datastore.seeking import Replica
 from opsq.worker import slots
 from opsq.worker.attempt import Attempts
 from opsq.worker.batch import Batch, Stall
@@ -24,26 +19,13 @@ from opsq.worker.idle import Waiting
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
 from opsq.worker.slots import Slot, Slots
+from opsq.worker.upkeep import Caps, Upkeep
 
 logger = logging.getLogger("opsq.worker")
 
-#: How long a child that stops waits for a broker that is away, to write its outcomes (seconds).
-STOP_PATIENCE_S = 5.0
-#: How long a child waits at most before it asks a server again that has refused its turn (seconds).
-REFUSED_MOST_S = 1.0
 
-
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """Limits of a child, 0 = none: messages in hand, tasks and memory (KiB) after which it ends."""
-
-    prefetch: int = 0
-    tasks: int = 0
-    memory_kib: int = 0
-
-
-class Line:
-    """The work of one child, from its first turn to its end."""
+class Line(Upkeep):
+    """The work of one child that runs one message at a time, from its first turn to its end."""
 
     def __init__(
         self,
@@ -57,15 +39,9 @@ class Line:
         caps: Caps,
     ) -> None:
         """`on_work` is called when it is connected and begins to take messages."""
-        self.page, self.slot = table.words, slot
-        self.ledger, self.attempts, self.waiting, self.lines = ledger, attempts, waiting, lines
-        self.caps, self._on_work = caps, on_work
+        super().__init__(table, slot, ledger, waiting, lines, caps)
+        self.attempts, self.waiting, self._on_work = attempts, waiting, on_work
         self.batch = Batch(caps.prefetch)
-        self.done = 0
-        self.stopping = False
-        self._generation = 0
-        self._lapses = int(self.page[slots.LAPSES])
-        self._refused_at = self._refused_s = 0.0
         self._stall = Stall(self._current, self._give_back)
 
     def run(self) -> None:
@@ -96,25 +72,6 @@ class Line:
 
     def _ending(self) -> bool:
         return self.stopping or 0 < self.caps.tasks <= self.done
-
-    def _guarded(self, step: Callable[[], Turn | None]) -> Turn | None:
-        """A step with Redis; after trouble everything is in order again and the step is to be asked for anew."""
-        try:
-            return step()
-        except TROUBLE as error:
-            self.waiting.let_go()
-            if isinstance(error, ResponseError | Replica):
-                self._hold_back()
-            self._recover(str(error) or type(error).__name__)
-            return None
-
-    def _hold_back(self) -> None:
-        """A server that answers and refuses is not asked again and again."""
-        now = time.monotonic()
-        again = now - self._refused_at < 3 * REFUSED_MOST_S
-        self._refused_s = min(self._refused_s * 2, REFUSED_MOST_S) if again else REFUSED_MOST_S / 32
-        self._refused_at = now
-        self.waiting.pause(self._refused_s)
 
     # -- waiting and working ----------------------------------------------------------------------------------------
 
@@ -209,12 +166,6 @@ class Line:
             self._look_at_page()
         self.ledger.doubt = True
 
-    def _look_at_memory(self) -> None:
-        limit = self.caps.memory_kib
-        if limit and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > limit:
-            logger.info("this child has grown beyond its limit of memory and is replaced")
-            self.stopping = True
-
     # -- the stall thread -------------------------------------------------------------------------------------------
 
     def _current(self) -> int:
@@ -239,61 +190,5 @@ class Line:
                 ledger.doubt = True
             self.lines.flush()
 
-    # -- trouble, orders, the end -----------------------------------------------------------------------------------
-
-    def _recover(self, reason: str) -> None:
-        """Connect anew and put the ledger in order, for as long as it takes."""
-        delay_s, told, since = 0.05, False, time.monotonic()
-        while True:
-            try:
-                if reason and not told:
-                    logger.warning("lost the broker, reconnecting: %s", reason)
-                    told = True
-                with self.ledger.io:
-                    self.ledger.reconnect()
-                if told:
-                    logger.info("the broker is back")
-                return
-            except TROUBLE as error:
-                reason = str(error) or type(error).__name__
-                self.waiting.pause(delay_s)
-                delay_s = min(delay_s * 2, 1.0)
-                self._look_at_page()
-                if self.stopping and time.monotonic() - since > (STOP_PATIENCE_S if self.ledger.owes else 0):
-                    logger.error("stopping without the broker; what is in flight is settled by whoever comes next")
-                    raise SystemExit(1) from None
-
-    def _look_at_page(self) -> None:
-        """What the parent tells: to stop, to leave, that the lease had run out for a while."""
-        page = self.page
-        self._generation = int(page[slots.GENERATION])
-        if page[slots.STOPPING] or self.slot.words[slots.LEAVE]:
-            self.stopping = True
-        if page[slots.LAPSES] != self._lapses:
-            self._lapses = int(page[slots.LAPSES])
-            self.ledger.doubt = True
-        self.slot.words[slots.SEEN] = self._generation
-
-    def _finish(self) -> None:
-        """Give back what is in hand, settle what is finished, and go."""
-        self.waiting.let_go()
-        self.ledger.return_waiting()
-        while not self.ledger.idle:
-            self._guarded(self._settle_rest)
+    def _end_threads(self) -> None:
         self._stall.end()
-        self.lines.flush()
-        self._guarded(self._retire)
-        self.ledger.consumer.close()
-
-    def _retire(self) -> None:
-        """Nothing is held: nobody has to settle anything for this child."""
-        self.slot.words[slots.STATE] = slots.LEAVING
-        if not self.ledger.consumer.retire():
-            raise SystemExit(1)
-
-    def _settle_rest(self) -> None:
-        with self.ledger.io:
-            if not self.ledger.awaits_answer:
-                self.ledger.send(0)
-            self.ledger.receive()
-        self.ledger.return_waiting()

@@ -19,9 +19,10 @@ from opsq.worker.batch import Held
 from opsq.worker.idle import Waiting
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
-from opsq.worker.loop import Caps, Line
+from opsq.worker.loop import Line
 from opsq.worker.settle import Results, Settler
 from opsq.worker.slots import Facts, Slots
+from opsq.worker.upkeep import Caps
 
 NAME = "w@h:0badcafe:0"
 
