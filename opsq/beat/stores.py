@@ -138,7 +138,7 @@ class Store:
         with errors(self.broker.url):
             raw: Any = self.broker.client.hget(self._key("sent"), name)
             stores = self.broker.key(keys.inflight(queue, ""))
-            words = [task_id, raw or "", stores, self.broker.key("unacked")]
+            words = [task_id, raw or "", stores, self.broker.key(keys.UNACKED)]
             return bool(_UNFINISHED.run(self.broker.client, found, words))
 
 

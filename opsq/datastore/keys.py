@@ -43,6 +43,9 @@ STATS_AGE_S = 26 * 3600
 #: Totals (a task in a state) of a queue; what comes after that is counted under the task name "(other)".
 TOTALS_CAP = 2000
 
+#: kombu's store of messages that Celery's workers have taken and not acknowledged, its index, and its mutex.
+UNACKED, UNACKED_INDEX, UNACKED_MUTEX = "unacked", "unacked_index", "unacked_mutex"
+
 #: The monitor's history: task id -> record (hash), and two indexes by last change (sorted sets).
 HISTORY = "opsq:history"
 HISTORY_INDEX = "opsq:history-index"
@@ -82,6 +85,9 @@ TABLE: tuple[KeyFact, ...] = (
     KeyFact("_kombu.binding.<exchange>", "Celery's bindings", "one member a queue"),
     KeyFact("_kombu.binding_permanent.<exchange>", "Celery's bindings without expiry", "one member a queue"),
     KeyFact("celery-task-meta-<id>", "a result", "result_expires", needs_ttl=True),
+    KeyFact("unacked", "messages that Celery's workers hold (kombu's)", "ends when empty"),
+    KeyFact("unacked_index", "when they were delivered (kombu's)", "ends when empty"),
+    KeyFact("unacked_mutex", "a Celery process restores them (kombu's)", "300 s", needs_ttl=True),
     KeyFact("opsq:queues", "names of the queues ever used", "one member a queue"),
     KeyFact("opsq:workers", "live workers and the ends of their leases", "removed by the reaper"),
     KeyFact("opsq:worker:<id>", "what a worker runs", "three leases", needs_ttl=True),

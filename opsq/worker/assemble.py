@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 from redis.exceptions import NoPermissionError, RedisError
 
 from opsq._version import __version__
+from opsq.broker.leftovers import Leftovers
 from opsq.datastore import connection, keys
 from opsq.events.event import MAILBOX_SUFFIX, Channels
 from opsq.exceptions import BrokerError, ImproperlyConfigured, RefusedError, UsageError
@@ -155,7 +156,8 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None)
         news=_news(app, wishes, url),
         discards=bool(conf.worker_discard_invalid_messages),
     )
-    plan = Plan(setup, _concurrency(app, wishes, pool), folder, __version__, socket.gethostname())
+    leftovers = Leftovers(queues, prefix, conf.broker_transport_options or {})
+    plan = Plan(setup, _concurrency(app, wishes, pool), folder, __version__, socket.gethostname(), leftovers)
     judge = Judge(runner, settler, conf.task_max_deliveries or 0)
     worker.equip(plan, judge, settler(queues), accept, buffer)
 

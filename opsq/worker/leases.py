@@ -237,6 +237,7 @@ class Leases(threading.Thread):
         # After an outage longer than a lease every lease has run out although everybody lives.
         if time.monotonic() - self._connected_at >= post.lease_s:
             self.rescue.reap([expired for _, expired in queues], answers[len(post.queues)][1])
+        self.rescue.restore_celerys()
 
     def _leaves(self, index: int) -> bool:
         """Whether a child has settled everything and takes itself out of the registry."""

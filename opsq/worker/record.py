@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opsq.broker.leftovers import Leftovers
 from opsq.worker import slots
 from opsq.worker.child import Setup
 from opsq.worker.children import Child
@@ -18,13 +19,15 @@ from opsq.worker.slots import Slots
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a worker is to be: all that its parent needs besides the app. `folder`: for its mapped file."""
+    """What a worker is to be: all that its parent needs besides the app. `folder`: for its mapped file;
+    `leftovers`: what Celery's workers have left on its queues."""
 
     setup: Setup
     concurrency: int
     folder: Path
     version: str
     host: str
+    leftovers: Leftovers
 
 
 class Record:

@@ -1,11 +1,18 @@
-"""What those held who are gone: workers of this host that were killed, and consumers elsewhere whose leases ran out."""
+"""What those held who are gone: workers of this host that were killed, consumers elsewhere whose leases ran out, and
+workers of Celery.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Sequence
 
+from redis.exceptions import ResponseError
+
 from opsq.broker.consumer import Alive, Consumer
+from opsq.broker.leftovers import Leftovers
 from opsq.datastore import keys
 from opsq.datastore.connection import client
 from opsq.worker import successor
@@ -14,12 +21,16 @@ from opsq.worker.successor import Judge
 
 logger = logging.getLogger("opsq.worker")
 
+#: Between two looks at what Celery's workers hold (seconds).
+CELERY_PAUSE_S = 60.0
+
 
 class Rescue:
     """Takes over in the name of those who are gone, in the thread of the leases."""
 
-    def __init__(self, post: Post, judge: Judge) -> None:
-        self._post, self._judge = post, judge
+    def __init__(self, post: Post, judge: Judge, celery: Leftovers) -> None:
+        self._post, self._judge, self._celery = post, judge, celery
+        self._next_look = 0.0
 
     def reap(self, expired: Sequence[Sequence[bytes]], workers: Sequence[bytes]) -> None:
         """Take over from consumers whose leases ran out, for each queue; forget workers that are gone."""
@@ -37,6 +48,22 @@ class Rescue:
     def leftovers(self) -> None:
         """Settle what workers of this host have left behind."""
         successor.settle_leftovers(self._post.folder, self._post.url, self._judge, self.consumer)
+
+    def restore_celerys(self) -> None:
+        """Put back what Celery's workers took and never acknowledged, if it is time to look."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + min(CELERY_PAUSE_S, self._celery.timeout_s / 10)
+        try:
+            count = self._celery.restore(client(self._post.url))
+        except ResponseError as error:
+            logger.warning("cannot look for what Celery's workers have left, and will not again: %s", error)
+            self._next_look = math.inf
+            return
+        if count:
+            told = "put back %d messages that a Celery worker had taken and not acknowledged within %g s"
+            logger.warning(told, count, self._celery.timeout_s)
 
     def consumer(self, queues: list[str], name: str) -> Consumer:
         """A line to the broker in somebody's name."""

@@ -99,7 +99,8 @@ class Worker:
 
         self.judge.on_loss = on_loss
         post = Post(setup.url, setup.worker_id, setup.queues, setup.lease_s, setup.key_prefix, self.plan.folder)
-        return Leases(post, self._table, Rescue(post, self.judge), pulse, self._record.describe, self._on_strays)
+        rescue = Rescue(post, self.judge, self.plan.leftovers)
+        return Leases(post, self._table, rescue, pulse, self._record.describe, self._on_strays)
 
     def _make_table(self) -> Slots:
         setup = self.plan.setup

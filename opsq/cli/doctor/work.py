@@ -13,8 +13,6 @@ from opsq.cli.doctor.finding import SAMPLE, Finding, Look
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
 
-#: Celery's place for messages that its workers have taken and not acknowledged (kombu's `unacked_key`).
-UNACKED, UNACKED_INDEX = "unacked", "unacked_index"
 #: The most names that a finding lists.
 _NAMED = 5
 
@@ -99,16 +97,16 @@ def celery_unacked(look: Look) -> Iterator[Finding]:
     """Messages that Celery's workers took and never acknowledged."""
     client, prefix = look.broker.client, look.broker.key
     with errors(look.broker.url):
-        count: Any = client.hlen(prefix(UNACKED))
-        oldest: Any = client.zrange(prefix(UNACKED_INDEX), 0, 0, withscores=True)
+        count: Any = client.hlen(prefix(keys.UNACKED))
+        oldest: Any = client.zrange(prefix(keys.UNACKED_INDEX), 0, 0, withscores=True)
     if not count:
         return
     age_s = time.time() - oldest[0][1] if oldest else 0.0
     if not workers.celery_waits(look.broker):
         yield Finding(
-            f"{count} messages lie in Celery's {UNACKED!r}, the oldest for {age_s / 60:.0f} minutes",
-            "a Celery worker took them and is gone; only another Celery worker puts them back",
-            "start the Celery worker once more and stop it with TERM: it gives them back",
+            f"{count} messages lie in Celery's {keys.UNACKED!r}, the oldest for {age_s / 60:.0f} minutes",
+            "a Celery worker took them and is gone; they come back after visibility_timeout (an hour by default)",
+            "an opsq worker of their queues puts them back then; a Celery worker that is started and stopped, at once",
         )
 
 

@@ -1,0 +1,88 @@
+"""What Celery's workers on the same queues took and never acknowledged: kombu's store `unacked`.
+
+They are put back as Celery's own processes would, after this app's `visibility_timeout` and never sooner. Ours are in
+no such store: a Celery process that restores cannot touch them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import redis
+
+from opsq.broker.broker import LUA
+from opsq.datastore import keys
+from opsq.datastore.scripts import Script
+
+RESTORE = Script(LUA / "restore_celery.lua")
+
+#: Entries read in one step, and looked at in one go at most.
+AT_ONCE, MOST = 100, 10_000
+#: kombu's default (seconds).
+VISIBILITY_TIMEOUT_S = 3600.0
+
+
+class Leftovers:
+    """Those of some queues. `options`: `broker_transport_options`."""
+
+    def __init__(self, queues: Sequence[str], key_prefix: str, options: Mapping[str, Any]) -> None:
+        self.timeout_s = float(options.get("visibility_timeout") or VISIBILITY_TIMEOUT_S)
+        self._queues, self._prefix = list(queues), key_prefix
+        names = [("unacked_key", keys.UNACKED), ("unacked_index_key", keys.UNACKED_INDEX)]
+        names.append(("unacked_mutex_key", keys.UNACKED_MUTEX))
+        self._keys = [key_prefix + str(options.get(option) or name) for option, name in names]
+
+    def restore(self, client: redis.Redis) -> int:
+        """Put back what is due, the oldest last and so next; returns how many messages. Raises redis-py's errors."""
+        restored = passed = 0
+        now: Any = client.time()
+        latest = now[0] - self.timeout_s
+        while passed < MOST:
+            tags: Any = client.zrevrangebyscore(self._keys[1], latest, "-inf", start=passed, num=AT_ONCE)
+            if not tags:
+                break
+            arguments = [word for words in self._due(client, tags) for word in words]
+            answer: Any = RESTORE.run(client, self._keys, [self.timeout_s, *arguments]) if arguments else 0
+            if answer == b"held":
+                break
+            restored += answer
+            passed += len(tags) - answer
+        return restored
+
+    def _due(self, client: redis.Redis, tags: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, str, bytes]]:
+        """(tag, entry, list, message) of those that belong to one of our queues."""
+        entries: Any = client.hmget(self._keys[0], list(tags))
+        for tag, entry in zip(tags, entries, strict=True):
+            try:
+                message, exchange, routing_key = json.loads(entry)
+                queue = self._queue_of(client, str(exchange), str(routing_key))
+                if queue is not None:
+                    yield tag, entry, self._list_of(queue, message), json.dumps(_redelivered(message)).encode()
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue  # no entry of kombu's: it stays as it is
+
+    def _queue_of(self, client: redis.Redis, exchange: str, routing_key: str) -> str | None:
+        """Our queue that a message with this address came from, by kombu's bindings."""
+        if not exchange:
+            return routing_key if routing_key in self._queues else None
+        bound: Any = client.smembers(self._prefix + keys.binding(exchange))
+        for member in sorted(bound):
+            key, pattern, queue = member.decode().split(keys.PRIORITY_SEPARATOR)
+            fits = re.match(pattern, routing_key) if pattern else key == routing_key
+            if fits and queue in self._queues:
+                return str(queue)
+        return next((name for name in (routing_key, exchange) if not bound and name in self._queues), None)
+
+    def _list_of(self, queue: str, message: dict[str, Any]) -> str:
+        priority = int(message["properties"].get("priority") or 0)
+        return self._prefix + keys.priority_list(queue, keys.priority_step(priority))
+
+
+def _redelivered(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with the marks that kombu puts on it."""
+    message["headers"]["redelivered"] = True
+    message["properties"].setdefault("delivery_info", {})["redelivered"] = True
+    return message
