@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from opsq import _state
-from opsq.app import eager
+from opsq.app import eager, progress
 from opsq.app.signatures import argument_check
 from opsq.exceptions import MaxRetriesExceededError, OperationalError, Retry
 from opsq.execution.context import Context
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Item = TypeVar("Item")
 
 #: Options of a call that may stand on the task as attributes.
 CALL_OPTIONS = (
@@ -234,6 +235,17 @@ class Task(Generic[P, R]):
         """Store a state of this run with some data, for those who wait and watch."""
         request = self.request
         self.backend.store(task_id or request.id, state, meta, request=request, **kwargs)
+
+    def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Tell how far this run is: state PROGRESS with `current`, `total` and `note`; `opsq tasks --watch` draws it.
+
+        May be called as often as one likes: what is told within a fifth of a second of the last time is passed by.
+        """
+        progress.tell(self, self.request, done, total, note)
+
+    def track(self, items: Iterable[Item], total: float | None = None, note: str | None = None) -> Iterator[Item]:
+        """The items, for a loop, while `progress` is told; `total` is their number where they have one."""
+        return progress.track(self, self.request, items, total, note)
 
     def add_trail(self, result: Any) -> Any:
         """Note a task that this run has started."""

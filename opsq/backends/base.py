@@ -11,12 +11,14 @@ from typing import Any, Protocol
 import msgspec
 
 from opsq import states
-from opsq.exceptions import EncodeError, ImproperlyConfigured
+from opsq.exceptions import ContentDisallowed, EncodeError, ImproperlyConfigured
 from opsq.protocol import codec, compression, failure, jsontypes
 
 #: Before compressed records, then the content type, NUL, the bytes (wire section 4.1).
 COMPRESSED = b"\x00celery-compressed\x00"
 DAY_S = 86_400
+#: Shorter records are never compressed: nothing would be won (bytes).
+COMPRESS_FROM = 1024
 
 _quoted = msgspec.json.encode
 
@@ -39,6 +41,9 @@ class Backend(Protocol):
 
     def get_meta(self, task_id: str) -> dict[str, Any]:
         """What is known of a task; PENDING when nothing is."""
+
+    def get_metas(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What is known of several tasks, by id; nothing of those of which nothing is known, or that cannot be read."""
 
     def stored(self, limit: int = 0) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
         """Id and record of results that are stored, in no order (0 = all), and whether there are more."""
@@ -78,6 +83,9 @@ class Format:
         failure_expires = conf["result_failure_expires"]
         accept = conf["result_accept_content"]
         serializer = conf["result_serializer"] or "json"
+        codec.kind_of(serializer)
+        if conf["result_compression"]:
+            compression.check(conf["result_compression"])
         return cls(
             serializer=serializer,
             accept=codec.accepted(conf["accept_content"] if accept is None else accept),
@@ -90,23 +98,31 @@ class Format:
     @property
     def simple(self) -> bool:
         """Whether a success can be written by its template."""
-        return self.serializer == "json" and not self.compression and not self.extended
+        return self.serializer == "json" and not self.extended
 
     def encode(self, meta: Mapping[str, Any]) -> bytes:
         """A record's bytes. Raises EncodeError."""
-        data = codec.encode(meta, self.serializer)[2]
-        if self.compression:
-            content_type, packed = compression.compress(data, self.compression)
-            return COMPRESSED + content_type.encode() + b"\x00" + packed
-        return data
+        return self.packed(codec.encode(meta, self.serializer)[2])
+
+    def packed(self, data: bytes) -> bytes:
+        """A record's bytes, compressed if they are to be and it makes them fewer: whoever reads sees it by its head."""
+        if not self.compression or len(data) < COMPRESS_FROM:
+            return data
+        content_type, small = compression.compress(data, self.compression)
+        packed = COMPRESSED + content_type.encode() + b"\x00" + small
+        return packed if len(packed) < len(data) else data
 
     def decode(self, data: bytes) -> dict[str, Any]:
         """A record as it was stored, its exception made again. Raises DecodeError, ContentDisallowed."""
         if data.startswith(COMPRESSED):
             content_type, _, packed = data.removeprefix(COMPRESSED).partition(b"\x00")
             data = compression.decompress(packed, content_type.decode())
-        kind, encoding, _empty = codec.encode({}, self.serializer)
-        meta: dict[str, Any] = codec.decode(data, kind, encoding, self.accept | {kind})
+        kind, encoding = codec.kind_of(self.serializer)
+        try:
+            meta: dict[str, Any] = codec.decode(data, kind, encoding, self.accept)
+        except ContentDisallowed as error:
+            hint = f"add {self.serializer!r} to result_accept_content"
+            raise ContentDisallowed(error.what, why="it is not in result_accept_content", hint=hint) from None
         if meta["status"] in states.EXCEPTION_STATES:
             meta["result"] = _as_exception(meta["result"])
         return meta
@@ -198,7 +214,7 @@ def _call_of(request: Any) -> dict[str, Any]:
     stamps = request.stamps or {}
     stamped = {"stamped_headers": request.stamped_headers} if stamps else {}
     return {
-        "name": getattr(request.task, "name", None),
+        "name": _name_of(request),
         "args": _writable(request.args),
         "kwargs": _writable(request.kwargs),
         "worker": request.hostname,
@@ -207,6 +223,12 @@ def _call_of(request: Any) -> dict[str, Any]:
         **stamped,
         **{name: value for name, value in stamps.items() if name in (request.stamped_headers or ())},
     }
+
+
+def _name_of(request: Any) -> str | None:
+    """The task's name; that of the message where the task is not known here."""
+    name: str | None = getattr(request.task, "name", None)
+    return request.envelope.headers.task if name is None and request.envelope is not None else name
 
 
 def _writable(value: Any) -> Any:

@@ -38,6 +38,10 @@ class DisabledBackend:
         """Say which line to add, at once."""
         raise self._none(next(iter(ids), ""))
 
+    def get_metas(self, ids: Iterable[str]) -> NoReturn:
+        """Say which line to add."""
+        raise self._none(next(iter(ids), ""))
+
     def stored(self, limit: int = 0) -> NoReturn:  # noqa: ARG002
         """Say which line to add."""
         raise self._none("any task")

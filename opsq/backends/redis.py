@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
+
+from redis.exceptions import WatchError
 
 from opsq import states
 from opsq.backends.base import Format, encode_meta, encode_success
 from opsq.backends.waiting import Subscriber
 from opsq.datastore import keys
 from opsq.datastore.connection import client, errors, parse_url
-from opsq.exceptions import TimeoutError
+from opsq.exceptions import OpsqError, TimeoutError
 
 
 class RedisBackend:
@@ -24,7 +26,7 @@ class RedisBackend:
     def __init__(self, url: str, wanted: Format, key_prefix: str = "") -> None:
         parse_url(url)
         self.url, self.format, self.key_prefix = url, wanted, key_prefix
-        self._simple = wanted.simple
+        self._simple, self._packs = wanted.simple, bool(wanted.compression)
         self._subscriber = Subscriber(url)
 
     @classmethod
@@ -51,7 +53,7 @@ class RedisBackend:
         if self._simple and state == states.SUCCESS:
             data = encode_success(request, value)
             if data is not None:
-                return data
+                return self.format.packed(data) if self._packs else data
         return encode_meta(self.format, request.id, state, value, traceback, request)
 
     def writes(self, request: Any, state: str, value: Any, traceback: str | None = None) -> tuple[str, bytes, int]:
@@ -60,11 +62,24 @@ class RedisBackend:
         return self.key(request.id), self.record(request, state, value, traceback), ttl_s
 
     def store(self, task_id: str, state: str, result: Any, traceback: str | None = None, request: Any = None) -> None:
-        """Store a state and tell those who wait; a stored success stays."""
+        """Store a state and tell those who wait; a stored success stays, whoever stores what at the same time."""
         data = encode_meta(self.format, task_id, state, result, traceback, request)
         ttl_s = self.format.failure_ttl_s if state == states.FAILURE else self.format.ttl_s
-        if self._read(task_id).get("status") != states.SUCCESS:
-            self.store_records([(self.key(task_id), ttl_s, data)])
+        key = self.key(task_id)
+        with errors(self.url), client(self.url).pipeline(transaction=True) as pipe:
+            while True:
+                pipe.watch(key)  # type: ignore[no-untyped-call]
+                before: Any = pipe.get(key)
+                if before and self.format.decode(before)["status"] == states.SUCCESS:
+                    return
+                pipe.multi()
+                pipe.set(key, data, ex=ttl_s or None)
+                pipe.publish(key, data)
+                try:
+                    pipe.execute()
+                    return
+                except WatchError:  # something else was stored meanwhile
+                    continue
 
     def store_records(self, records: Iterable[tuple[str, int, bytes]]) -> None:
         """Store key, seconds to live, record of each, and tell those who wait."""
@@ -90,6 +105,17 @@ class RedisBackend:
     def get_meta(self, task_id: str) -> dict[str, Any]:
         """What is known of a task; PENDING when nothing is. Raises DecodeError."""
         return self._read(task_id) or {"status": states.PENDING, "result": None, "task_id": task_id}
+
+    def get_metas(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What is known of several tasks, by id; nothing of those of which nothing is known, or that cannot be read."""
+        with errors(self.url):
+            records: Any = client(self.url).mget([self.key(task_id) for task_id in ids]) if ids else ()
+        found = {}
+        for task_id, data in zip(ids, records, strict=True):
+            with suppress(OpsqError):
+                if data:
+                    found[task_id] = self.format.decode(data)
+        return found
 
     def exists(self, task_id: str) -> bool:
         """Whether anything is stored for a task."""

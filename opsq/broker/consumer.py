@@ -86,6 +86,8 @@ class Consumer:
         self._totals = [key_prefix + keys.totals(queue) for queue in self.queues]
         self._events_channel = events_channel
         self._tallies = Tallies(self.queues, key_prefix)
+        #: What its batches cost, for who runs them to note.
+        self.costs = self._tallies.costs
         self._number = 1
         self._served = 0
         self._sent: list[tuple[Any, ...]] = []
@@ -129,7 +131,7 @@ class Consumer:
     # -- turns ------------------------------------------------------------------------------------------------------
 
     def send(
-        self, settlements: Iterable[Settlement], want: int, armed: bool = False, events: bytes | None = None
+        self, settlements: Sequence[Settlement], want: int, armed: bool = False, events: bytes | None = None
     ) -> None:
         """Send a turn; `receive` reads its answer. `armed`: ask for a notice when the lists it saw empty change.
 
@@ -157,12 +159,12 @@ class Consumer:
         self.listening = armed and not (turn.leased or self._sent)
         return turn
 
-    def turn(self, settlements: Iterable[Settlement], want: int, armed: bool = False) -> Turn:
+    def turn(self, settlements: Sequence[Settlement], want: int, armed: bool = False) -> Turn:
         """A turn and its answer."""
         self.send(settlements, want, armed)
         return self.receive()
 
-    def take_over(self, settlements: Iterable[Settlement]) -> Turn:
+    def take_over(self, settlements: Sequence[Settlement]) -> Turn:
         """Settle in the name of this consumer if its lease has run out. Raises Alive when it has not."""
         arguments = self._arguments(settlements, 0, "expired")
         try:
@@ -173,7 +175,7 @@ class Consumer:
             raise Alive(self.name)
         return self._read(answer, 0)
 
-    def turn_only(self, settlements: Iterable[Settlement]) -> Turn:
+    def turn_only(self, settlements: Sequence[Settlement]) -> Turn:
         """Settle and lease nothing."""
         return self.turn(settlements, 0)
 
@@ -202,7 +204,7 @@ class Consumer:
         return self._line.receive()
 
     def _arguments(
-        self, settlements: Iterable[Settlement], want: int, guard: str, events: bytes | None = None
+        self, settlements: Sequence[Settlement], want: int, guard: str, events: bytes | None = None
     ) -> tuple[Any, ...]:
         told = self._tallies.arguments(settlements)
         self._served = (self._served + 1) % len(self.queues)

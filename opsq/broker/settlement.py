@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 
+from opsq.broker.profile import Costs
 from opsq.datastore import keys
 
 #: What has come of a message, as it is counted. `dead`: it is among the dead letters, whatever else is true;
@@ -45,10 +46,11 @@ class Settlement(msgspec.Struct, gc=False):
 class _Tally:
     """What has come of how many messages; `index` is its place among those of the turn, 0 = they are not counted."""
 
-    __slots__ = ("count", "index", "numbers", "results", "seconds", "ttl_s")
+    __slots__ = ("buckets", "costs", "count", "index", "numbers", "results", "seconds", "ttl_s")
 
     def __init__(self, index: int) -> None:
-        self.index, self.count, self.seconds = index, 0, 0.0
+        self.index, self.count, self.seconds, self.costs = index, 0, 0.0, ""
+        self.buckets: dict[int, int] = {}
         self.numbers: list[int] = []
         #: Of those of which only a result is stored: number, key, bytes of each; all for the same time.
         self.results: list[Any] = []
@@ -61,8 +63,10 @@ class Tallies:
     def __init__(self, queues: Sequence[str], key_prefix: str) -> None:
         self._counts = [key_prefix + keys.stats(queue) for queue in queues]
         self._totals = [key_prefix + keys.totals(queue) for queue in queues]
+        self._profiles = [key_prefix + keys.profile(queue) for queue in queues]
+        self.costs = Costs()
 
-    def arguments(self, settlements: Iterable[Settlement]) -> list[Any]:
+    def arguments(self, settlements: Sequence[Settlement]) -> list[Any]:
         """From the number of tallies on."""
         found: dict[tuple[int, str, str], _Tally] = {}
         rest: list[Any] = []
@@ -79,7 +83,9 @@ class Tallies:
                 tally.numbers.append(settlement.number)
             elif settlement.count > 1 or not _takes_result(tally, settlement):
                 rest += (settlement.queue + 1, settlement.number, tally.index, settlement.count, *settlement.writes)
-        told: list[Any] = [counted, keys.STATS_AGE_S, keys.TOTALS_CAP]
+        if counted:
+            self.costs.tell(settlements, found)
+        told: list[Any] = [counted, keys.STATS_AGE_S, keys.TOTALS_CAP, keys.PROFILE_AGE_S]
         groups = result_groups = 0
         plain: list[Any] = []
         results: list[Any] = []
@@ -87,6 +93,7 @@ class Tallies:
             if word:
                 took_us = int(tally.seconds * 1e6)
                 told += (self._counts[queue], self._totals[queue], word, task, tally.count, took_us)
+                told += (self._profiles[queue], tally.costs)
             if tally.numbers:
                 groups += 1
                 plain += (queue + 1, tally.index, len(tally.numbers), *tally.numbers)

@@ -52,8 +52,11 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     },
     "Look": {
         "queues": Entry("opsq.cli.commands.queues:queues", "What waits: depth, age, consumers; peek, purge."),
-        "tasks": Entry("opsq.cli.commands.tasks:tasks", "The app's tasks, and what runs now."),
+        "tasks": Entry(
+            "opsq.cli.commands.tasks:tasks", "The app's tasks, what runs now and how far, what a run costs."
+        ),
         "results": Entry("opsq.cli.commands.results:results", "What came of a task."),
+        "result": Entry("opsq.cli.commands.results:result", "Wait for the value of one task (Celery's word)."),
         "dead": Entry("opsq.cli.commands.dead:dead", "Messages that failed for good; show, requeue, drop."),
         "schedule": Entry("opsq.cli.commands.schedule:schedule", "Periodic tasks: last and next runs; pause, add."),
         "workers": Entry("opsq.cli.commands.workers:workers", "The workers that are alive."),

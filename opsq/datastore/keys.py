@@ -42,6 +42,9 @@ DEAD_AGE_S = 90 * 86_400
 STATS_AGE_S = 26 * 3600
 #: Totals (a task in a state) of a queue; what comes after that is counted under the task name "(other)".
 TOTALS_CAP = 2000
+#: Days of the profile of tasks that are shown, and seconds a day's is kept.
+PROFILE_DAYS = 7
+PROFILE_AGE_S = (PROFILE_DAYS + 1) * 86_400
 
 #: kombu's store of messages that Celery's workers have taken and not acknowledged, its index, and its mutex.
 UNACKED, UNACKED_INDEX, UNACKED_MUTEX = "unacked", "unacked_index", "unacked_mutex"
@@ -104,6 +107,7 @@ TABLE: tuple[KeyFact, ...] = (
     KeyFact("opsq:monitor-samples", "how the queues stood", f"{MONITOR_SAMPLES_CAP} notes, a day", True),
     KeyFact("opsq:stats:{<queue>}:<hour>", "what came of how many messages, by the minute", "26 hours", needs_ttl=True),
     KeyFact("opsq:totals:{<queue>}", "what came of how many messages of each task, ever", f"{TOTALS_CAP} totals"),
+    KeyFact("opsq:profile:{<queue>}:<day>", "how long runs of a task took, what they cost", "8 days", needs_ttl=True),
     KeyFact("opsq:paused:{<queue>}", "exists while the queue is paused", "until resumed"),
     KeyFact("opsq:schedules", "the apps that have a schedule", "one member an app"),
     KeyFact("opsq:schedule:{<app>}:entries", "what is known of each entry (JSON)", "one field an entry"),
@@ -203,6 +207,14 @@ def totals(queue: str) -> str:
     has seen.
     """
     return f"opsq:totals:{{{queue}}}"
+
+
+def profile(queue: str) -> str:
+    """Hash: `<what>:<task>` -> n: runs, cpu: microseconds, kib: growth, a number: runs in this bucket of durations.
+
+    After it `:<day>`.
+    """
+    return f"opsq:profile:{{{queue}}}"
 
 
 def worker(worker_id: str) -> str:

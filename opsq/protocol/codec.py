@@ -119,6 +119,14 @@ def _encode_raw(value: Any) -> tuple[str, str, bytes]:
     raise EncodeError("cannot write the value as raw", why=f"{type(value).__name__} is neither bytes nor str")
 
 
+def kind_of(serializer: str) -> tuple[str, str]:
+    """Content type and content encoding of what a serializer writes. Raises ImproperlyConfigured."""
+    found = _BY_NAME.get(serializer) or _BY_TYPE.get(serializer)
+    if found is None:
+        raise _unknown(serializer)
+    return found.content_type, found.content_encoding
+
+
 def decode(data: bytes, content_type: str, content_encoding: str, accept: frozenset[str]) -> Any:
     """The value. Raises ContentDisallowed if the content type is not accepted, DecodeError if the bytes are wrong."""
     if content_type not in accept and content_type not in _TRUSTED:

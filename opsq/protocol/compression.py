@@ -63,6 +63,14 @@ _METHODS = (
 _BY_NAME = {name: method for method in _METHODS for name in (method.content_type, *method.names)}
 
 
+def check(name: str) -> None:
+    """Whether a setting may say this. Raises ImproperlyConfigured for an unknown method, or a missing package."""
+    try:
+        compress(b"", name)
+    except EncodeError as error:
+        raise ImproperlyConfigured(error.what, why=error.why) from None
+
+
 def compress(data: bytes, name: str) -> tuple[str, bytes]:
     """What goes into the header `compression`, and the compressed bytes. Raises ImproperlyConfigured, EncodeError."""
     method = _BY_NAME.get(name)

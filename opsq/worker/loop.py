@@ -131,6 +131,8 @@ class Line(Upkeep):
             self._stall.watch()
         else:
             self._stall.stalled = False  # what an earlier batch did says nothing about this one
+        costs = self.ledger.consumer.costs
+        costs.begin()
         begin, ran = time.monotonic(), 0
         while waiting:
             if page[slots.GENERATION] != self._generation:
@@ -149,6 +151,7 @@ class Line(Upkeep):
                 self.attempts.unforeseen(held, error)
             ran += 1
         self._stall.rest()
+        costs.end()
         self.slot.words[slots.DONE] = self.done
         self.lines.flush()
         self.batch.ran(ran, time.monotonic() - begin, self._stall.stalled)

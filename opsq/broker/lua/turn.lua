@@ -9,9 +9,11 @@
 --       then each queue's registry of consumers (not among KEYS: servers up to 7.0 arm the notice for every key that is
 --       named there, and an idle consumer must not be woken by the renewals of the registry)
 --       then each queue's totals (neither among KEYS)
---       then how many tallies, seconds that counts by the minute are kept, most totals of a queue; and each tally (what
+--       then how many tallies, seconds that counts by the minute are kept, most totals of a queue, seconds that a
+--       profile is kept; and each tally (what
 --       has come of how many messages; counted are those that this turn settles): key of the queue's counts by the minute
---       (without its hour), key of its totals, state, task, how many, microseconds they took together
+--       (without its hour), key of its totals, state, task, how many, microseconds they took together,
+--       key of its profile (without its day), what the runs cost: `field=number ...`, '' = nothing ran (`broker/profile.py`)
 --       then how many groups of messages that are only to be removed, and each: queue (1..Q), tally (0 = none), how many,
 --       their numbers;
 --       then how many groups of messages of which only a result is stored, and each: queue (1..Q), tally (0 = none), ttl,
@@ -54,9 +56,9 @@ end
 for q = 1, Q do redis.call('HDEL', KEYS[2 * q - 1], '-') end
 
 local at = 11 + 2 * Q
-local tallies, kept, most = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
-local first_tally, settled = at + 3, {}
-at = first_tally + 6 * tallies
+local tallies, kept, most, profile_kept = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
+local first_tally, settled = at + 4, {}
+at = first_tally + 8 * tallies
 
 -- Removes messages from a store, in slices; how many of them were still there.
 local function remove(q, fields, first, last)
@@ -217,7 +219,7 @@ end
 for q = 1, Q do remove(q, gone[q], 1, #gone[q]) end
 
 -- Counting: nothing is read (what is read arms the notice), and no trouble here hurts a message.
-local function count(counts, totals, state, task, n, took)
+local function count(counts, totals, state, task, n, took, profile, costs)
   local now = tonumber(redis.call('TIME')[1])
   local key, minute = counts .. ':' .. math.floor(now / 3600), math.floor(now / 60) % 60
   local one, all = minute .. ':' .. state, 'n:' .. state .. ':' .. task
@@ -235,14 +237,24 @@ local function count(counts, totals, state, task, n, took)
     redis.pcall('HINCRBY', key, minute .. ':us', took)
     redis.pcall('HINCRBY', totals, 'us:' .. state .. ':' .. task, took)
   end
+  if costs ~= '' then
+    profile = profile .. ':' .. math.floor(now / 86400)
+    for field, more in string.gmatch(costs, '(%w+)=(%d+)') do
+      if redis.pcall('HINCRBY', profile, field .. ':' .. task, more) == tonumber(more) then
+        redis.pcall('EXPIRE', profile, profile_kept)
+      end
+    end
+  end
 end
 
 for t = 1, tallies do
   if settled[t] then
-    local i = first_tally + 6 * (t - 1)
-    local sent, took = tonumber(ARGV[i + 4]), ARGV[i + 5]
-    if settled[t] < sent then took = string.format('%.0f', tonumber(took) * settled[t] / sent) end
-    count(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], settled[t], took)
+    local i = first_tally + 8 * (t - 1)
+    local sent, took, costs = tonumber(ARGV[i + 4]), ARGV[i + 5], ARGV[i + 7]
+    if settled[t] < sent then
+      took, costs = string.format('%.0f', tonumber(took) * settled[t] / sent), ''
+    end
+    count(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], settled[t], took, ARGV[i + 6], costs)
   end
 end
 

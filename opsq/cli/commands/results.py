@@ -1,4 +1,7 @@
-"""`opsq results`: what came of a task; without an id, the results that are there, or those of the history that fit."""
+"""`opsq results`: what came of a task; without an id, the results that are there, or those of the history that fit.
+
+`opsq result ID` is Celery's word: it waits for the value and prints it.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from opsq import states
 from opsq.cli import history
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column, local_time, shown
-from opsq.cli.params import command, limit_option
-from opsq.exceptions import UsageError
+from opsq.cli.params import Duration, command, limit_option
+from opsq.exceptions import OpsqError, UsageError
 from opsq.utils.time import parse_iso
 
 COLUMNS = (
@@ -29,6 +32,12 @@ EXAMPLES = """
 opsq results 5a1e0c7e-6b5c-4d0e-9d55-2f6a4c8c2a11
 opsq results --limit 20
 opsq results --state FAILURE --since 1h --name mail
+"""
+
+RESULT_EXAMPLES = """
+opsq result 5a1e0c7e-6b5c-4d0e-9d55-2f6a4c8c2a11
+opsq -A proj result --timeout 10 5a1e0c7e-6b5c-4d0e-9d55-2f6a4c8c2a11
+opsq -A proj result --traceback 5a1e0c7e-6b5c-4d0e-9d55-2f6a4c8c2a11
 """
 
 
@@ -64,6 +73,39 @@ def results(context: Context, /, task_id: str | None, limit: int, **given: Any) 
         context.out.block(traceback)
     if told["state"] == states.PENDING:
         context.out.say("nothing is stored: it waits, or runs, or has expired, or never was")
+
+
+@command(RESULT_EXAMPLES)
+@click.argument("task_id", metavar="ID")
+@click.option("-t", "--task", metavar="NAME", help="The task's name, where its results are kept in a place of its own.")
+@click.option("--traceback", is_flag=True, help="The traceback of a failure instead of the value.")
+@click.option("--timeout", type=Duration(), metavar="S", help="Wait so long at most; default: until it has ended.")
+@pass_context
+def result(context: Context, task_id: str, task: str | None, traceback: bool, timeout: float | None) -> None:
+    """Wait until a task has ended, and print its value; of a failure its traceback, with exit code 1."""
+    app = context.app
+    if task is not None:
+        app.import_tasks()
+        if task not in app.tasks:
+            raise UsageError(f"no task is called {task}", hint="opsq tasks lists them; -A names the app")
+    found = app.tasks[task].AsyncResult(task_id) if task else app.AsyncResult(task_id)
+    if traceback:
+        context.out.document({"traceback": found.traceback}) if context.out.json else context.out.block(
+            found.traceback or "-"
+        )
+        return
+    if not found.ready():
+        context.out.say(f"waiting for {task_id}, which is {found.state}; Ctrl-C ends")
+    value = found.get(timeout=timeout, propagate=False)
+    if context.out.json:
+        context.out.document(describe(found._meta(), task_id))
+    if found.successful():
+        if not context.out.json:
+            context.out.line(str(value))
+        return
+    if found.traceback and not context.out.json:
+        context.out.say(found.traceback.rstrip())
+    raise OpsqError(f"the task {task_id} failed", why=f"{type(value).__name__}: {value}")
 
 
 def describe(meta: dict[str, Any], task_id: str) -> dict[str, Any]:

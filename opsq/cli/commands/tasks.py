@@ -1,14 +1,14 @@
-"""`opsq tasks`: the tasks that the app knows, and what runs now; with filters, the latest ones from the history."""
+"""`opsq tasks`: the tasks that the app knows and what runs now, the latest ones from the history, what each costs."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import Any
 
+import click
+
 from opsq.app.routes import Routes
-from opsq.broker import workers as store
-from opsq.cli import history
+from opsq.cli import history, task_profile, task_progress
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column
 from opsq.cli.params import command, limit_option, limited
@@ -18,13 +18,6 @@ COLUMNS = (
     Column("queue", "QUEUE", cut="start"),
     Column("running", "RUNNING", "number"),
     Column("options", "OPTIONS", cut="end"),
-)
-RUNNING_COLUMNS = (
-    Column("task", "RUNS NOW", cut="start"),
-    Column("id", "ID"),
-    Column("runtime", "FOR", "seconds"),
-    Column("worker", "WORKER", cut="start", extra=True),
-    Column("pid", "PID", "number", extra=True),
 )
 
 #: Shown where a task says something else than this.
@@ -47,37 +40,46 @@ opsq tasks
 opsq -A proj tasks --json
 opsq tasks --state FAILURE --since 1h
 opsq tasks --name mail --grep anna@example.org --limit 20
+opsq tasks --watch
+opsq tasks --profile
 """
 
 
 @command(EXAMPLES)
 @history.filter_options
+@click.option("--watch", is_flag=True, help="What runs now and how far it is, shown again each second.")
+@click.option("--profile", is_flag=True, help="How long each task takes, and what a run costs; of the last 7 days.")
 @limit_option
 @pass_context
-def tasks(context: Context, /, limit: int, **given: Any) -> None:
+def tasks(context: Context, /, limit: int, watch: bool, profile: bool, **given: Any) -> None:
     """The app's tasks with what they say about themselves, and what runs now on the workers.
 
     With a filter: the latest calls that fit, from the history that the monitor keeps.
     """
+    if watch and not profile:
+        task_progress.watch(context, limit)
+    if profile:
+        task_profile.show(context, limit)
+        return
     if history.is_filtered(given):
         _history(context, limit, given)
         return
     app = context.app
     app.import_tasks()
-    running = _running(context)
+    running = task_progress.running(context)
     counts = Counter(row["task"] for row in running)
     routes = Routes(app.conf)
     names = sorted(app.tasks)
     rows = [_task(routes, app.tasks[name], counts[name]) for name in limited(names, limit)]
     if context.out.json:
-        context.out.document({"tasks": rows, "running": running})
+        context.out.document({"tasks": rows, "running": task_progress.as_data(running)})
         return
     for row in rows:
         row["options"] = ", ".join(f"{key}={value}" for key, value in row["options"].items())
     context.out.table("tasks", COLUMNS, rows, total=len(names), empty="the app has no tasks")
     if running:
         context.out.line("")
-        context.out.table("running", RUNNING_COLUMNS, running)
+        context.out.table("running", task_progress.COLUMNS, running)
 
 
 def _history(context: Context, limit: int, given: dict[str, Any]) -> None:
@@ -96,22 +98,3 @@ def _task(routes: Routes, task: Any, running: int) -> dict[str, Any]:
         "running": running,
         "options": {name: value for name, value in said.items() if value != OPTIONS[name]},
     }
-
-
-def _running(context: Context) -> list[dict[str, Any]]:
-    """What the children of all workers run, longest first."""
-    now = time.time()
-    found = [
-        {
-            "task": child["task"],
-            "id": child["task_id"],
-            "worker": record["node"],
-            "pid": child["pid"],
-            "since": child["since"],
-            "runtime": max(now - child["since"], 0),
-        }
-        for record in store.live(context.broker)
-        for child in record["children"]
-        if child.get("since")
-    ]
-    return sorted(found, key=lambda row: -row["runtime"])
