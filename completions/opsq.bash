@@ -3,7 +3,7 @@
 
 _opsq_below() {
     case "$1" in
-        "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues tasks results dead schedule workers events audit hosts jobs run init join keys config completion doctor' ;;
+        "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues tasks results result dead schedule workers events audit hosts jobs run init join keys config completion doctor' ;;
         "queues") echo 'pause peek purge resume' ;;
         "dead") echo 'drop requeue show' ;;
         "schedule") echo 'add next pause remove resume run' ;;
@@ -39,8 +39,9 @@ _opsq_flags() {
         "queues peek") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues purge") echo '-y --yes --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues resume") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
-        "tasks") echo '--name --state -Q --queue --worker --since --grep --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "tasks") echo '--name --state -Q --queue --worker --since --grep --watch --profile --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "results") echo '--name --state -Q --queue --worker --since --grep --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "result") echo '-t --task --traceback --timeout -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "dead") echo '-Q --queue --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "dead drop") echo '--all -Q --queue -y --yes --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "dead requeue") echo '--all -Q --queue -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
@@ -180,6 +181,8 @@ _opsq_value() {
         "results|--since") echo '' ;;
         "results|--grep") echo '' ;;
         "results|--limit") echo '' ;;
+        "result|-t"|"result|--task") echo tasks ;;
+        "result|--timeout") echo '' ;;
         "dead|-Q"|"dead|--queue") echo queues ;;
         "dead|--limit") echo '' ;;
         "dead drop|-Q"|"dead drop|--queue") echo queues ;;

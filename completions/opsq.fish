@@ -18,7 +18,7 @@ end
 function __opsq_below
     switch $argv[1]
         case ''
-            string split ' ' 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues tasks results dead schedule workers events audit hosts jobs run init join keys config completion doctor'
+            string split ' ' 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues tasks results result dead schedule workers events audit hosts jobs run init join keys config completion doctor'
         case 'queues'
             string split ' ' 'pause peek purge resume'
         case 'dead'
@@ -63,6 +63,8 @@ function __opsq_takes
         case 'tasks --name' 'tasks --state' 'tasks -Q' 'tasks --queue' 'tasks --worker' 'tasks --since' 'tasks --grep' 'tasks --limit'
             return 0
         case 'results --name' 'results --state' 'results -Q' 'results --queue' 'results --worker' 'results --since' 'results --grep' 'results --limit'
+            return 0
+        case 'result -t' 'result --task' 'result --timeout'
             return 0
         case 'dead -Q' 'dead --queue' 'dead --limit'
             return 0
@@ -158,6 +160,7 @@ complete -c opsq -n '__opsq_at \'\' 0' -a agent -d 'Take signed orders for this 
 complete -c opsq -n '__opsq_at \'\' 0' -a queues -d 'What waits in each queue, and for how long; who consumes it.'
 complete -c opsq -n '__opsq_at \'\' 0' -a tasks -d 'The app\'s tasks with what they say about themselves, and...'
 complete -c opsq -n '__opsq_at \'\' 0' -a results -d 'The state, the value or the error of a task; without an...'
+complete -c opsq -n '__opsq_at \'\' 0' -a result -d 'Wait until a task has ended, and print its value; of a...'
 complete -c opsq -n '__opsq_at \'\' 0' -a dead -d 'Messages that failed for good, newest first: why, and when.'
 complete -c opsq -n '__opsq_at \'\' 0' -a schedule -d 'The entries of the schedule with their last and next run,...'
 complete -c opsq -n '__opsq_at \'\' 0' -a workers -d 'The opsq workers that are alive: where, for which queues,...'
@@ -335,6 +338,8 @@ complete -c opsq -n '__opsq_at \'tasks\'' -s Q -l queue -x -a '(__opsq_list queu
 complete -c opsq -n '__opsq_at \'tasks\'' -l worker -x -d 'On workers with this in their name.'
 complete -c opsq -n '__opsq_at \'tasks\'' -l since -x -d 'Changed within this time: 90, 5m, 12h, 7d.'
 complete -c opsq -n '__opsq_at \'tasks\'' -l grep -x -d 'With this text in id, name, arguments, result or error.'
+complete -c opsq -n '__opsq_at \'tasks\'' -l watch -d 'What runs now and how far it is, shown again each second.'
+complete -c opsq -n '__opsq_at \'tasks\'' -l profile -d 'How long each task takes, and what a run costs; of the last 7 days.'
 complete -c opsq -n '__opsq_at \'tasks\'' -l limit -x -d 'Show at most N (100); 0 = all.'
 complete -c opsq -n '__opsq_at \'tasks\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'results\'' -l name -x -d 'Tasks with this in their name; * stands for anything.'
@@ -345,6 +350,10 @@ complete -c opsq -n '__opsq_at \'results\'' -l since -x -d 'Changed within this 
 complete -c opsq -n '__opsq_at \'results\'' -l grep -x -d 'With this text in id, name, arguments, result or error.'
 complete -c opsq -n '__opsq_at \'results\'' -l limit -x -d 'Show at most N (100); 0 = all.'
 complete -c opsq -n '__opsq_at \'results\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'result\'' -s t -l task -x -a '(__opsq_list tasks)' -d 'The task\'s name, where its results are kept in a place of its own.'
+complete -c opsq -n '__opsq_at \'result\'' -l traceback -d 'The traceback of a failure instead of the value.'
+complete -c opsq -n '__opsq_at \'result\'' -l timeout -x -d 'Wait so long at most; default: until it has ended.'
+complete -c opsq -n '__opsq_at \'result\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'dead\' 0' -a drop -d 'Throw dead letters away for good.'
 complete -c opsq -n '__opsq_at \'dead\' 0' -a requeue -d 'Put them back into their queues.'
 complete -c opsq -n '__opsq_at \'dead\' 0' -a show -d 'All that is known of one.'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -80,6 +81,37 @@ def test_a_stored_success_is_not_overwritten_by_a_later_state(app: App) -> None:
     put(app, "t1", "SUCCESS", 1)
     app.backend.store("t1", "STARTED", None)
     assert app.AsyncResult("t1").get(timeout=5) == 1
+
+
+def test_a_success_that_is_stored_at_the_same_moment_stays(app: App, redis_client: redis.Redis) -> None:
+    """Others look and then write: what ends in between is lost to them."""
+    stop = threading.Event()
+
+    def tell() -> None:
+        while not stop.is_set():
+            for number in range(50):
+                app.backend.store(f"t{number}", "PROGRESS", {"current": 1})
+
+    teller = threading.Thread(target=tell)
+    teller.start()
+    try:
+        for number in range(50):
+            put(app, f"t{number}", "SUCCESS", number)
+            time.sleep(0.005)
+    finally:
+        stop.set()
+        teller.join()
+    assert {json.loads(redis_client.get(f"celery-task-meta-t{number}"))["status"] for number in range(50)} == {
+        "SUCCESS"
+    }
+
+
+def test_several_are_read_at_once(app: App, redis_client: redis.Redis) -> None:
+    put(app, "t1", "SUCCESS", 1)
+    put(app, "t2", "PROGRESS", {"current": 2})
+    redis_client.set("celery-task-meta-t3", b"nonsense", ex=60)
+    found = app.backend.get_metas(["t1", "t2", "t3", "t4"])
+    assert {task_id: meta["result"] for task_id, meta in found.items()} == {"t1": 1, "t2": {"current": 2}}
 
 
 def test_callback_and_messages_are_told(app: App) -> None:

@@ -67,6 +67,25 @@ def test_a_task_is_run_and_its_value_printed(project: Project, opsq: Run) -> Non
     assert len(told["id"]) == 36
 
 
+def test_the_value_of_a_task_is_waited_for_and_printed_as_celery_does(project: Project, opsq: Run) -> None:
+    sent = [opsq("-A", "proj", "run", "task", f"proj.{task}", args).stdout.strip() for task, args in CALLS]
+    project.worker("-c", "1")
+    value, failed = (opsq("-A", "proj", "result", "--timeout", "20", task_id) for task_id in sent)
+    assert (value.returncode, value.stdout) == (0, "5\n")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "raise ValueError(text)" in failed.stderr
+    shown = opsq("-A", "proj", "result", "--traceback", sent[1], "--task", "proj.boom")
+    assert "raise ValueError(text)" in shown.stdout
+    told = opsq("-A", "proj", "result", sent[1], "--json")
+    assert (told.returncode, json.loads(told.stdout)["error"]) == (1, {"type": "ValueError", "message": "oh"})
+    never = opsq("-A", "proj", "result", "never-was", "--timeout", "0.2")
+    assert "did not come in time" in mistake(never, 3)
+    assert "proj.nothing" in mistake(opsq("-A", "proj", "result", "x", "-t", "proj.nothing"), 2)
+
+
+CALLS = (("add", "[2, 3]"), ("boom", '["oh"]'))
+
+
 def test_a_failure_is_told_with_its_traceback(project: Project, opsq: Run) -> None:
     project.worker("-c", "1")
     found = opsq("-A", "proj", "run", "task", "proj.boom", '["oh"]', "--wait", "--timeout", "20")

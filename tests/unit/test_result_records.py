@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import timeit
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,10 +14,12 @@ from support import captures
 
 from opsq import exceptions
 from opsq.backends.base import COMPRESSED, Format, encode_meta, encode_success
-from opsq.exceptions import DecodeError, EncodeError, SecurityError
+from opsq.config.options.celery import OPTIONS
+from opsq.exceptions import ContentDisallowed, DecodeError, EncodeError, ImproperlyConfigured, SecurityError
 from opsq.execution.context import Context
 
 RESULTS = captures.results()
+DEFAULTS = {option.name: option.default for option in OPTIONS}
 
 
 class Task:
@@ -132,6 +135,28 @@ def test_compressed_records_say_so_themselves(method: str) -> None:
     assert packed.startswith(COMPRESSED)
     assert len(packed) < 400
     assert Format().decode(packed)["result"] == "x" * 1000
+
+
+def test_a_small_record_or_one_that_would_grow_is_not_compressed() -> None:
+    wanted = Format(compression="gzip")
+    assert json.loads(encode_meta(wanted, "t1", "SUCCESS", "x" * 100))["result"] == "x" * 100
+    assert len(wanted.packed(os.urandom(2000))) == 2000
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "yaml", "msgpack"])
+def test_a_serializer_that_is_not_accepted_is_refused_with_the_setting_to_change(serializer: str) -> None:
+    data = encode_meta(Format(serializer=serializer), "t1", "SUCCESS", 1)
+    with pytest.raises(ContentDisallowed) as refused:
+        Format(serializer=serializer).decode(data)
+    assert refused.value.hint == f"add {serializer!r} to result_accept_content"
+    conf = {**DEFAULTS, "result_serializer": serializer, "result_accept_content": [serializer]}
+    assert Format.of(conf).decode(data)["result"] == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("result_compression", "zip"), ("result_serializer", "xml")])
+def test_a_setting_that_cannot_be_followed_is_said_at_the_start(name: str, value: str) -> None:
+    with pytest.raises(ImproperlyConfigured):
+        Format.of({**DEFAULTS, name: value})
 
 
 def test_with_pickle_an_exception_is_stored_itself() -> None:

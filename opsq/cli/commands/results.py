@@ -89,23 +89,21 @@ def result(context: Context, task_id: str, task: str | None, traceback: bool, ti
         if task not in app.tasks:
             raise UsageError(f"no task is called {task}", hint="opsq tasks lists them; -A names the app")
     found = app.tasks[task].AsyncResult(task_id) if task else app.AsyncResult(task_id)
+    out = context.out
     if traceback:
-        context.out.document({"traceback": found.traceback}) if context.out.json else context.out.block(
-            found.traceback or "-"
-        )
+        told = found.traceback
+        out.document({"traceback": told}) if out.json else out.block(told or "-")
         return
     if not found.ready():
-        context.out.say(f"waiting for {task_id}, which is {found.state}; Ctrl-C ends")
+        out.say(f"waiting for {task_id}, which is {found.state}; Ctrl-C ends")
     value = found.get(timeout=timeout, propagate=False)
-    if context.out.json:
-        context.out.document(describe(found._meta(), task_id))
-    if found.successful():
-        if not context.out.json:
-            context.out.line(str(value))
-        return
-    if found.traceback and not context.out.json:
-        context.out.say(found.traceback.rstrip())
-    raise OpsqError(f"the task {task_id} failed", why=f"{type(value).__name__}: {value}")
+    if out.json:
+        out.document(describe(found._meta(), task_id))
+        click.get_current_context().exit(0 if found.successful() else 1)
+    if not found.successful():
+        out.say((found.traceback or "").rstrip())
+        raise OpsqError(f"the task {task_id} failed", why=f"{type(value).__name__}: {value}")
+    out.line(str(value))
 
 
 def describe(meta: dict[str, Any], task_id: str) -> dict[str, Any]:
