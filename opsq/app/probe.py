@@ -32,13 +32,14 @@ def main() -> int:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return 2
-    prefix = str((app.conf.broker_transport_options or {}).get("global_keyprefix") or "")
+    told = app.conf.broker_transport_options or {}
     line = {
         "app": app.main,
         "spec": named[0] if named else None,
         "broker_url": broker.url,
         "source": broker.source,
-        "key_prefix": prefix,
+        "key_prefix": str(told.get("global_keyprefix") or ""),
+        "priorities": {name: told[name] for name in ("priority_steps", "sep") if told.get(name)},
     }
     sys.stdout.flush()
     os.write(answer, json.dumps(line).encode() + b"\n")

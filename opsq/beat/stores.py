@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from opsq.broker.broker import RETRY_POLICY, Broker, Outgoing, delayed_member
+from opsq.broker.broker import RETRY_POLICY, Broker, Outgoing
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
 from opsq.datastore.scripts import Script
@@ -112,15 +112,15 @@ class Store:
 
     def tick(self, lease: str, tick: Tick, message: Outgoing | None) -> Answer:
         """Send a run and record it, in one step."""
-        queue = message.queue if message else ""
-        step = keys.priority_step(message.priority) if message else 0
+        queue, priority = (message.queue, message.priority) if message else ("", 0)
+        priorities = self.broker.priorities
         found = [self._key(part) for part in ("lease", "due", "entries", "orders", "sent")]
-        found += [self.broker.key(each) for each in (keys.priority_list(queue, step), keys.delayed(queue))]
+        found += [self.broker.key(each) for each in (priorities.list_of(queue, priority), keys.delayed(queue))]
         found.append(self.broker.key(keys.consumers(queue)))
         before = "" if tick.served_ms is None else tick.served_ms
         later: tuple[Any, Any] = ("", "")
         if message is not None and message.due_ms is not None:
-            later = (message.due_ms, delayed_member(message.raw, message.priority))
+            later = (message.due_ms, priorities.suffix(priority) + message.raw)
         order = tick.order.raw if tick.order else ""
         record, raw = json.dumps(tick.record), message.raw if message else b""
         words = [lease, tick.name, before, tick.due_ms, record, raw, *later, order, "1" if tick.keep else ""]
@@ -133,7 +133,7 @@ class Store:
         queue, task_id = record.get("queue"), record.get("id")
         if not queue or not task_id:
             return False
-        lists = [self.broker.key(each) for each in keys.priority_lists(queue)]
+        lists = [self.broker.key(each) for each in self.broker.priorities.lists(queue)]
         found = [self.broker.key(keys.consumers(queue)), self.broker.key(keys.delayed(queue)), *lists]
         with errors(self.broker.url):
             raw: Any = self.broker.client.hget(self._key("sent"), name)
@@ -149,7 +149,7 @@ class TickingBroker(Broker):
     """
 
     def __init__(self, broker: Broker, store: Store, lease: str) -> None:
-        super().__init__(broker.url, broker.key_prefix)
+        super().__init__(broker.url, broker.key_prefix, broker.priorities)
         self._store, self._lease = store, lease
         self.current: Tick | None = None
 

@@ -55,7 +55,7 @@ def balances(broker: Broker, queues: Sequence[str]) -> list[Balance]:
 
 def _balance(broker: Broker, queue: str) -> Balance:
     places = [keys.totals(queue), keys.consumers(queue), keys.delayed(queue), keys.dead(queue)]
-    script_keys = [broker.key(each) for each in (*places, *keys.priority_lists(queue))]
+    script_keys = [broker.key(each) for each in (*places, *broker.priorities.lists(queue))]
     answer: Any = AUDIT.run(broker.client, script_keys, [broker.key(keys.inflight(queue, ""))])
     states = {state.decode(): int(count) for state, count in zip(answer[7::2], answer[8::2], strict=True)}
     taken, moved, known, in_flight, delayed, letters, waiting = answer[:7]

@@ -19,6 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from opsq.datastore import keys
 from opsq.datastore.connection import client, explain, parse_url
+from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
 from opsq.exceptions import OperationalError
@@ -101,8 +102,8 @@ def _is_stale(line: Line) -> bool:
 class Broker:
     """The producers' side of the broker at `url`."""
 
-    def __init__(self, url: str, key_prefix: str = "") -> None:
-        self.url = url
+    def __init__(self, url: str, key_prefix: str = "", priorities: Priorities = PRIORITIES) -> None:
+        self.url, self.priorities = url, priorities
         self.where = parse_url(url)
         self.key_prefix = key_prefix
         #: The list of each queue and priority, once the queue is made known; of this process.
@@ -197,10 +198,11 @@ class Broker:
         """The command that publishes messages of one list, each for now or for later."""
         first = messages[0]
         found = place, self.key(keys.delayed(first.queue)), self.key(keys.consumers(first.queue))
+        opening = "1" if again else "", self.priorities.suffix(first.priority)
         words: list[Any] = []
         for message in messages:
             words += ("" if message.due_ms is None else message.due_ms, message.raw)
-        return ("EVALSHA", PUBLISH.sha, len(found), *found, "1" if again else "", suffix(first.priority), *words)
+        return ("EVALSHA", PUBLISH.sha, len(found), *found, *opening, *words)
 
     def make_known(self, queue: str, priority: int) -> str:
         """The list of a queue's messages. Once in each process the queue is made known: Celery's binding, our set."""
@@ -209,9 +211,9 @@ class Broker:
         place = self._places.get((queue, priority))
         if place is None:
             pipe = self.client.pipeline(transaction=False)
-            announce_queue(pipe, queue, self.key_prefix)
+            announce_queue(pipe, queue, self.key_prefix, self.priorities)
             pipe.execute()
-            place = self.key(keys.priority_list(queue, keys.priority_step(priority)))
+            place = self.key(self.priorities.list_of(queue, priority))
             self._places[queue, priority] = place
         return place
 
@@ -220,20 +222,9 @@ class Broker:
         return OperationalError(f"cannot send the task: {told.what}", why=told.why, hint=told.hint)
 
 
-def announce_queue(pipe: Any, queue: str, key_prefix: str = "") -> None:
+def announce_queue(pipe: Any, queue: str, key_prefix: str = "", priorities: Priorities = PRIORITIES) -> None:
     """Make a queue known: Celery's bindings of its own direct exchange, and our set of queues."""
-    member = keys.binding_member(queue, queue)
+    member = keys.binding_member(queue, queue, priorities.separator)
     pipe.sadd(key_prefix + keys.binding(queue), member)
     pipe.sadd(key_prefix + keys.binding_permanent(queue), member)
     pipe.sadd(key_prefix + keys.QUEUES, queue)
-
-
-def suffix(priority: int) -> bytes:
-    """What the members of a delayed set begin with: the priority step of their list, a bar."""
-    step = keys.priority_step(priority)
-    return b"%d|" % step if step else b"|"
-
-
-def delayed_member(raw: bytes, priority: int) -> bytes:
-    """A message as it stands in the delayed set."""
-    return suffix(priority) + raw

@@ -15,6 +15,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from opsq.broker.broker import LUA
 from opsq.broker.settlement import Settlement, Tallies
 from opsq.datastore import keys
+from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
 
@@ -64,17 +65,19 @@ class Consumer:
         *,
         results_db: int | None = None,
         key_prefix: str = "",
+        priorities: Priorities = PRIORITIES,
         events_channel: str = "",
     ) -> None:
         """`results_db`: the database of the results on this same server, None when turns store none."""
         self.url, self.queues, self.name = url, list(queues), name
+        self._priorities = priorities
         self._line = Line(url, reply_s=REPLY_S)
         self._line.on_push = self._notice
         self._db = str(self._line.db)
         self._results_db = "" if results_db is None or str(results_db) == self._db else str(results_db)
         self.stores = [key_prefix + keys.inflight(queue, name) for queue in self.queues]
         self.lists = [
-            key_prefix + keys.priority_list(queue, step) for step in keys.PRIORITY_STEPS for queue in self.queues
+            key_prefix + priorities.at_step(queue, step) for step in priorities.steps for queue in self.queues
         ]
         self._keys = [
             key
@@ -251,7 +254,7 @@ class Consumer:
 
     def list_of(self, queue: int, priority: int) -> str:
         """The list of a queue in which messages of a priority wait."""
-        step = keys.PRIORITY_STEPS.index(keys.priority_step(priority))
+        step = self._priorities.steps.index(self._priorities.step(priority))
         return self.lists[step * len(self.queues) + queue]
 
     def skip_numbers(self) -> None:

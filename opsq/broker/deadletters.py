@@ -111,7 +111,7 @@ def requeue(broker: Broker, letters: Sequence[DeadLetter]) -> dict[DeadLetter, s
 
 
 def _requeue(broker: Broker, queue: str, letters: Sequence[DeadLetter]) -> dict[DeadLetter, str]:
-    lists = [broker.key(each) for each in keys.priority_lists(queue)]
+    lists = [broker.key(each) for each in broker.priorities.lists(queue)]
     told = dict.fromkeys(letters, "its message is not in the record")
     sent, arguments = [], []
     for letter in letters:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from opsq.datastore import keys
+from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.datastore.plain import Ask, questions
 from opsq.exceptions import DecodeError
 from opsq.protocol import envelope
@@ -19,6 +20,10 @@ class Place(Protocol):
     def url(self) -> str:
         """The server."""
 
+    @property
+    def priorities(self) -> Priorities:
+        """The lists of each queue."""
+
     def key(self, name: str) -> str:
         """A key's name with the global prefix."""
 
@@ -29,6 +34,7 @@ class Address:
 
     url: str
     key_prefix: str = ""
+    priorities: Priorities = PRIORITIES
 
     def key(self, name: str) -> str:
         """A key's name with the global prefix."""
@@ -91,7 +97,9 @@ def states(broker: Place, names: Sequence[str]) -> list[QueueState]:
         width = len(answers) // len(names)
         parts = [answers[at : at + width] for at in range(0, len(answers), width)]
         held = _in_flight(ask, broker, names, [part[-1] for part in parts])
-    return [_state(name, part, held[name], now_ms) for name, part in zip(names, parts, strict=True)]
+    return [
+        _state(name, broker.priorities.steps, part, held[name], now_ms) for name, part in zip(names, parts, strict=True)
+    ]
 
 
 def _server_ms(ask: Ask) -> int:
@@ -100,7 +108,7 @@ def _server_ms(ask: Ask) -> int:
 
 
 def _about(broker: Place, name: str, now_ms: int) -> list[tuple[Any, ...]]:
-    lists = [broker.key(each) for each in keys.priority_lists(name)]
+    lists = [broker.key(each) for each in broker.priorities.lists(name)]
     consumers = broker.key(keys.consumers(name))
     return [
         *(("LLEN", each) for each in lists),
@@ -123,8 +131,7 @@ def _in_flight(ask: Ask, broker: Place, names: Sequence[str], consumers: Sequenc
     return held
 
 
-def _state(name: str, part: Sequence[Any], held: int, now_ms: int) -> QueueState:
-    steps = keys.PRIORITY_STEPS
+def _state(name: str, steps: Sequence[int], part: Sequence[Any], held: int, now_ms: int) -> QueueState:
     lengths, heads = part[: len(steps)], part[len(steps) : 2 * len(steps)]
     delayed, dead, paused, consumers, _members = part[2 * len(steps) :]
     published = [ms for head in heads if head is not None and (ms := published_ms(head)) is not None]

@@ -30,7 +30,7 @@ class Leftovers:
 
     def __init__(self, queues: Sequence[str], key_prefix: str, options: Mapping[str, Any]) -> None:
         self.timeout_s = float(options.get("visibility_timeout") or VISIBILITY_TIMEOUT_S)
-        self._queues, self._prefix = list(queues), key_prefix
+        self._queues, self._prefix, self._priorities = list(queues), key_prefix, keys.Priorities.of(options)
         names = [("unacked_key", keys.UNACKED), ("unacked_index_key", keys.UNACKED_INDEX)]
         names.append(("unacked_mutex_key", keys.UNACKED_MUTEX))
         self._keys = [key_prefix + str(options.get(option) or name) for option, name in names]
@@ -70,7 +70,7 @@ class Leftovers:
             return routing_key if routing_key in self._queues else None
         bound: Any = client.smembers(self._prefix + keys.binding(exchange))
         for member in sorted(bound):
-            key, pattern, queue = member.decode().split(keys.PRIORITY_SEPARATOR)
+            key, pattern, queue = member.decode().split(self._priorities.separator)
             fits = re.match(pattern, routing_key) if pattern else key == routing_key
             if fits and queue in self._queues:
                 return str(queue)
@@ -78,7 +78,7 @@ class Leftovers:
 
     def _list_of(self, queue: str, message: dict[str, Any]) -> str:
         priority = int(message["properties"].get("priority") or 0)
-        return self._prefix + keys.priority_list(queue, keys.priority_step(priority))
+        return self._prefix + self._priorities.list_of(queue, priority)
 
 
 def _redelivered(message: dict[str, Any]) -> dict[str, Any]:

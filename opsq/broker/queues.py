@@ -45,11 +45,13 @@ def peek(broker: Broker, queue: str, limit: int = 0) -> list[Waiting]:
     """The next messages of a queue, as they would be taken; 0 = all. Nothing is changed."""
     found: list[Waiting] = []
     with errors(broker.url):
-        for step in keys.PRIORITY_STEPS:
+        for step in broker.priorities.steps:
             left = limit - len(found)
             if limit and left <= 0:
                 break
-            raws: Any = broker.client.lrange(broker.key(keys.priority_list(queue, step)), -left if limit else 0, -1)
+            raws: Any = broker.client.lrange(
+                broker.key(broker.priorities.at_step(queue, step)), -left if limit else 0, -1
+            )
             found += (_waiting(raw, step) for raw in reversed(raws))
     return found
 
@@ -78,7 +80,7 @@ def purge(broker: Broker, queue: str) -> int:
 
     What is in flight, and the dead letters, stay.
     """
-    lists = [broker.key(each) for each in keys.priority_lists(queue)]
+    lists = [broker.key(each) for each in broker.priorities.lists(queue)]
     delayed = broker.key(keys.delayed(queue))
     with errors(broker.url):
         pipe = broker.client.pipeline(transaction=True)

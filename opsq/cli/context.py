@@ -68,13 +68,16 @@ class Context:
         return self.app.broker
 
     @cached_property
-    def broker_address(self) -> tuple[str, str]:
-        """The broker's URL and the prefix of its keys; where no app is named, none is loaded to find them."""
+    def broker_address(self) -> tuple[str, str, dict[str, Any]]:
+        """The broker's URL, the prefix of its keys, and what is said of priorities (transport options).
+
+        Where no app is named, none is loaded to find them.
+        """
         if self._given is not None or self._names_an_app():
-            return self.broker.url, self.broker.key_prefix
+            return self.broker.url, self.broker.key_prefix, self.broker.priorities.to_options()
         return self.configured_address()
 
-    def configured_address(self) -> tuple[str, str]:
+    def configured_address(self) -> tuple[str, str, dict[str, Any]]:
         """What flags, environment and the project's file say of the broker, else the private one; loads no app."""
         from opsq.app.home import private_redis, project_settings
         from opsq.config.broker import resolve_broker
@@ -85,7 +88,9 @@ class Context:
             settings.put_flag("broker_url", self.flags["broker"], "--broker")
         url = resolve_broker(settings, private_redis).url
         assert url is not None
-        return url, str((settings["broker_transport_options"] or {}).get("global_keyprefix") or "")
+        told = settings["broker_transport_options"] or {}
+        priorities = {name: told[name] for name in ("priority_steps", "sep") if told.get(name)}
+        return url, str(told.get("global_keyprefix") or ""), priorities
 
     def _names_an_app(self) -> bool:
         """Whether anything here may name an app."""

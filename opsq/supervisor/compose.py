@@ -247,8 +247,8 @@ def ask_app(place: Place) -> tuple[Broker | None, str | None]:
     if told.returncode == 0:
         try:
             answer = json.loads(told.stdout.splitlines()[-1])
-            broker = Broker(answer["broker_url"], answer["key_prefix"]) if answer["broker_url"] else None
-            return broker, answer["spec"]
+            url, prefix, priorities = answer["broker_url"], answer["key_prefix"], answer["priorities"]
+            return Broker(url, prefix, priorities) if url else None, answer["spec"]
         except (ValueError, KeyError, IndexError):
             pass
     lines = [line for line in told.stderr.splitlines() if line.strip()]

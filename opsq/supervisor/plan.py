@@ -74,10 +74,14 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """The broker of the app; kept for those who ask the supervisor what waits, it never connects itself."""
+    """The broker of the app; kept for those who ask the supervisor what waits, it never connects itself.
+
+    `priorities`: what the transport options say about the lists of each queue.
+    """
 
     url: str
     key_prefix: str = ""
+    priorities: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None)
     runner = Runner(app.tasks, accept, node, backend.record if backend.keeps_results else None)
 
     def settler(names: list[str]) -> Settler:
-        return Settler(names, results, prefix)
+        return Settler(names, results, prefix, app.broker.priorities)
 
     conf = app.conf
     _check_numbers(conf)
@@ -143,6 +143,7 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None)
         worker_id=worker_id,
         node=node,
         key_prefix=prefix,
+        priorities=app.broker.priorities,
         lease_s=wishes.lease_s or LEASE_S,
         caps=Caps(
             prefetch=_prefetch(app, wishes),

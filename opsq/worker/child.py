@@ -16,6 +16,7 @@ from typing import Any
 from opsq import signals
 from opsq.broker.consumer import Consumer
 from opsq.datastore.connection import TROUBLE
+from opsq.datastore.keys import Priorities
 from opsq.events.event import TASKS
 from opsq.exceptions import SoftTimeLimitExceeded
 from opsq.execution.context import Context
@@ -54,6 +55,7 @@ class Setup:
     worker_id: str
     node: str
     key_prefix: str
+    priorities: Priorities
     lease_s: float
     caps: Caps
     waiting_lock: Path
@@ -136,6 +138,7 @@ def _line(means: Means, index: int, lines: Lines) -> Line:
         consumer_name(setup.worker_id, index),
         results_db=means.settler.results.database,
         key_prefix=setup.key_prefix,
+        priorities=setup.priorities,
         events_channel=setup.news.channel(TASKS),
     )
     herald = Herald(means.table, setup.node, setup.news.exchange)

@@ -12,6 +12,7 @@ from typing import Any
 
 from opsq.broker.broker import LUA
 from opsq.datastore import keys
+from opsq.datastore.keys import Priorities
 from opsq.datastore.scripts import Script
 
 logger = logging.getLogger("opsq.worker")
@@ -27,13 +28,13 @@ STUCK_S = 1.0
 class Later:
     """The delayed sets of a worker's queues."""
 
-    def __init__(self, queues: Sequence[str], key_prefix: str) -> None:
+    def __init__(self, queues: Sequence[str], key_prefix: str, priorities: Priorities) -> None:
         self._sets = [key_prefix + keys.delayed(name) for name in queues]
         self._lists = [
             [
                 each
-                for step in keys.PRIORITY_STEPS
-                for each in ("" if step == 0 else step, key_prefix + keys.priority_list(name, step))
+                for step in priorities.steps
+                for each in ("" if step == 0 else step, key_prefix + priorities.at_step(name, step))
             ]
             for name in queues
         ]

@@ -57,7 +57,7 @@ class Leases(threading.Thread):
         super().__init__(name="opsq-leases", daemon=True)
         self.post, self.table, self.rescue, self._pulse = post, table, rescue, pulse
         self._describe, self._on_strays = describe, on_strays
-        self._later = Later(post.queues, post.key_prefix)
+        self._later = Later(post.queues, post.key_prefix, post.priorities)
         self.registered: set[int] = set()
         self.ready = threading.Event()
         self.trouble = ""
@@ -156,7 +156,7 @@ class Leases(threading.Thread):
             self._line.ask("SCRIPT", "LOAD", script.text)
         pipe = client(self.post.url).pipeline(transaction=False)
         for name in self.post.queues:
-            announce_queue(pipe, name, self.post.key_prefix)
+            announce_queue(pipe, name, self.post.key_prefix, self.post.priorities)
         pipe.execute()
         self._connected, self._connected_at = True, time.monotonic()
         self._next_renewal = 0.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from opsq.datastore.keys import Priorities
+
 
 @dataclass(frozen=True, slots=True)
 class Post:
@@ -15,4 +17,5 @@ class Post:
     queues: list[str]
     lease_s: float
     key_prefix: str
+    priorities: Priorities
     folder: Path

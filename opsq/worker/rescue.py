@@ -69,7 +69,9 @@ class Rescue:
         """A line to the broker in somebody's name."""
         settler = self._judge.make_settler(queues)
         post, results_db = self._post, settler.results.database
-        return Consumer(post.url, queues, name, results_db=results_db, key_prefix=post.key_prefix)
+        return Consumer(
+            post.url, queues, name, results_db=results_db, key_prefix=post.key_prefix, priorities=post.priorities
+        )
 
     def _take_over(self, name: str, queues: list[str]) -> None:
         consumer = self.consumer(queues, name)

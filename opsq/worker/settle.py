@@ -17,10 +17,10 @@ from typing import Any
 from redis.exceptions import NoPermissionError, ResponseError
 
 from opsq import states
-from opsq.broker.broker import delayed_member
 from opsq.broker.settlement import Settlement, Word
 from opsq.datastore import keys
 from opsq.datastore.connection import TROUBLE
+from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.exceptions import DecodeError
 from opsq.execution.outcome import Outcome
 from opsq.protocol import envelope
@@ -64,8 +64,10 @@ class Results:
 class Settler:
     """Makes settlements for the queues of one consumer."""
 
-    def __init__(self, queues: list[str], results: Results, key_prefix: str = "") -> None:
-        self.queues, self.results, self.key_prefix = queues, results, key_prefix
+    def __init__(
+        self, queues: list[str], results: Results, key_prefix: str = "", priorities: Priorities = PRIORITIES
+    ) -> None:
+        self.queues, self.results, self.key_prefix, self.priorities = queues, results, key_prefix, priorities
 
     def store_elsewhere(self, settlements: list[Settlement]) -> dict[int, str]:
         """Store the results of another server now; the turn that follows then only removes.
@@ -133,7 +135,7 @@ class Settler:
 
     def later(self, queue: int, number: int, message: Envelope, due_ms: int) -> Settlement:
         """A message whose time has not come: into the delayed set of its queue."""
-        member = delayed_member(message.raw, message.properties.priority or 0)
+        member = self.priorities.suffix(message.properties.priority or 0) + message.raw
         key = self.key_prefix + keys.delayed(self.queues[queue])
         return Settlement(queue, number, ("Z", key, due_ms, member), 1)
 
@@ -181,8 +183,8 @@ class Settler:
 
     def _follow(self, queue: str, raw: bytes, priority: int, due_ms: int | None) -> tuple[Any, ...]:
         if due_ms is not None:
-            return ("Z", self.key_prefix + keys.delayed(queue), due_ms, delayed_member(raw, priority))
-        return ("L", self.key_prefix + keys.priority_list(queue, keys.priority_step(priority)), raw)
+            return ("Z", self.key_prefix + keys.delayed(queue), due_ms, self.priorities.suffix(priority) + raw)
+        return ("L", self.key_prefix + self.priorities.list_of(queue, priority), raw)
 
 
 def _is_refusal(error: BaseException) -> bool:

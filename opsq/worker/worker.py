@@ -98,7 +98,8 @@ class Worker:
                 self._calls.post(lambda: self._children.tell(epilogue.write(self.plan.folder, message.raw, error)))
 
         self.judge.on_loss = on_loss
-        post = Post(setup.url, setup.worker_id, setup.queues, setup.lease_s, setup.key_prefix, self.plan.folder)
+        names = setup.key_prefix, setup.priorities
+        post = Post(setup.url, setup.worker_id, setup.queues, setup.lease_s, *names, self.plan.folder)
         rescue = Rescue(post, self.judge, self.plan.leftovers)
         return Leases(post, self._table, rescue, pulse, self._record.describe, self._on_strays)
 

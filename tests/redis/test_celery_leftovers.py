@@ -98,7 +98,7 @@ def test_each_by_its_priority_and_binding(leftovers, redis_client) -> None:
     deliver(redis_client, "bound", FOR_TWO_HOURS, exchange="shop", routing_key="order.new")
     deliver(redis_client, "unbound", FOR_TWO_HOURS, exchange="celery", routing_key="celery")
     assert leftovers.restore(redis_client) == 3
-    assert ids(redis_client, keys.priority_list("mail", 6)) == ["low"]
+    assert ids(redis_client, keys.PRIORITIES.at_step("mail", 6)) == ["low"]
     assert ids(redis_client, "mail") == ["bound"]
     assert ids(redis_client, "celery") == ["unbound"]
     redis_client.delete(keys.binding("shop"))
@@ -126,3 +126,9 @@ def test_a_full_server_lets_them_go_back(leftovers, redis_client) -> None:
     finally:
         redis_client.config_set("maxmemory", 0)
     assert ids(redis_client, "mail") == ["left"]
+
+
+def test_the_lists_of_priorities_are_those_of_the_transport_options(redis_client) -> None:
+    deliver(redis_client, "low", FOR_TWO_HOURS, priority=7)
+    assert Leftovers(["mail"], "", {"priority_steps": list(range(10)), "sep": ":"}).restore(redis_client) == 1
+    assert ids(redis_client, "mail:7") == ["low"]

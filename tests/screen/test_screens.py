@@ -62,7 +62,7 @@ def fill(client: redis.Redis) -> None:
             )
             client.lpush(queue, envelope.changed(raw, {}, {"delivery_tag": old}))
         client.sadd(keys.QUEUES, queue)
-    client.lpush(keys.priority_list("mail", 9), envelope.changed(raw, {}, {"delivery_tag": old}))
+    client.lpush(keys.PRIORITIES.at_step("mail", 9), envelope.changed(raw, {}, {"delivery_tag": old}))
     client.set(keys.paused("mail"), "1")
     later = time.time() * 1000 + 60_000
     client.zadd(keys.consumers("celery"), {f"shop@web1:0a1b2c3d:{slot}": later for slot in range(4)})

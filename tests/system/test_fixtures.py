@@ -35,7 +35,7 @@ def test_a_database_is_empty_again(redis_client: redis.Redis) -> None:
 
 
 def test_the_audit_accepts_what_the_table_of_keys_knows(redis_client: redis.Redis) -> None:
-    redis_client.rpush(keys.priority_list("mail", 6), "message")
+    redis_client.rpush(keys.PRIORITIES.at_step("mail", 6), "message")
     redis_client.hset(keys.inflight("mail", "w:1:0"), "1", "message")
     redis_client.set(keys.result("some-id"), "{}", ex=60)
     redis_client.sadd("acme-set", "x")

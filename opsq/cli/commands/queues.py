@@ -23,7 +23,6 @@ COLUMNS = (
     Column("oldest", "OLDEST", "seconds"),
     Column("consumers", "CONSUMERS", "number"),
     Column("paused", "PAUSED", "yes"),
-    Column("priorities", "PRIORITY 0/3/6/9", extra=True),
 )
 PEEK_COLUMNS = (
     Column("id", "ID"),
@@ -59,12 +58,14 @@ def queues(context: Context, ctx: click.Context, limit: int) -> None:
     rows = [state.to_data() for state in store.states(broker, limited(names, limit))]
     texts = {row["name"]: _priorities(row["by_priority"]) for row in rows}
     shown = rows if context.out.json else [{**row, "priorities": texts[row["name"]]} for row in rows]
-    context.out.table("queues", COLUMNS, shown, total=len(names))
+    by_priority = Column("priorities", f"PRIORITY {'/'.join(map(str, broker.priorities.steps))}", extra=True)
+    context.out.table("queues", (*COLUMNS, by_priority), shown, total=len(names))
 
 
 def _priorities(counts: dict[str, int]) -> str:
     """How the waiting ones are spread, where not all are of the first priority."""
-    return "/".join(str(count) for count in counts.values()) if sum(counts.values()) > counts["0"] else ""
+    first, *others = counts.values()
+    return "/".join(map(str, (first, *others))) if any(others) else ""
 
 
 PEEK_EXAMPLES = """

@@ -142,16 +142,16 @@ def _ask(context: Context, names: Sequence[str]) -> Mapping[str, Any]:
         return {"supervisor": None, "app": context.app_spec, "programs": [], "broker": broker}
 
 
-def _broker_that_answers(context: Context) -> dict[str, str] | None:
+def _broker_that_answers(context: Context) -> dict[str, Any] | None:
     """The broker that the flags, the environment or the app name; redis-py is not imported for it."""
     from opsq.broker import depths
 
     try:
-        url, key_prefix = context.broker_address
+        url, key_prefix, priorities = context.broker_address
         depths.answers(depths.Address(url, key_prefix))
     except OpsqError:
         return None
-    return {"url": url, "key_prefix": key_prefix}
+    return {"url": url, "key_prefix": key_prefix, "priorities": priorities}
 
 
 def _in_redis(context: Context, told: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -159,9 +159,10 @@ def _in_redis(context: Context, told: Mapping[str, Any]) -> tuple[list[dict[str,
     if told["broker"] is None:
         return [], {}
     from opsq.broker import depths
-    from opsq.datastore import attendance
+    from opsq.datastore import attendance, keys
 
-    broker = depths.Address(told["broker"]["url"], told["broker"]["key_prefix"])
+    where = told["broker"]
+    broker = depths.Address(where["url"], where["key_prefix"], keys.Priorities.of(where.get("priorities")))
     try:
         queues = [state.to_data() for state in depths.states(broker, depths.known(broker))]
         return queues, attendance.hosts(broker.url)

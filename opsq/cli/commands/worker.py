@@ -188,10 +188,9 @@ def _configure(app: Any, given: dict[str, Any]) -> None:
 
 
 def _purge(app: Any, queues: list[str]) -> None:
-    from opsq.datastore import keys
 
     for name in queues:
-        app.broker.client.delete(*[app.broker.key(key) for key in keys.priority_lists(name)])
+        app.broker.client.delete(*[app.broker.key(key) for key in app.broker.priorities.lists(name)])
 
 
 def _banner(context: Context, app: Any, plan: Any, as_json: bool) -> None:

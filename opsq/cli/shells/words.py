@@ -47,7 +47,7 @@ def _in_redis(context: Context, kind: str) -> Iterable[str]:
 
     kept = statefile.read(context.state_dir)
     broker = kept.plan.broker if kept is not None else None
-    url, prefix = (broker.url, broker.key_prefix) if broker else context.configured_address()
+    url, prefix = (broker.url, broker.key_prefix) if broker else context.configured_address()[:2]
     with questions(url, _PATIENCE_S) as ask:
         if kind == "tasks":
             (ids,) = ask([("ZRANGE", prefix + keys.WORKERS, 0, -1)])
