@@ -37,6 +37,13 @@ JOBS_CAP = 1_000
 JOB_S = 7 * 86_400
 JOB_OUTPUT_S = 86_400
 
+#: When kombu's processes (5.7) may take the bindings of an exchange away: exchange -> server time in ms (sorted set).
+BINDING_DEADLINES = "_kombu.binding_deadlines"
+#: Seconds that a reply to a remote command waits for who asked.
+REPLIES_S = 60
+#: Milliseconds that bindings for such replies are kept after the last one came (as kombu does).
+REPLY_BINDING_MS = 3_600_000
+
 #: Dead letters kept for each queue; the oldest go first.
 DEAD_CAP = 100_000
 #: Seconds a dead letter is kept.
@@ -90,6 +97,8 @@ TABLE: tuple[KeyFact, ...] = (
     KeyFact("<queue>\\x06\\x16<3|6|9>", "waiting messages of lower priority (Celery's lists)", "ends when empty"),
     KeyFact("_kombu.binding.<exchange>", "Celery's bindings", "one member a queue"),
     KeyFact("_kombu.binding_permanent.<exchange>", "Celery's bindings without expiry", "one member a queue"),
+    KeyFact("_kombu.binding_deadlines", "when Celery's bindings may go", "one member an exchange"),
+    KeyFact("<id>.reply.<exchange>.pidbox", "replies to a remote command", f"{REPLIES_S} s", needs_ttl=True),
     KeyFact("celery-task-meta-<id>", "a result", "result_expires", needs_ttl=True),
     KeyFact("unacked", "messages that Celery's workers hold (kombu's)", "ends when empty"),
     KeyFact("unacked_index", "when they were delivered (kombu's)", "ends when empty"),

@@ -122,14 +122,6 @@ def read(payload: bytes) -> list[Event]:
     return events
 
 
-def read_command(payload: bytes) -> dict[str, Any]:
-    """A command to workers, from the channel of their mailbox. Raises DecodeError."""
-    found = _body(payload)
-    if not isinstance(found, dict):
-        raise DecodeError("cannot read the command", why="it is no object")
-    return found
-
-
 def _body(payload: bytes) -> Any:
     try:
         message = _read_message(payload)

@@ -6,16 +6,15 @@ results, as far as they say; counts do not depend on it, the workers keep them.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from opsq.broker import queues
+from opsq.broker.mailbox import Request, command
 from opsq.datastore.connection import TROUBLE, explain
 from opsq.datastore.line import Line
 from opsq.events.event import EXCHANGE, MAILBOX_SUFFIX, Channels
@@ -234,7 +233,8 @@ class Collector:
     def _ask_workers(self, node: str | None = None) -> None:
         """Have workers tell that they are there, and Celery's send their tasks' events (as Flower does)."""
         for method in ("heartbeat", "enable_events") if self._ask_celery else ("heartbeat",):
-            self.broker.client.publish(self._where.mailbox, _cast(method, node))
+            request = Request(method, destination=[node] if node else None)
+            self.broker.client.publish(self._where.mailbox, command(self._where.control + MAILBOX_SUFFIX, request))
 
     def _make_up_for_what_was_missed(self) -> None:
         """Tasks that had not ended when last heard of: their stored results say what came of them."""
@@ -273,22 +273,3 @@ def _take_result(record: Record, meta: Mapping[str, Any]) -> None:
         record.traceback = str(meta.get("traceback") or "")[: records.TRACEBACK_LIMIT]
     else:
         record.result = text
-
-
-def _cast(method: str, node: str | None) -> bytes:
-    """A remote control command without answer, as Celery writes it (wire section 7)."""
-    body: dict[str, Any] = {"method": method, "arguments": {}, "destination": [node] if node else None, "pattern": None}
-    return json.dumps(
-        {
-            "body": json.dumps({**body, "matcher": None}),
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
-            "headers": {"clock": 0, "expires": 0},
-            "properties": {
-                "delivery_mode": 2,
-                "delivery_info": {"exchange": "celery.pidbox", "routing_key": ""},
-                "priority": 0,
-                "delivery_tag": str(uuid.uuid4()),
-            },
-        }
-    ).encode()

@@ -61,6 +61,8 @@ class Leases(threading.Thread):
         self.registered: set[int] = set()
         self.ready = threading.Event()
         self.trouble = ""
+        #: Called with each message that comes to the mailbox.
+        self.on_command: Callable[[bytes], None] = lambda _payload: None
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ending = False
@@ -175,7 +177,7 @@ class Leases(threading.Thread):
         if push[0] == b"invalidate":
             self._later.noticed = True
         elif push[0] == b"message":
-            self._pulse.heard(push[2])
+            self.on_command(push[2])
 
     def _pass_time(self) -> None:
         """Sleep until something is to be done, or a notice or a job comes; then do it."""

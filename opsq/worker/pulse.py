@@ -15,10 +15,8 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from opsq.datastore.line import Line
-from opsq.events import event
 from opsq.events.dispatcher import Sender
 from opsq.events.event import NOTHING, TASKS, Wrapper
-from opsq.exceptions import DecodeError
 from opsq.worker import slots
 from opsq.worker.herald import ALWAYS, NEVER, Herald, News
 from opsq.worker.slots import Slots
@@ -27,8 +25,6 @@ logger = logging.getLogger("opsq.worker")
 
 #: Who calls may begin to listen a moment later (Celery's receivers do): looked at again after this time (seconds).
 AGAIN_S = 0.25
-#: Commands of the mailbox that ask for a sign of life.
-_CALLS = frozenset(("heartbeat", "enable_events"))
 
 
 class Pulse:
@@ -46,6 +42,7 @@ class Pulse:
         self._nothing = wrapper.wrap(NOTHING, TASKS)
         self.mailbox = news.channels.name(news.mailbox) if news.mailbox else ""
         self._next_at = 0.0
+        self.muted = False
         self._online = self._called = self._refused = False
         self._page[slots.EVENTS] = news.tasks == ALWAYS
 
@@ -62,7 +59,7 @@ class Pulse:
         self._called = False
         heard = self._say(line, "worker-heartbeat" if self._online else "worker-online")
         self._online = True
-        if self._news.tasks not in (ALWAYS, NEVER):
+        if not (self.muted or self._news.tasks in (ALWAYS, NEVER)):
             self._page[slots.EVENTS] = bool(heard and self._publish(line, TASKS, self._nothing))
 
     def tell_lost(self, line: Line) -> None:
@@ -76,15 +73,30 @@ class Pulse:
         if self._news.interval_s and self._online:
             self._say(line, "worker-offline")
 
-    def heard(self, payload: bytes) -> None:
-        """A command has come to all workers: whoever attaches is answered at once."""
-        try:
-            command = event.read_command(payload)
-        except DecodeError:
-            return
-        destination = command.get("destination")
-        if command.get("method") in _CALLS and (not destination or self._node in destination):
-            self._next_at, self._called = time.monotonic(), True
+    # -- what remote commands ask for --------------------------------------------------------------------------------
+
+    @property
+    def never(self) -> bool:
+        """Whether the settings say that tasks are never told of."""
+        return self._news.tasks == NEVER
+
+    @property
+    def tells_of_tasks(self) -> bool:
+        """Whether events of tasks are sent now."""
+        return bool(self._page[slots.EVENTS])
+
+    def call(self) -> None:
+        """Somebody has attached: it is told of this worker at once, and tasks are told of if it listens to them."""
+        self._next_at, self._called = time.monotonic(), True
+
+    def mute(self) -> None:
+        """Tell nothing of tasks, until `unmute`."""
+        self.muted, self._page[slots.EVENTS] = True, False
+
+    def unmute(self) -> None:
+        """Tell of tasks again, as the settings say."""
+        self.muted, self._page[slots.EVENTS] = False, self._news.tasks == ALWAYS
+        self.call()
 
     def _say(self, line: Line, kind: str) -> int:
         clock = int(self._page[slots.CLOCK]) + 1

@@ -35,7 +35,8 @@ class Record:
 
     def __init__(self, plan: Plan, table: Slots, task_names: Sequence[str]) -> None:
         self._plan, self._table, self._task_names = plan, table, list(task_names)
-        self._since = time.time()
+        #: When it has started (Unix seconds).
+        self.since = time.time()
         self._processed = 0
 
     def ended(self, done: int) -> None:
@@ -68,7 +69,7 @@ class Record:
             "node": setup.node,
             "pid": os.getpid(),
             "host": self._plan.host,
-            "since": self._since,
+            "since": self.since,
             "concurrency": self._plan.concurrency,
             "pool": setup.pool,
             "queues": setup.queues,

@@ -26,9 +26,11 @@ from opsq.worker.child import Means
 from opsq.worker.children import Child, Children
 from opsq.worker.herald import Herald
 from opsq.worker.leases import Leases
+from opsq.worker.panel import State
 from opsq.worker.post import Post
 from opsq.worker.pulse import Pulse
 from opsq.worker.record import Plan, Record, how_it_ended
+from opsq.worker.remote import Ear
 from opsq.worker.rescue import Rescue
 from opsq.worker.settle import Settler
 from opsq.worker.slots import Facts, Slot, Slots
@@ -101,7 +103,10 @@ class Worker:
         names = setup.key_prefix, setup.priorities
         post = Post(setup.url, setup.worker_id, setup.queues, setup.lease_s, *names, self.plan.folder)
         rescue = Rescue(post, self.judge, self.plan.leftovers)
-        return Leases(post, self._table, rescue, pulse, self._record.describe, self._on_strays)
+        leases = Leases(post, self._table, rescue, pulse, self._record.describe, self._on_strays)
+        state = State(self, leases, pulse, self._record, self._children, self._calls, self._accept)
+        leases.on_command = Ear(state, self._accept, self.app.conf.task_serializer).heard
+        return leases
 
     def _make_table(self) -> Slots:
         setup = self.plan.setup
@@ -245,9 +250,9 @@ class Worker:
         """Bytes of signals (their numbers), of other threads and of children."""
         for number in self._calls.read():
             if number in (signal.SIGINT, signal.SIGTERM):
-                self._asked_to_stop("warm")
+                self.ask_to_stop("warm")
             elif number == signal.SIGQUIT:
-                self._asked_to_stop("cold")
+                self.ask_to_stop("cold")
             elif number == signal.SIGHUP:
                 self._replace_children()
             elif number == signal.SIGCHLD:
@@ -283,7 +288,8 @@ class Worker:
 
     # -- stop -------------------------------------------------------------------------------------------------------
 
-    def _asked_to_stop(self, how: str) -> None:
+    def ask_to_stop(self, how: str) -> None:
+        """Stop: `warm` when what runs has ended, `cold` at once; warm a second time is cold. In the parent's thread."""
         now = time.monotonic()
         if how == "warm" and self._stopping:
             if now - self._asked_at < SECOND_SIGNAL_S:

@@ -36,9 +36,18 @@ class Client(Peer):
         answer: dict[str, Any] = self.ask("outcome", task_id, timeout)
         return answer
 
+    def broadcast(self, method: str, **arguments: Any) -> list[dict[str, Any]]:
+        """The replies of all workers to a remote command, or of those named by `destination`."""
+        replies: list[dict[str, Any]] = self.ask("broadcast", method, arguments)
+        return replies
+
     def state(self, task_id: str) -> str:
         answer: str = self.ask("state", task_id)
         return answer
+
+
+#: How a remote command is sent, beside its own arguments.
+_HOW = ("destination", "pattern", "matcher", "timeout", "limit", "reply")
 
 
 def _serve() -> None:
@@ -57,12 +66,17 @@ def _serve() -> None:
             return {**found, "error": kind.__name__, "args": list(value.args), "own_class": is_known}
         return {**found, "value": value}
 
+    def broadcast(method: str, arguments: dict[str, Any]) -> Any:
+        how = {name: arguments.pop(name) for name in _HOW if name in arguments}
+        return app.control.broadcast(method, arguments=arguments, **{"reply": True, **how})
+
     serve(
         {
             "send": lambda task, args, kwargs, options: getattr(proj, task).apply_async(args, kwargs, **options).id,
             "send_by_name": lambda name, args: app.send_task(name, args).id,
             "get": lambda task_id, timeout: app.AsyncResult(task_id).get(timeout=timeout),
             "outcome": outcome,
+            "broadcast": broadcast,
             "state": lambda task_id: app.AsyncResult(task_id).state,
         }
     )

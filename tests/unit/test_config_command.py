@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from opsq.cli.commands.config import masked
+from opsq.app.masking import masked
 
 TASKS = """
 from opsq import Celery

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -21,8 +19,6 @@ opsq -A proj config broker_url task_acks_late
 opsq -A proj config --json
 """
 
-_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|API_?KEY|SIGNATURE|security_key", re.IGNORECASE)
-_HIDDEN = "********"
 COLUMNS = (
     Column("name", "SETTING"),
     Column("value", "VALUE", cut="end"),
@@ -61,6 +57,7 @@ def _unknown(name: str) -> str:
 
 
 def _row(name: str, value: Any, source: str) -> dict[str, Any]:
+    from opsq.app.masking import masked
     from opsq.config.names import BY_NAME
 
     return {"name": name, "value": masked(name, value), "source": source, "standing": BY_NAME[name].standing}
@@ -75,21 +72,6 @@ def _found_by_itself(app: Any) -> dict[str, tuple[Any, str]]:
         return {}
     url = private_redis(app.home)
     return {"broker_url": (url, PRIVATE)} if url is not None else {}
-
-
-def masked(name: str, value: Any) -> Any:
-    """The value without secrets: by the name it has, in URLs, and in mappings."""
-    from opsq.datastore.connection import masked as masked_url
-
-    if value and _SECRET.search(name):
-        return _HIDDEN
-    if isinstance(value, Mapping):
-        return {key: masked(str(key), inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [masked("", inner) for inner in value]
-    if isinstance(value, str) and "://" in value:
-        return ";".join(masked_url(part) for part in value.split(";"))
-    return value
 
 
 def _text(value: Any) -> str:
