@@ -13,6 +13,7 @@ from typing import Any
 from redis.exceptions import NoScriptError, ResponseError
 
 from opsq.broker.broker import LUA
+from opsq.broker.order import FAIR, QueueOrder, Rota
 from opsq.broker.settlement import Settlement, Tallies
 from opsq.datastore import keys
 from opsq.datastore.keys import PRIORITIES, Priorities
@@ -66,6 +67,7 @@ class Consumer:
         results_db: int | None = None,
         key_prefix: str = "",
         priorities: Priorities = PRIORITIES,
+        order: QueueOrder = FAIR,
         events_channel: str = "",
     ) -> None:
         """`results_db`: the database of the results on this same server, None when turns store none."""
@@ -92,7 +94,7 @@ class Consumer:
         #: What its batches cost, for who runs them to note.
         self.costs = self._tallies.costs
         self._number = 1
-        self._served = 0
+        self._rota = Rota(order, len(self.queues))
         self._sent: list[tuple[Any, ...]] = []
         self.noticed = False
         #: The last turn was armed and leased nothing: a notice comes when there is something.
@@ -143,7 +145,7 @@ class Consumer:
         self.listening = False
         if armed:
             self.noticed = False
-        arguments = self._arguments(settlements, want, "", events)
+        arguments = self._arguments(settlements, want, "", self._rota.next(want), events)
         self._sent.append((arguments, self._number, armed))
         self._number += STRIDE
         self._write(arguments, armed)
@@ -169,7 +171,7 @@ class Consumer:
 
     def take_over(self, settlements: Sequence[Settlement]) -> Turn:
         """Settle in the name of this consumer if its lease has run out. Raises Alive when it has not."""
-        arguments = self._arguments(settlements, 0, "expired")
+        arguments = self._arguments(settlements, 0, "expired", 0)
         try:
             answer = self._line.ask(*arguments)
         except NoScriptError:
@@ -207,13 +209,12 @@ class Consumer:
         return self._line.receive()
 
     def _arguments(
-        self, settlements: Sequence[Settlement], want: int, guard: str, events: bytes | None = None
+        self, settlements: Sequence[Settlement], want: int, guard: str, first: int | str, events: bytes | None = None
     ) -> tuple[Any, ...]:
         told = self._tallies.arguments(settlements)
-        self._served = (self._served + 1) % len(self.queues)
         return (
             *("EVALSHA", TURN.sha, self._count, *self._keys, len(self.queues), want, self._number, self.name),
-            *(self._results_db, self._db, self._served, guard, self._events_channel, events or b""),
+            *(self._results_db, self._db, first, guard, self._events_channel, events or b""),
             *self._registries,
             *self._totals,
             *told,

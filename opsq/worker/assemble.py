@@ -17,6 +17,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from opsq._version import __version__
 from opsq.broker.leftovers import Leftovers
+from opsq.broker.order import QueueOrder
 from opsq.datastore import connection, keys
 from opsq.events.event import MAILBOX_SUFFIX, Channels
 from opsq.exceptions import BrokerError, ImproperlyConfigured, RefusedError, UsageError
@@ -121,7 +122,8 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None)
     """Give a worker all that it needs. Raises BrokerError, RefusedError, ImproperlyConfigured, UsageError."""
     app, node = worker.app, worker.hostname
     url = app.find_broker().url
-    queues = queues_for(app, wishes)
+    strategy = (app.conf.broker_transport_options or {}).get("queue_order_strategy")
+    order, queues = QueueOrder.of(app.conf.worker_queue_order, strategy, queues_for(app, wishes))
     prefix = app.broker.key_prefix
     patient, backend = _is_patient(app), app.backend
     _until_reached(lambda: _check_broker(url, node, prefix), patient)
@@ -144,6 +146,7 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None)
         node=node,
         key_prefix=prefix,
         priorities=app.broker.priorities,
+        order=order,
         lease_s=wishes.lease_s or LEASE_S,
         caps=Caps(
             prefetch=_prefetch(app, wishes),

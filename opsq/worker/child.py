@@ -15,6 +15,7 @@ from typing import Any
 
 from opsq import signals
 from opsq.broker.consumer import Consumer
+from opsq.broker.order import QueueOrder
 from opsq.datastore.connection import TROUBLE
 from opsq.datastore.keys import Priorities
 from opsq.events.event import TASKS
@@ -56,6 +57,7 @@ class Setup:
     node: str
     key_prefix: str
     priorities: Priorities
+    order: QueueOrder
     lease_s: float
     caps: Caps
     waiting_lock: Path
@@ -139,6 +141,7 @@ def _line(means: Means, index: int, lines: Lines) -> Line:
         results_db=means.settler.results.database,
         key_prefix=setup.key_prefix,
         priorities=setup.priorities,
+        order=setup.order,
         events_channel=setup.news.channel(TASKS),
     )
     herald = Herald(means.table, setup.node, setup.news.exchange)

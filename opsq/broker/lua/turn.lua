@@ -3,7 +3,9 @@
 -- KEYS  for each of Q queues: its in-flight store of this consumer, its pause key;
 --       then the source lists: the first priority of all queues, then the second of all, ...
 -- ARGV  1 Q  2 N  3 number of the first leased message  4 consumer
---       5 database of the results, '' = this one  6 this connection's database  7 which queue is served first (0..Q-1)
+--       5 database of the results, '' = this one  6 this connection's database
+--       7 which queue is served first (0..Q-1), or `i,j,...;a,b,...`: the queues (0..) in the order of serving, and how
+--         much each may take before the others get what it leaves
 --       8 '' or 'expired': act only if the consumer's lease has run out (a peer takes over)
 --       9 channel of events, 10 a message for it ('' = none)
 --       then each queue's registry of consumers (not among KEYS: servers up to 7.0 arm the notice for every key that is
@@ -271,30 +273,46 @@ end
 local open = {}
 for q = 1, Q do open[q] = redis.call('EXISTS', KEYS[2 * q]) == 0 end
 
-local steps, turn = (#KEYS - 2 * Q) / Q, tonumber(ARGV[7])
-for step = 0, steps - 1 do
-  for j = 0, Q - 1 do
-    local q = (turn + j) % Q + 1
-    local index = step * Q + q
-    local list = KEYS[2 * Q + index]
-    local have = want > 0 and open[q] and redis.call('LLEN', list) or 0
-    while have > 0 and want > 0 and registered(q) do
-      local part = redis.call('RPOP', list, math.min(have, want, 500))
-      if not part then break end
-      local flat = {}
-      for k = 1, #part do
-        flat[2 * k - 1] = number
-        flat[2 * k] = part[k]
-        number = number + 1
-      end
-      redis.call('HSET', KEYS[2 * q - 1], unpack(flat))
-      leased[#leased + 1] = index
-      leased[#leased + 1] = part
-      taken[q] = taken[q] + #part
-      want = want - #part
-      have = have - #part
+local function lease(index, q, most)
+  local list = KEYS[2 * Q + index]
+  local have = math.min(most > 0 and open[q] and redis.call('LLEN', list) or 0, most)
+  while have > 0 and registered(q) do
+    local part = redis.call('RPOP', list, math.min(have, 500))
+    if not part then break end
+    local flat = {}
+    for k = 1, #part do
+      flat[2 * k - 1] = number
+      flat[2 * k] = part[k]
+      number = number + 1
+    end
+    redis.call('HSET', KEYS[2 * q - 1], unpack(flat))
+    leased[#leased + 1] = index
+    leased[#leased + 1] = part
+    taken[q] = taken[q] + #part
+    want = want - #part
+    have = have - #part
+  end
+end
+
+local steps, order = (#KEYS - 2 * Q) / Q, {}
+local first = tonumber(ARGV[7])
+if first then
+  for j = 0, Q - 1 do order[j + 1] = (first + j) % Q + 1 end
+else
+  local ranking, shares = string.match(ARGV[7], '^(.*);(.*)$')
+  local quota, left = {}, {}
+  for q in string.gmatch(ranking, '%d+') do order[#order + 1] = tonumber(q) + 1 end
+  for share in string.gmatch(shares, '%d+') do quota[#quota + 1] = tonumber(share) end
+  for q = 1, Q do left[q] = quota[q] end
+  for step = 0, steps - 1 do
+    for _, q in ipairs(order) do
+      lease(step * Q + q, q, math.min(left[q], want))
+      left[q] = quota[q] - taken[q]
     end
   end
+end
+for step = 0, steps - 1 do
+  for _, q in ipairs(order) do lease(step * Q + q, q, want) end
 end
 
 for q = 1, Q do

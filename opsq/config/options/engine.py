@@ -11,5 +11,9 @@ ENGINE_OPTIONS: tuple[Option, ...] = (
     Option("worker_discard_invalid_messages", bool, False, "", WORKS,
            "As Celery: a message of an unknown task, or that cannot be read, is thrown away with a line in the log; "
            "not set: it goes to the dead letters"),
+    Option("worker_queue_order", object, None, "", WORKS,
+           "Which queue a worker takes from first, within a priority: fair (in turn), strict (as they are listed), or "
+           "weights such as {'mail': 3, 'slow': 1}; None = as queue_order_strategy of the transport options says, else "
+           "fair"),
 )
 # fmt: on
