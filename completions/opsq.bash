@@ -3,7 +3,7 @@
 
 _opsq_below() {
     case "$1" in
-        "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues tasks results result dead schedule workers events audit hosts jobs run init join keys config completion doctor' ;;
+        "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues tasks results result dead schedule workers events why audit hosts jobs run init join keys config completion doctor' ;;
         "queues") echo 'pause peek purge resume' ;;
         "dead") echo 'drop requeue show' ;;
         "schedule") echo 'add next pause remove resume run' ;;
@@ -55,6 +55,7 @@ _opsq_flags() {
         "schedule run") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "workers") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "events") echo '-d --dump --type --task --worker --id --limit --timeout -c --camera -F --frequency --freq -r --maxrate -l --loglevel -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "why") echo '-Q --queue -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "audit") echo '-Q --queue --accept --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "hosts") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "hosts forget") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
@@ -212,6 +213,7 @@ _opsq_value() {
         "events|-F"|"events|--frequency"|"events|--freq") echo '' ;;
         "events|-r"|"events|--maxrate") echo '' ;;
         "events|-l"|"events|--loglevel") echo '' ;;
+        "why|-Q"|"why|--queue") echo queues ;;
         "audit|-Q"|"audit|--queue") echo queues ;;
         "audit|--limit") echo '' ;;
         "hosts|--limit") echo '' ;;

@@ -18,7 +18,7 @@ end
 function __opsq_below
     switch $argv[1]
         case ''
-            string split ' ' 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues tasks results result dead schedule workers events audit hosts jobs run init join keys config completion doctor'
+            string split ' ' 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues tasks results result dead schedule workers events why audit hosts jobs run init join keys config completion doctor'
         case 'queues'
             string split ' ' 'pause peek purge resume'
         case 'dead'
@@ -81,6 +81,8 @@ function __opsq_takes
         case 'workers --limit'
             return 0
         case 'events --type' 'events --task' 'events --worker' 'events --id' 'events --limit' 'events --timeout' 'events -c' 'events --camera' 'events -F' 'events --frequency' 'events --freq' 'events -r' 'events --maxrate' 'events -l' 'events --loglevel'
+            return 0
+        case 'why -Q' 'why --queue'
             return 0
         case 'audit -Q' 'audit --queue' 'audit --limit'
             return 0
@@ -165,6 +167,7 @@ complete -c opsq -n '__opsq_at \'\' 0' -a dead -d 'Messages that failed for good
 complete -c opsq -n '__opsq_at \'\' 0' -a schedule -d 'The entries of the schedule with their last and next run,...'
 complete -c opsq -n '__opsq_at \'\' 0' -a workers -d 'The opsq workers that are alive: where, for which queues,...'
 complete -c opsq -n '__opsq_at \'\' 0' -a events -d 'What workers tell of themselves and of their tasks, while...'
+complete -c opsq -n '__opsq_at \'\' 0' -a why -d 'Why a task waits, failed, ran twice or is gone, in one...'
 complete -c opsq -n '__opsq_at \'\' 0' -a audit -d 'Whether all is accounted for: sent = done + failed + dead...'
 complete -c opsq -n '__opsq_at \'\' 0' -a hosts -d 'The hosts that have joined: present, stopped, silent...'
 complete -c opsq -n '__opsq_at \'\' 0' -a jobs -d 'What was run on hosts in the last seven days, the latest...'
@@ -411,6 +414,8 @@ complete -c opsq -n '__opsq_at \'events\'' -s r -l maxrate -x -d '(Celery) For -
 complete -c opsq -n '__opsq_at \'events\'' -s l -l loglevel -x -d '(Celery) For --camera.'
 complete -c opsq -n '__opsq_at \'events\'' -s D -l detach -d '(Celery) For --camera.'
 complete -c opsq -n '__opsq_at \'events\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'why\'' -s Q -l queue -x -a '(__opsq_list queues)' -d 'Look only into this queue.'
+complete -c opsq -n '__opsq_at \'why\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'audit\'' -s Q -l queue -x -a '(__opsq_list queues)' -d 'Only this queue.'
 complete -c opsq -n '__opsq_at \'audit\'' -l accept -d 'What is missing now is known; report only what is missing besides.'
 complete -c opsq -n '__opsq_at \'audit\'' -l limit -x -d 'Show at most N (100); 0 = all.'

@@ -63,11 +63,19 @@ def find(broker: Broker, given: dict[str, Any], limit: int, only: frozenset[str]
 
 def one(broker: Broker, task_id: str) -> dict[str, Any] | None:
     """A task of the history that has ended."""
+    from opsq.monitor.record import OPEN
+
+    told = any_of(broker, task_id)
+    return None if told is None or told["state"] in OPEN else told
+
+
+def any_of(broker: Broker, task_id: str) -> dict[str, Any] | None:
+    """A task of the history."""
     from opsq.monitor.record import described
     from opsq.monitor.store import History
 
     record = History(broker).get([task_id]).get(task_id)
-    return None if record is None or record.open else described(record)
+    return None if record is None else described(record)
 
 
 def _wanted(given: dict[str, Any], only: frozenset[str]) -> Wanted:

@@ -61,6 +61,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "schedule": Entry("opsq.cli.commands.schedule:schedule", "Periodic tasks: last and next runs; pause, add."),
         "workers": Entry("opsq.cli.commands.workers:workers", "The workers that are alive."),
         "events": Entry("opsq.cli.commands.events:events", "What workers and tasks do, while it happens."),
+        "why": Entry("opsq.cli.commands.why:why", "Why a task waits, failed, ran twice or is gone."),
         "audit": Entry("opsq.cli.commands.audit:audit", "Whether everything that was taken is accounted for."),
         "hosts": Entry("opsq.cli.commands.hosts:hosts", "The hosts that have joined; invite others."),
         "jobs": Entry("opsq.cli.commands.jobs:jobs", "What was run on hosts, and what came of it."),

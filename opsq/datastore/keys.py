@@ -56,6 +56,10 @@ TOTALS_CAP = 2000
 PROFILE_DAYS = 7
 PROFILE_AGE_S = (PROFILE_DAYS + 1) * 86_400
 
+#: What befell messages whose holder was lost: most of a queue, and for how long they are kept (seconds).
+LOST_CAP = 1_000
+LOST_AGE_S = 7 * 86_400
+
 #: kombu's store of messages that Celery's workers have taken and not acknowledged, its index, and its mutex.
 UNACKED, UNACKED_INDEX, UNACKED_MUTEX = "unacked", "unacked_index", "unacked_mutex"
 
@@ -111,6 +115,7 @@ TABLE: tuple[KeyFact, ...] = (
     KeyFact("opsq:delayed:{<queue>}", "messages with a due time (score in ms)", "ends when empty"),
     KeyFact("opsq:dead:{<queue>}", "dead letters by id", f"{DEAD_CAP} letters, {DEAD_AGE_S // 86_400} days"),
     KeyFact("opsq:dead-index:{<queue>}", "ids of the dead letters by time", "as the dead letters"),
+    KeyFact("opsq:lost:{<queue>}", "messages whose holder was lost", f"{LOST_CAP}, {LOST_AGE_S // 86_400} days", True),
     KeyFact("opsq:history", "latest tasks (the monitor's records)", f"{HISTORY_CAP} of either kind, 7 days", True),
     KeyFact("opsq:history-index", "their ids by last change", "as the records", True),
     KeyFact("opsq:history-trouble", "ids of those that failed, by last change", "as the records", True),
@@ -235,6 +240,11 @@ def dead(queue: str) -> str:
 def dead_index(queue: str) -> str:
     """Sorted set: id of a dead letter -> when it died (Unix seconds)."""
     return f"opsq:dead-index:{{{queue}}}"
+
+
+def lost(queue: str) -> str:
+    """List (JSON): what befell messages whose holder was lost, the latest first."""
+    return f"opsq:lost:{{{queue}}}"
 
 
 def paused(queue: str) -> str:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from opsq import states
 from opsq.broker.consumer import MOST, Consumer
+from opsq.broker.losses import Loss, note
 from opsq.broker.settlement import Settlement
 from opsq.exceptions import DecodeError, TimeLimitExceeded, WorkerLostError
 from opsq.execution.context import Context
@@ -109,7 +111,7 @@ def settle_slot(judge: Judge, consumer: Consumer, slot: Slot, why: str, limit: t
             return judge.lost(settler, queue, number, list_key, message, why)
         return None
 
-    return _settle(judge, consumer, decide, consumer.turn_only)
+    return _settle(judge, consumer, decide, consumer.turn_only, why)
 
 
 def take_over(judge: Judge, consumer: Consumer, why: str) -> int:
@@ -118,21 +120,27 @@ def take_over(judge: Judge, consumer: Consumer, why: str) -> int:
     def decide(settler: Settler, queue: int, number: int, list_key: str, message: Envelope) -> Settlement:
         return judge.lost(settler, queue, number, list_key, message, why)
 
-    return _settle(judge, consumer, decide, consumer.take_over)
+    return _settle(judge, consumer, decide, consumer.take_over, why)
 
 
 Decide = Callable[[Settler, int, int, str, Envelope], Settlement | None]
 
 
-def _settle(judge: Judge, consumer: Consumer, decide: Decide, act: Callable[[list[Settlement]], object]) -> int:
+def _settle(
+    judge: Judge, consumer: Consumer, decide: Decide, act: Callable[[list[Settlement]], object], why: str
+) -> int:
     settler = judge.make_settler(consumer.queues)
     judge.begin()
     settlements, raws = [], {}
+    losses: dict[int, list[Loss]] = {}
     for queue, holding in enumerate(consumer.holdings()):
         # The newest first: each goes to the head of its list, so the oldest ends up as the next one out.
         for number, raw in sorted(holding.items(), reverse=True):
             raws[number] = raw
-            settlements.append(_one(settler, consumer, decide, queue, number, raw))
+            settlement, message = _one(settler, consumer, decide, queue, number, raw)
+            settlements.append(settlement)
+            if (loss := _loss(settlement, message, consumer.name, why)) is not None:
+                losses.setdefault(queue, []).append(loss)
     refused = settler.store_elsewhere(settlements)
     for settlement in settlements:
         if settlement.number in refused:
@@ -140,17 +148,30 @@ def _settle(judge: Judge, consumer: Consumer, decide: Decide, act: Callable[[lis
             settler.bury(settlement, list_key, raws[number], refused[number])
     for start in range(0, len(settlements), MOST):
         act(settlements[start : start + MOST])
+    for queue, found in losses.items():
+        note(consumer.url, settler.key_prefix, consumer.queues[queue], found)
     judge.tell_losses()
     return len(settlements)
 
 
-def _one(settler: Settler, consumer: Consumer, decide: Decide, queue: int, number: int, raw: bytes) -> Settlement:
+def _one(
+    settler: Settler, consumer: Consumer, decide: Decide, queue: int, number: int, raw: bytes
+) -> tuple[Settlement, Envelope | None]:
     try:
         message = parse(raw)
     except DecodeError as error:
-        return settler.broken(queue, number, consumer.list_of(queue, 0), raw, error)
+        return settler.broken(queue, number, consumer.list_of(queue, 0), raw, error), None
     list_key = consumer.list_of(queue, message.properties.priority or 0)
-    return decide(settler, queue, number, list_key, message) or settler.back(queue, number, list_key, raw)
+    return decide(settler, queue, number, list_key, message) or settler.back(queue, number, list_key, raw), message
+
+
+def _loss(settlement: Settlement, message: Envelope | None, holder: str, why: str) -> Loss | None:
+    """What befell a message, for whoever asks; None when it had ended before."""
+    fate = "dead" if settlement.word == "dead" else "back" if settlement.writes[:1] == ("H",) else ""
+    if message is None or not fate:
+        return None
+    started = fate == "dead" or settlement.writes[2] != message.raw
+    return Loss(message.headers.id, time.time(), holder, why, started, fate)
 
 
 def settle_leftovers(folder: Path, url: str, judge: Judge, make_consumer: Callable[[list[str], str], Consumer]) -> int:
