@@ -15,6 +15,9 @@ logger = logging.getLogger("opsq.signals")
 
 Receiver = Callable[..., Any]
 
+#: Whether anybody listens to a signal that is sent around each run of a task: asked once a run, not once a signal.
+around_runs = False
+
 
 class Signal:
     """One kind of event; `receivers` is empty when nobody listens."""
@@ -43,6 +46,7 @@ class Signal:
         key = dispatch_uid if dispatch_uid is not None else _identity(receiver)
         self.receivers = [entry for entry in self.receivers if (entry[0], entry[1]) != (key, _sender_key(sender))]
         self.receivers.append((key, _sender_key(sender), _reference(receiver) if weak else lambda: receiver))
+        _look_who_listens()
         return receiver
 
     def disconnect(self, receiver: Receiver | None = None, sender: Any = None, dispatch_uid: Any = None) -> bool:
@@ -50,6 +54,7 @@ class Signal:
         key = dispatch_uid if dispatch_uid is not None else _identity(receiver)
         before = len(self.receivers)
         self.receivers = [entry for entry in self.receivers if (entry[0], entry[1]) != (key, _sender_key(sender))]
+        _look_who_listens()
         return len(self.receivers) < before
 
     def send(self, sender: Any, **named: Any) -> list[tuple[Receiver, Any]]:
@@ -113,3 +118,10 @@ setup_logging = Signal("setup_logging", ("loglevel", "logfile", "format", "color
 after_setup_logger = Signal("after_setup_logger", ("logger", "loglevel", "logfile", "format", "colorize"))
 after_setup_task_logger = Signal("after_setup_task_logger", ("logger", "loglevel", "logfile", "format", "colorize"))
 import_modules = Signal("import_modules")
+
+_AROUND_RUNS = (task_received, task_prerun, task_postrun, task_success, task_failure, task_retry)
+
+
+def _look_who_listens() -> None:
+    global around_runs
+    around_runs = any(signal.receivers for signal in _AROUND_RUNS)

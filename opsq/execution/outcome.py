@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from opsq import states
 
 
@@ -19,8 +21,7 @@ class FollowUp:
     due_ms: int | None = None
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """The end of one run.
 
     `record` is the result as it is stored, None when none is to be. `dead` is the reason if it goes to the dead

@@ -101,11 +101,12 @@ class Runner:
             _state.pop_request(token)
 
     def _call(self, plan: Plan, request: Context, args: Any, kwargs: Any, embed: Mapping[str, Any]) -> Outcome:
-        if signals.task_prerun.receivers:
+        told = signals.around_runs or not plan.quiet
+        if told and signals.task_prerun.receivers:
             signals.task_prerun.send(plan.task, task_id=request.id, task=plan.task, args=args, kwargs=kwargs)
         begin = perf_counter()
         try:
-            if not plan.quiet and "before_start" in plan.handlers:
+            if told and "before_start" in plan.handlers:
                 plan.task.before_start(request.id, args, kwargs)
             self.inside = True
             try:
@@ -116,7 +117,8 @@ class Runner:
         except BaseException as error:  # whatever a task raises is its outcome
             outcome = self._judge(plan, request, error, embed)
         outcome.runtime_s = perf_counter() - begin
-        self._after(plan, request, outcome, args, kwargs)
+        if told:
+            self._after(plan, request, outcome, args, kwargs)
         return outcome
 
     def _success(self, plan: Plan, request: Context, value: Any) -> Outcome:

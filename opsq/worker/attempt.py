@@ -94,7 +94,7 @@ class Attempts:
             soft_ns, hard_ns = _limits(message, plan, now)
         if self.lines.on:
             self.lines.received(message)
-        if plan is not None and signals.task_received.receivers:
+        if signals.around_runs and plan is not None and signals.task_received.receivers:
             signals.task_received.send(None, request=Context.of(message, plan.task, self.runner.hostname))
         self.slot.begin(held.number, now, soft_ns, hard_ns)
         if soft_ns or hard_ns:
