@@ -26,7 +26,7 @@ _opsq_flags() {
         "signal") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "scale") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "reload") echo '--dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
-        "logs") echo '-n --lines -f --follow --all --log-format -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "logs") echo '-n --lines -f --follow --all --task --log-format -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "import") echo '-o --output -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "generate") echo '-o --output --user -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "worker") echo '-n --hostname -l --loglevel -c --concurrency -P --pool -Q --queues -X --exclude-queues -I --include --time-limit --soft-time-limit --max-tasks-per-child --max-memory-per-child --prefetch-multiplier --lease --purge --discard -f --logfile --log-format --pidfile --uid --gid --umask -E --task-events --events -O --optimization --disable-prefetch --without-gossip --without-mingle --without-heartbeat --heartbeat-interval --autoscale -B --beat -s --schedule --schedule-filename --scheduler -S --statedb --pool-start-method -D --detach --executable --loader --skip-checks -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
@@ -82,6 +82,7 @@ _opsq_value() {
         "up|-c"|"up|--configuration") echo files ;;
         "up|--log-format") echo '=text json' ;;
         "logs|-n"|"logs|--lines") echo '' ;;
+        "logs|--task") echo '' ;;
         "logs|--log-format") echo '=text json' ;;
         "import|-o"|"import|--output") echo files ;;
         "generate|-o"|"generate|--output") echo files ;;

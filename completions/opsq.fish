@@ -40,7 +40,7 @@ function __opsq_takes
     switch "$argv[1] $argv[2]"
         case 'up -c' 'up --configuration' 'up --log-format'
             return 0
-        case 'logs -n' 'logs --lines' 'logs --log-format'
+        case 'logs -n' 'logs --lines' 'logs --task' 'logs --log-format'
             return 0
         case 'import -o' 'import --output'
             return 0
@@ -207,6 +207,7 @@ complete -c opsq -n '__opsq_at \'reload\'' -s h -l help -d 'Show this message an
 complete -c opsq -n '__opsq_at \'logs\'' -s n -l lines -x -d 'The last N of each.'
 complete -c opsq -n '__opsq_at \'logs\'' -s f -l follow -d 'Go on with what is written from now on.'
 complete -c opsq -n '__opsq_at \'logs\'' -l all -d 'The supervisor\'s own log (opsq), too.'
+complete -c opsq -n '__opsq_at \'logs\'' -l task -x -d 'What one task logged and printed, wherever it runs or ran.'
 complete -c opsq -n '__opsq_at \'logs\'' -l log-format -x -a 'text json' -d 'json: each line as an object.'
 complete -c opsq -n '__opsq_at \'logs\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'logs\' 0+' -a '(__opsq_words programs)'

@@ -69,6 +69,12 @@ def current_request() -> Any:
     return stack[-1] if stack else None
 
 
+def first_request() -> Any:
+    """The request of the task that a worker runs here, whatever it calls by itself (outermost), or None."""
+    stack = _requests.get()
+    return stack[0] if stack else None
+
+
 def request_of(task: Any) -> Any:
     """The innermost request of this very task here, or None when it does not run."""
     for context in reversed(_requests.get()):

@@ -80,6 +80,14 @@ MONITOR_SAMPLES = "opsq:monitor-samples"
 MONITOR_SAMPLES_CAP = 360
 MONITOR_SAMPLES_TTL_S = 86_400
 
+#: Log lines of tasks: by id when each logged last (sorted set, ms), and what they take (hash, "#" = together).
+TASK_LOGS = "opsq:task-logs"
+TASK_LOG_SIZES = "opsq:task-log-sizes"
+#: How long they are kept (seconds), the most of one task (bytes), the longest line (characters).
+TASK_LOG_S = 86_400
+TASK_LOG_BYTES = 64_000
+TASK_LOG_LINE = 4_000
+
 #: The apps whose beat has kept a schedule here (set).
 SCHEDULES = "opsq:schedules"
 #: Seconds an operator's order "run this entry now" waits for a beat.
@@ -125,6 +133,9 @@ TABLE: tuple[KeyFact, ...] = (
     KeyFact("opsq:stats:{<queue>}:<hour>", "what came of how many messages, by the minute", "26 hours", needs_ttl=True),
     KeyFact("opsq:totals:{<queue>}", "what came of how many messages of each task, ever", f"{TOTALS_CAP} totals"),
     KeyFact("opsq:profile:{<queue>}:<day>", "how long runs of a task took, what they cost", "8 days", needs_ttl=True),
+    KeyFact("opsq:task-log:<id>", "what a task logged, its latest lines", "64 kB, a day", needs_ttl=True),
+    KeyFact("opsq:task-logs", "the tasks of which lines are kept, by their last one", "a day", needs_ttl=True),
+    KeyFact("opsq:task-log-sizes", "what the lines of each task take", "task_log_max_bytes, a day", needs_ttl=True),
     KeyFact("opsq:paused:{<queue>}", "exists while the queue is paused", "until resumed"),
     KeyFact("opsq:schedules", "the apps that have a schedule", "one member an app"),
     KeyFact("opsq:schedule:{<app>}:entries", "what is known of each entry (JSON)", "one field an entry"),
@@ -271,6 +282,11 @@ def profile(queue: str) -> str:
     After it `:<day>`.
     """
     return f"opsq:profile:{{{queue}}}"
+
+
+def task_log(task_id: str) -> str:
+    """String: JSON arrays of time, level and message, a line each; also the channel on which new ones are told."""
+    return f"opsq:task-log:{task_id}"
 
 
 def worker(worker_id: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import hiredis
@@ -78,6 +78,15 @@ class Line:
                 raise Replica
             raise reply
         return reply
+
+    def keep(self, push: Sequence[Any]) -> None:
+        """For `on_push`: have what is sent unasked stand among the answers, in the order in which it came."""
+        self._replies.append(push)
+
+    def drain(self) -> Iterator[Any]:
+        """All that was read and not taken yet, in its order; errors of the server as values."""
+        while self._replies:
+            yield self._replies.popleft()
 
     def ask(self, *command: Any) -> Any:
         """A command and its answer."""

@@ -15,7 +15,7 @@ import psutil
 from opsq import states
 from opsq._version import __version__
 from opsq.app.base import App
-from opsq.broker import deadletters, queues, schedules, stats, workers
+from opsq.broker import deadletters, queues, schedules, stats, task_logs, workers
 from opsq.datastore import presence
 from opsq.datastore.connection import errors
 from opsq.exceptions import OpsqError
@@ -185,6 +185,7 @@ class Facts:
             "stored": stored,
             "dead": [_letter(letter) for letter in letters],
             "running": running,
+            "log": [asdict(line) for line in task_logs.read(self.app.broker, task_id)],
             "chain": [_link(each) for each in self.history.chain(told["root_id"] or task_id)],
         }
 

@@ -159,6 +159,7 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None)
         zone=app.timezone,
         news=_news(app, wishes, url),
         discards=bool(conf.worker_discard_invalid_messages),
+        task_log_bytes=max(conf.task_log_max_bytes or 0, 0),
     )
     leftovers = Leftovers(queues, prefix, conf.broker_transport_options or {})
     plan = Plan(setup, _concurrency(app, wishes, pool), folder, __version__, socket.gethostname(), leftovers)

@@ -37,6 +37,7 @@ from opsq.worker.lines import Lines
 from opsq.worker.loop import Line
 from opsq.worker.settle import Settler
 from opsq.worker.slots import Slot, Slots
+from opsq.worker.task_log import TaskLog
 from opsq.worker.upkeep import Caps
 
 logger = logging.getLogger("opsq.worker")
@@ -48,7 +49,7 @@ class Setup:
 
     `worker_id` is `<node>:<8 hex>`; times are in seconds; `redirect_level`: prints become log lines of this level;
     `zone`: of times that name none; `news`: what is told as events; `discards`: what cannot
-    be run is thrown away.
+    be run is thrown away; `task_log_bytes`: what the kept lines of all tasks may take, 0 = none are kept.
     """
 
     url: str
@@ -66,6 +67,7 @@ class Setup:
     zone: tzinfo
     news: News
     discards: bool
+    task_log_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,10 @@ def run(means: Means, index: int) -> None:
     prints = None
     if means.buffer is not None and means.setup.redirect_level is not None:
         prints = redirect_standard_streams(means.setup.redirect_level)
+    task_log = None
+    if means.setup.task_log_bytes:
+        task_log = TaskLog(means.setup.url, means.setup.key_prefix, means.setup.task_log_bytes)
+        task_log.install()
     slot = means.table.slot(index)
     slot.words[slots.PID], slot.words[slots.TICKS] = os.getpid(), start_ticks(os.getpid()) or 0
     line = _line(means, index, Lines(means.buffer, prints))
@@ -110,6 +116,8 @@ def run(means: Means, index: int) -> None:
         signals.worker_process_shutdown.send(None, pid=os.getpid(), exitcode=0)
         if means.buffer is not None:
             means.buffer.write_out()
+        if task_log is not None:
+            task_log.finish()
 
 
 def _quiet_signals() -> None:

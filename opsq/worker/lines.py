@@ -45,7 +45,7 @@ class Lines:
         elif state == states.FAILURE:
             self._failed(name, task_id, outcome)
         elif state == states.RETRY:
-            trace_logger.info("Task %s[%s] retry: %s", name, task_id, outcome.value)
+            trace_logger.info("Task %s[%s] retry: %s", name, task_id, outcome.value, extra=_whose(name, task_id))
         elif state == states.IGNORED:
             trace_logger.info("Task %s[%s] ignored", name, task_id)
         elif state == states.REJECTED:
@@ -53,15 +53,16 @@ class Lines:
 
     @staticmethod
     def _failed(name: str, task_id: str, outcome: Outcome) -> None:
+        whose = _whose(name, task_id)
         if isinstance(outcome.value, Reject):
-            trace_logger.info("Task %s[%s] %s", name, task_id, outcome.value)
+            trace_logger.info("Task %s[%s] %s", name, task_id, outcome.value, extra=whose)
         elif outcome.expected:
-            trace_logger.info("Task %s[%s] raised expected: %r", name, task_id, outcome.value)
+            trace_logger.info("Task %s[%s] raised expected: %r", name, task_id, outcome.value, extra=whose)
         else:
             line = "Task %s[%s] raised unexpected: %r" + ("\n%s" if outcome.traceback else "%s")
-            trace_logger.error(line, name, task_id, outcome.value, (outcome.traceback or "").rstrip())
+            trace_logger.error(line, name, task_id, outcome.value, (outcome.traceback or "").rstrip(), extra=whose)
         if outcome.dead:
-            trace_logger.error("Task %s[%s] goes to the dead letters: %s", name, task_id, outcome.dead)
+            trace_logger.error("Task %s[%s] goes to the dead letters: %s", name, task_id, outcome.dead, extra=whose)
 
     def hold(self) -> None:
         """Lines of a batch of short tasks are written in one piece (until `flush`)."""
@@ -73,6 +74,11 @@ class Lines:
         if self._buffer is not None:
             self._buffer.held = False
             self._buffer.write_out()
+
+
+def _whose(name: str, task_id: str) -> dict[str, str]:
+    """Of which task a line is, for handlers: it has ended, and nothing else says so any more."""
+    return {"task_name": name, "task_id": task_id}
 
 
 def short_repr(value: object) -> str:

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from support.monitored import ACCOUNT, Monitored
 from support.processes import Spawner
 from support.supervised import Supervised
 
+from opsq.broker import task_logs
+from opsq.broker.task_logs import LogLine
 from opsq.datastore import keys
 
 WaitFor = Callable[..., Any]
@@ -278,6 +281,18 @@ def test_json_answers_and_says_what_there_is(
     assert page.ask("/api/tasks/t1").json()["result"] == "5"
     assert page.ask("/api/tasks/none").json()["error"]["what"]
     assert page.ask("/api/tasks?since=x").status == 400
+
+
+def test_the_page_of_a_task_has_its_log(
+    monitor: Callable[..., Monitored], redis_client: redis.Redis, wait_for: WaitFor
+) -> None:
+    page = monitor()
+    hear(redis_client, page, wait_for, event_source.call(task_id="logged", at=1000.0))
+    line = LogLine(1_700_000_000.5, "INFO", "<b>half</b> done")
+    task_logs.keep(redis_client, "", {"logged": line.encode()}, 1_000_000)
+    wait_for(lambda: page.ask("/api/tasks/logged").json()["log"], what="it is read anew")
+    assert page.ask("/api/tasks/logged").json()["log"] == [asdict(line)]
+    assert "&lt;b&gt;half&lt;/b&gt; done" in page.ask("/task/logged").text
 
 
 def test_it_says_whether_it_works_without_a_password_and_nothing_else(monitor: Callable[..., Monitored]) -> None:

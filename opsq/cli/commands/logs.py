@@ -1,4 +1,4 @@
-"""`opsq logs`: what programs wrote, read from their log files; works without a supervisor."""
+"""`opsq logs`: what programs wrote, read from their log files (works without a supervisor), or one task, from Redis."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ opsq logs
 opsq logs worker -n 20
 opsq logs -f
 opsq logs opsq
+opsq logs --task 5a1e0c7e-6b5c-4d0e-9d55-2f6a4c8c2a11 -f
 """
 _OWN = "opsq"
 #: What the log of a program's standard error is called, if it has one.
@@ -36,6 +37,7 @@ _COLOURS = ("cyan", "yellow", "green", "magenta", "blue")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="The last N of each.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option("--all", "everything", is_flag=True, help="The supervisor's own log (opsq), too.")
+@click.option("--task", "task_id", metavar="ID", help="What one task logged and printed, wherever it runs or ran.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="json: each line as an object.")
 @click.option("--from", "places", hidden=True, help="JSON: where in each program's log to begin.")
 @pass_context
@@ -45,10 +47,21 @@ def logs(
     lines: int,
     follow: bool,
     everything: bool,
+    task_id: str | None,
     log_format: str,
     places: str | None,
 ) -> None:
-    """Show what programs wrote. With more than one program each line begins with its name."""
+    """Show what programs wrote. With more than one program each line begins with its name.
+
+    With --task: the lines of one task, which workers keep for a day; -f ends when it has ended.
+    """
+    if task_id is not None:
+        if names or everything:
+            raise UsageError("a task and programs do not fit together", hint=f"opsq logs --task {task_id}")
+        from opsq.cli import task_lines
+
+        task_lines.show(context, task_id, lines, follow, log_format == "json" or context.out.json)
+        return
     state = context.state_dir
     chosen = _chosen(state, names, everything, follow)
     several = len(chosen) > 1 or (follow and not names)

@@ -8,6 +8,9 @@ from opsq.config.option import WORKS, Option
 ENGINE_OPTIONS: tuple[Option, ...] = (
     Option("task_max_deliveries", int, 5, "", WORKS,
            "A message that was started and lost with its process so often goes to the dead letters; 0 = never"),
+    Option("task_log_max_bytes", int, 32_000_000, "", WORKS,
+           "What the lines that tasks log and print may take in the broker, where they are kept for a day and read by "
+           "`opsq logs --task`: the latest, 64 kB of a task at most; 0 = none are kept"),
     Option("worker_discard_invalid_messages", bool, False, "", WORKS,
            "As Celery: a message of an unknown task, or that cannot be read, is thrown away with a line in the log; "
            "not set: it goes to the dead letters"),
