@@ -6,6 +6,7 @@ A thread or asyncio task sees its own stack of running tasks; the app is the pro
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -18,6 +19,21 @@ on_app_finalizers: set[Callable[[Any], Any]] = set()
 _default_app: Any = None
 _thread = threading.local()
 _requests: ContextVar[tuple[Any, ...]] = ContextVar("opsq_requests", default=())
+_ahead_s = 0.0
+
+
+def set_clock_ahead(seconds: float) -> None:
+    """How far the wall clock of this host is ahead of the broker's (behind: negative)."""
+    global _ahead_s
+    _ahead_s = seconds
+
+
+def broker_time() -> float:
+    """Now by the broker's clock (Unix seconds), as far as this process knows how far its own is ahead of that.
+
+    What is due, and what has expired, goes by this one: a host whose clock is wrong then neither waits nor hurries.
+    """
+    return time.time() - _ahead_s
 
 
 def set_default_app(app: Any) -> None:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from opsq import _state
 from opsq.app import home
 from opsq.app.routes import Routes
 from opsq.backends.disabled import DisabledBackend
@@ -89,7 +90,7 @@ class Configured:
 
     def now(self) -> datetime:
         """Now, in the app's time zone."""
-        return datetime.now(self.timezone)
+        return datetime.fromtimestamp(_state.broker_time(), self.timezone)
 
     @property
     def timezone(self) -> tzinfo:

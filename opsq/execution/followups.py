@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
+from opsq import _state
 from opsq.exceptions import Retry
 from opsq.execution.context import Context
 from opsq.execution.outcome import FollowUp
@@ -44,7 +44,7 @@ def _due(eta: Any, countdown: Any, retry: Retry, zone: tzinfo) -> datetime:
         return make_aware(retry.when, zone)
     if countdown is None:
         countdown = retry.when if isinstance(retry.when, int | float) else RETRY_DELAY_S
-    return datetime.fromtimestamp(time.time(), UTC) + timedelta(seconds=countdown)
+    return datetime.fromtimestamp(_state.broker_time(), UTC) + timedelta(seconds=countdown)
 
 
 def _headers(request: Context, message: Envelope, call: Mapping[str, Any], due: datetime) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _headers(request: Context, message: Envelope, call: Mapping[str, Any], due: 
         limit[1] = call["soft_time_limit"]
     expires = call.get("expires", message.headers.expires)
     if isinstance(expires, int | float):
-        expires = datetime.fromtimestamp(time.time(), UTC) + timedelta(seconds=expires)
+        expires = datetime.fromtimestamp(_state.broker_time(), UTC) + timedelta(seconds=expires)
     changed = {
         "retries": call.get("retries", request.retries + 1),
         "eta": due.isoformat(),

@@ -6,12 +6,12 @@ check has anything to look at, a batch costs one look at each check's `on`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Protocol
 
+from opsq import _state
 from opsq.exceptions import DecodeError, InvalidTaskError
 from opsq.protocol.envelope import Envelope, parse
 from opsq.utils.time import parse_iso
@@ -87,7 +87,7 @@ class Gate:
 def by_its_times(message: Envelope, zone: tzinfo) -> Verdict | None:
     """What its ETA and expiry say, by this host's clock; naive times are of `zone`. Raises InvalidTaskError."""
     headers = message.headers
-    now = time.time()
+    now = _state.broker_time()
     if headers.expires is not None and _point(headers.expires, "expires", zone) <= now:
         return Never("expired")
     if headers.eta is not None:

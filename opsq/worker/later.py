@@ -6,10 +6,10 @@ Between two due times nothing is asked: the delayed sets are tracked, so an earl
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from typing import Any
 
+from opsq._state import broker_time
 from opsq.broker.broker import LUA
 from opsq.datastore import keys
 from opsq.datastore.keys import Priorities
@@ -64,11 +64,11 @@ class Later:
         self._next_s = min(due, default=None)
         if self._next_s is not None and not any(moved for moved, _ in found):
             # Due, and yet not moved: its list cannot be written. Not asked again and again.
-            self._next_s = max(self._next_s, time.time() + (STUCK_S if self._next_s < time.time() else 0))
+            self._next_s = max(self._next_s, broker_time() + (STUCK_S if self._next_s < broker_time() else 0))
         if any(moved >= MOST for moved, _ in found):
             self.noticed = True
 
     @property
     def due_in_s(self) -> float | None:
         """Seconds until the next message is due (0: it is); None when there is none."""
-        return None if self._next_s is None else max(self._next_s - time.time(), 0.0)
+        return None if self._next_s is None else max(self._next_s - broker_time(), 0.0)

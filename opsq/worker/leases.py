@@ -20,6 +20,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError, RedisError
 
+from opsq._state import set_clock_ahead
 from opsq.broker.broker import LUA, announce_queue
 from opsq.datastore import keys
 from opsq.datastore.connection import TROUBLE, client
@@ -39,6 +40,8 @@ RENEW = Script(LUA / "renew.lua")
 #: The least time between two looks at the delayed sets (seconds).
 LATER_PAUSE_S = 0.01
 REPLY_S = 5.0
+#: A clock that is not more wrong than this (seconds) is right.
+CLOCK_TOLERANCE_S = 0.5
 
 
 class Leases(threading.Thread):
@@ -226,19 +229,20 @@ class Leases(threading.Thread):
         commands.append(_renewal([prefix + keys.WORKERS], [lease_ms, post.worker_id]))
         info = json.dumps(self._describe())
         commands.append(("SET", prefix + keys.worker(post.worker_id), info, "PX", 3 * lease_ms))
-        sent = time.monotonic()
+        sent, sent_at = time.monotonic(), time.time()
         answers = self._pipeline(commands + self._later.commands(self._tracks))
         for answer in answers[: len(commands)]:
             if isinstance(answer, Exception):
                 raise answer
         self._extend(sent)
+        self._look_at_clock(sent_at, answers[len(post.queues)][2] / 1000)
         self._next_renewal = sent + post.lease_s / 3
         self._later.take(answers[len(commands) :])
         queues = answers[: len(post.queues)]
-        self._look_for_strays(indexes, [held for held, _ in queues])
+        self._look_for_strays(indexes, [answer[0] for answer in queues])
         # After an outage longer than a lease every lease has run out although everybody lives.
         if time.monotonic() - self._connected_at >= post.lease_s:
-            self.rescue.reap([expired for _, expired in queues], answers[len(post.queues)][1])
+            self.rescue.reap([answer[1] for answer in queues], answers[len(post.queues)][1])
         self.rescue.restore_celerys()
 
     def _leaves(self, index: int) -> bool:
@@ -252,6 +256,20 @@ class Leases(threading.Thread):
             words[slots.LAPSES] += 1
             words[slots.GENERATION] += 1
         words[slots.DEADLINE_NS] = int((sent + self.post.lease_s * 0.9) * 1e9)
+
+    def _look_at_clock(self, sent_at: float, server_s: float) -> None:
+        """Tell the children how far this host's clock is ahead of the server's, which was asked at `sent_at`."""
+        low, high = sent_at - server_s, time.time() - server_s
+        ahead = 0.0 if low <= CLOCK_TOLERANCE_S and high >= -CLOCK_TOLERANCE_S else (low + high) / 2
+        words = self.table.words
+        if abs(ahead - slots.signed(words[slots.AHEAD_MS]) / 1000) <= CLOCK_TOLERANCE_S:
+            return
+        words[slots.AHEAD_MS] = round(ahead * 1000) & slots.LARGEST
+        words[slots.GENERATION] += 1
+        set_clock_ahead(ahead)
+        if ahead:
+            told = "the clock of this host is %.1f s %s the broker's: what is due goes by the broker's"
+            logger.warning(told, abs(ahead), "ahead of" if ahead > 0 else "behind")
 
     def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send all, read all; a server that has forgotten the scripts is told them, and asked again."""

@@ -30,7 +30,8 @@ NOTEBOOK = 32_768
 SIZE = PAGE + COUNT * (SLOT + 2 * NOTEBOOK)
 
 # The parent's page: words of 8 bytes.
-_MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING, EVENTS, CLOCK = range(8)
+_MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING, EVENTS, CLOCK, AHEAD_MS = range(9)
+LARGEST = 2**64 - 1
 _BOOT = slice(128, 192)
 _FACTS = slice(512, PAGE)
 
@@ -55,6 +56,11 @@ class Facts:
     queues: list[str]
     broker: str
     parent: list[int]
+
+
+def signed(word: int) -> int:
+    """A word that may be negative (it is written as `number & LARGEST`)."""
+    return word - LARGEST - 1 if word > LARGEST >> 1 else word
 
 
 class Slots:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from redis.exceptions import ResponseError
 
+from opsq._state import set_clock_ahead
 from opsq.broker.consumer import Turn
 from opsq.datastore.connection import TROUBLE
 from opsq.datastore.seeking import Replica
@@ -118,8 +119,9 @@ class Upkeep:
     # -- orders, the end --------------------------------------------------------------------------------------------
 
     def _look_at_page(self) -> None:
-        """What the parent tells: to stop, to leave, that the lease had run out for a while."""
+        """What the parent tells: to stop, to leave, that the lease had run out for a while, how wrong the clock is."""
         page = self.page
+        set_clock_ahead(slots.signed(page[slots.AHEAD_MS]) / 1000)
         self._generation = int(page[slots.GENERATION])
         if page[slots.STOPPING] or self.slot.words[slots.LEAVE]:
             self.stopping = True

@@ -1,0 +1,80 @@
+"""A host whose clock is wrong, or jumps: what is due and what has expired goes by the broker's clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from support import lab as labs
+from support.lab import Lab
+from support.world import World, compiler
+
+HOUR_S = 3600.0
+TASKS = """
+@app.task(bind=True, max_retries=1)
+def again(self, text):
+    mark("try", text)
+    if not self.request.retries:
+        raise self.retry(countdown=1)
+
+
+@app.task
+def later(text):
+    add.apply_async((1, 1), countdown=1, task_id=text)
+
+
+@app.task(acks_late=True)
+def late(text, seconds):
+    mark("begin", text)
+    time.sleep(seconds)
+    mark("end", text)
+"""
+
+pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C compiler")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with labs.opened(tmp_path_factory, TASKS) as opened:
+        yield opened
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "world")
+
+
+@pytest.mark.parametrize("offset_s", [HOUR_S, -HOUR_S], ids=["ahead", "behind"])
+def test_what_is_due_goes_by_the_brokers_clock(lab: Lab, world: World, offset_s: float) -> None:
+    world.set_clock(offset_s)
+    worker = lab.worker("-c", "1", "--lease", "1", **world.environment)
+    word = "ahead of" if offset_s > 0 else "behind"
+    assert f"3600.0 s {word} the broker's" in worker.output()
+    begin = time.time()
+    text = f"by {offset_s}"
+    ids = [lab.send("add", 1, 1, countdown=1), lab.send("again", text), lab.send("add", 1, 1, expires=60)]
+    lab.send("later", f"id-{offset_s}")
+    expired = lab.send("add", 1, 1, expires=datetime.now(UTC) - timedelta(seconds=60))
+    for task_id in (*ids, f"id-{offset_s}"):
+        lab.result(task_id)
+    lab.result(expired, "REVOKED")
+    assert 0.9 < time.time() - begin < labs.soon(1)
+    assert worker.stop() == 0
+
+
+def test_a_clock_that_jumps_while_a_task_runs_starts_it_no_second_time(lab: Lab, world: World) -> None:
+    worker = lab.worker("-c", "1", "--lease", "1", **world.environment)
+    other = lab.worker("-c", "1", "--lease", "1", OPSQ_STATE_DIR=str(lab.folder / "other"))
+    ids = [lab.send("late", f"jump {number}", 3) for number in range(2)]
+    for number in range(2):
+        lab.wait_mark("begin", f"jump {number}")
+    for offset_s in (HOUR_S, -HOUR_S, 86_400.0, 0.0):
+        world.set_clock(offset_s)
+        time.sleep(0.4)
+    for task_id in ids:
+        lab.result(task_id)
+    assert len(lab.written("begin", "jump 0")) == len(lab.written("begin", "jump 1")) == 1
+    assert worker.stop() == other.stop() == 0
