@@ -13,7 +13,20 @@ from opsq.datastore.connection import errors
 from opsq.exceptions import DecodeError
 from opsq.protocol import envelope
 
-_FIELDS = ("id", "node", "host", "pid", "since", "pool", "concurrency", "queues", "version", "processed")
+_FIELDS = (
+    "id",
+    "node",
+    "host",
+    "pid",
+    "since",
+    "pool",
+    "concurrency",
+    "least",
+    "autoscale",
+    "queues",
+    "version",
+    "processed",
+)
 
 
 def live(broker: Broker) -> list[dict[str, Any]]:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+#: The variable by which a supervisor says how long after its stop signal it kills (seconds).
+STOPWAITSECS = "OPSQ_STOPWAITSECS"
 _CREDENTIALS = struct.Struct("iII")
 
 

@@ -16,7 +16,7 @@ from opsq.config import toml_file
 from opsq.config.toml_file import SERVICES, ProjectFile
 from opsq.exceptions import UsageError
 from opsq.project import django_app
-from opsq.runtime import statedir
+from opsq.runtime import notify, statedir
 from opsq.runtime.statedir import StateDir
 from opsq.supervisor import plan, private_redis, supervisord_file, tables
 from opsq.supervisor.plan import Broker, Plan, Program
@@ -120,7 +120,7 @@ def compose(place: Place) -> Plan:
     programs = {
         name: replace(
             program,
-            environment={**shared, **program.environment},
+            environment={**shared, **_told(program), **program.environment},
             depends_on=_needed(program, programs),
         )
         for name, program in programs.items()
@@ -130,6 +130,12 @@ def compose(place: Place) -> Plan:
     made = Plan(app, programs, broker, place.origin)
     plan.check(made)
     return made
+
+
+def _told(program: Program) -> dict[str, str]:
+    """A worker stops by itself just before it would be killed: what it holds is settled."""
+    is_ours = "worker" in (program.name, program.group) and "opsq" in program.command
+    return {notify.STOPWAITSECS: f"{program.stopwaitsecs:g}"} if is_ours else {}
 
 
 def _named_in_file(place: Place, ours: Mapping[str, Program]) -> dict[str, Program]:

@@ -29,6 +29,7 @@ from opsq.worker.herald import ALWAYS, AUTOMATIC, NEVER, News
 from opsq.worker.record import Plan
 from opsq.worker.settle import Results, Settler
 from opsq.worker.successor import Judge
+from opsq.worker.terms import AT_ONCE, Terms, facts_of
 from opsq.worker.upkeep import Caps
 from opsq.worker.worker import Worker
 
@@ -39,6 +40,8 @@ Looked = TypeVar("Looked")
 LEASE_S = 15.0
 #: Between two signs of life as an event (seconds).
 HEARTBEAT_S = 2.0
+#: Children of a worker: the mapped file has some slots more, for those whose messages are being settled.
+MOST_CHILDREN = 1000
 POOLS = ("prefork", "solo")
 #: Settings of a worker that are numbers.
 NUMBERS = (
@@ -56,7 +59,10 @@ BROKER_PAUSE_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the command line asks for; empty or None = as the app's settings say. `heartbeat_s`: 0 = no heartbeats."""
+    """What the command line asks for; empty or None = as the app's settings say.
+
+    `heartbeat_s`: 0 = no heartbeats; `autoscale`: most and least children.
+    """
 
     queues: Sequence[str] = ()
     exclude: Sequence[str] = ()
@@ -65,6 +71,8 @@ class Wishes:
     prefetch: int | None = None
     lease_s: float | None = None
     heartbeat_s: float | None = None
+    autoscale: tuple[int, int] | None = None
+    log_level: int = logging.WARNING
 
 
 def node_name(wish: str | None) -> str:
@@ -118,15 +126,18 @@ def queues_for(app: Any, wishes: Wishes) -> list[str]:
     return queues
 
 
-def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None) -> None:
-    """Give a worker all that it needs. Raises BrokerError, RefusedError, ImproperlyConfigured, UsageError."""
+def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None, own_id: str = "") -> None:
+    """Give a worker all that it needs. Raises BrokerError, RefusedError, ImproperlyConfigured, UsageError.
+
+    `own_id`: the id of the worker that it belongs to already.
+    """
     app, node = worker.app, worker.hostname
     url = app.find_broker().url
     strategy = (app.conf.broker_transport_options or {}).get("queue_order_strategy")
     order, queues = QueueOrder.of(app.conf.worker_queue_order, strategy, queues_for(app, wishes))
     prefix = app.broker.key_prefix
     patient, backend = _is_patient(app), app.backend
-    _until_reached(lambda: _check_broker(url, node, prefix), patient)
+    _until_reached(lambda: _check_broker(url, node, prefix, own_id), patient)
     results = _until_reached(lambda: _results(url, backend), patient)
     accept = codec.accepted(app.conf.accept_content)
     _refuse_pickle_as_root(accept)
@@ -161,10 +172,38 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None)
         discards=bool(conf.worker_discard_invalid_messages),
         task_log_bytes=max(conf.task_log_max_bytes or 0, 0),
     )
+    terms = _terms(app, wishes, setup)
     leftovers = Leftovers(queues, prefix, conf.broker_transport_options or {})
-    plan = Plan(setup, _concurrency(app, wishes, pool), folder, __version__, socket.gethostname(), leftovers)
-    judge = Judge(runner, settler, conf.task_max_deliveries or 0)
+    plan = Plan(setup, terms, folder, __version__, socket.gethostname(), leftovers)
+    judge = Judge(runner, settler, terms.max_deliveries)
     worker.equip(plan, judge, settler(queues), accept, buffer)
+
+
+def _terms(app: Any, wishes: Wishes, setup: Setup) -> Terms:
+    conf = app.conf
+    if wishes.autoscale is not None and setup.pool == "prefork":
+        most, least = wishes.autoscale
+        if not 0 <= least <= most <= MOST_CHILDREN or not most:
+            raise UsageError(
+                f"cannot scale between {least} and {most} children",
+                why=f"it is --autoscale MAX,MIN, with 1 to {MOST_CHILDREN} at most",
+            )
+        least = max(least, 1)
+    else:
+        most = _concurrency(app, wishes, setup.pool)
+        least = min(most, AT_ONCE)
+    return Terms(
+        queues=setup.queues,
+        least=least,
+        most=most,
+        scales=wishes.autoscale is not None and least < most,
+        caps=setup.caps,
+        log_level=wishes.log_level,
+        stop_s=float(conf.worker_soft_shutdown_timeout or 0),
+        stops_idle=bool(conf.worker_enable_soft_shutdown_on_idle),
+        max_deliveries=conf.task_max_deliveries or 0,
+        tasks=facts_of(app.tasks),
+    )
 
 
 def _news(app: Any, wishes: Wishes, url: str) -> News:
@@ -208,8 +247,8 @@ def _concurrency(app: Any, wishes: Wishes, pool: str) -> int:
     if pool == "solo":
         return 1
     count = int(wishes.concurrency or app.conf.worker_concurrency or cpus())
-    if not 0 < count <= 512:
-        raise UsageError(f"cannot run {count} children", why="a worker has from 1 to 512")
+    if not 0 < count <= MOST_CHILDREN:
+        raise UsageError(f"cannot run {count} children", why=f"a worker has from 1 to {MOST_CHILDREN}")
     return count
 
 
@@ -247,7 +286,7 @@ def _until_reached(look: Callable[[], Looked], patient: bool) -> Looked:
             time.sleep(BROKER_PAUSE_S)
 
 
-def _check_broker(url: str, node: str, prefix: str) -> None:
+def _check_broker(url: str, node: str, prefix: str, own_id: str) -> None:
     """One look at the server at start: it answers, it is new enough; the name of this node may be taken."""
     with connection.errors(url):
         redis = connection.client(url)
@@ -262,7 +301,7 @@ def _check_broker(url: str, node: str, prefix: str) -> None:
         except (RedisError, ValueError):
             logger.debug("the server does not say its version")
         alive = [name.decode() for name in cast(list[bytes], redis.zrange(prefix + keys.WORKERS, 0, -1))]
-    if any(name.rpartition(":")[0] == node for name in alive):
+    if any(name.rpartition(":")[0] == node and name != own_id for name in alive):
         logger.warning("another worker goes by the name %s, or did until a moment ago; that does no harm", node)
 
 

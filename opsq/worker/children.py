@@ -1,6 +1,7 @@
 """Keep the children of a worker: the templates that fork them, who lives, who has ended and how.
 
-There is one template; two while children are being replaced after SIGHUP (the old one then only waits for its own).
+There is one template; more while children are being replaced after SIGHUP: the newcomer, until it has said that it is
+ready, and old ones that only wait for their own children.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from opsq.runtime import process
 from opsq.runtime.process import ProcessId
@@ -26,17 +28,22 @@ logger = logging.getLogger("opsq.worker")
 
 #: Tells a process that is started by exec that it is a template: descriptor of the link, pid of the parent.
 TEMPLATE_LINK = "OPSQ_TEMPLATE_LINK"
-#: The parent's descriptors that such a template needs, and the mapped file.
-TEMPLATE_FACTS = "OPSQ_TEMPLATE_FACTS"
+#: How long a newcomer that is not wanted any more may take to end after SIGKILL (seconds).
+KILL_S = 10.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Template:
-    """One template process and the link to it."""
+    """One template process and the link to it.
+
+    `ready`: it may fork; `told`: why it could not become ready; `newest`: it was the one that forks when it ended.
+    """
 
     link: socket.socket
     pid: int
-    fresh: bool = True
+    ready: bool = True
+    told: str = ""
+    newest: bool = False
 
 
 @dataclass(slots=True)
@@ -60,13 +67,16 @@ class Children:
         become_child: Callable[[int], None],
         tell_epilogue: Callable[[str], None],
         on_death: Callable[[Child, int | None], None],
+        on_ready: Callable[[], None] = lambda: None,
     ):
         """What a forked process is to be: the child of a slot, or who tells what is in a file (`epilogue`).
 
-        `on_death(child, wait status or None)` is called once for each child that has ended.
+        `on_death(child, wait status or None)` is called once for each child that has ended, `on_ready` when a template
+        that was started by exec may fork from now on.
         """
         self.table = table
         self._become_child, self._tell_epilogue, self._on_death = become_child, tell_epilogue, on_death
+        self._on_ready = on_ready
         self.alive: dict[int, Child] = {}
         self.templates: list[Template] = []
 
@@ -87,46 +97,65 @@ class Children:
         theirs.close()
         self.templates.append(Template(ours, pid))
 
-    def exec_template(self, facts: str, descriptors: list[int]) -> None:
-        """Later on: start one by exec, with today's code. `facts` and `descriptors` are what it needs from us."""
+    def exec_template(self, facts: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        """Later on: start one by exec, with today's code; it may fork once it has said that it is ready.
+
+        `facts` and `descriptors` are what it needs from us. One that is not ready yet is given up.
+        """
+        self.end_newcomer()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {
-            **os.environ,
-            TEMPLATE_LINK: f"{theirs.fileno()}:{os.getpid()}",
-            TEMPLATE_FACTS: facts,
-        }
+        environment = {**os.environ, TEMPLATE_LINK: f"{theirs.fileno()}:{os.getpid()}"}
         started = subprocess.Popen(
             [sys.executable, *sys.orig_argv[1:]], env=environment, pass_fds=[theirs.fileno(), *descriptors]
         )
         started.returncode = 0  # it is waited for by its pid, like a forked one
         theirs.close()
-        for old in self.templates:
-            old.fresh = False
-        self.templates.append(Template(ours, started.pid))
+        made = Template(ours, started.pid, ready=False)
+        _say(made, facts)
+        self.templates.append(made)
 
-    def reap_templates(self) -> bool:
-        """Whether a template has ended by itself. The kernel ends its children with it: those have died too."""
-        lost = False
-        for found in list(self.templates):
-            if not _has_ended(found.pid):
-                continue
-            lost = lost or found.fresh
-            self.read(found)
+    @property
+    def newest(self) -> Template | None:
+        """The template that forks."""
+        return next((found for found in reversed(self.templates) if found.ready), None)
+
+    @property
+    def newcomer(self) -> Template | None:
+        """The one that is not ready yet."""
+        return next((found for found in self.templates if not found.ready), None)
+
+    def end_newcomer(self) -> None:
+        """Give up the one that is not ready yet."""
+        found = self.newcomer
+        if found is not None:
+            os.kill(found.pid, signal.SIGKILL)
+            os.waitpid(found.pid, 0)
             self._drop(found)
-        return lost
+
+    def reap_templates(self) -> list[Template]:
+        """The templates that have ended by themselves. The kernel ends their children with them: those died too."""
+        ended = [found for found in self.templates if _has_ended(found.pid)]
+        for found in ended:
+            self.read(found)
+            found.newest = found is self.newest
+            self._drop(found)
+        return ended
 
     def _drop(self, found: Template) -> None:
         self.templates.remove(found)
         found.link.close()
         for child in [child for child in self.alive.values() if child.template is found]:
             if child.process is not None:
-                process.wait_end(child.process, 10.0)
+                process.wait_end(child.process, KILL_S)
             self._died(child, None)
 
     def end_idle_templates(self, all_of_them: bool = False) -> None:
         """End the old templates that have no children left; all of them when nobody is to be forked any more."""
+        if all_of_them:
+            self.end_newcomer()
         for found in list(self.templates):
-            if not all_of_them and (found.fresh or any(child.template is found for child in self.alive.values())):
+            wanted = not found.ready or found is self.newest or any(c.template is found for c in self.alive.values())
+            if wanted and not all_of_them:
                 continue
             _say(found, {"end": True})
             os.waitpid(found.pid, 0)
@@ -137,14 +166,16 @@ class Children:
 
     def fork(self, slot: Slot) -> None:
         """Have the newest template fork a child for a slot (whose consumer is registered already)."""
-        newest = self.templates[-1]
+        newest = self.newest
+        assert newest is not None
         self.alive[slot.index] = Child(slot, newest)
         _say(newest, {"fork": slot.index})
 
     def tell(self, path: Path) -> None:
         """Have the newest template fork a process that tells what is in a file."""
-        if self.templates:
-            _say(self.templates[-1], {"tell": str(path)})
+        newest = self.newest
+        if newest is not None:
+            _say(newest, {"tell": str(path)})
 
     def read(self, found: Template) -> None:
         """What a template has reported: births and deaths. That it has ended is found by `reap_templates`."""
@@ -155,10 +186,15 @@ class Children:
                 return
             if not data:
                 return
-            self._reported(json.loads(data))
+            self._reported(found, json.loads(data))
 
-    def _reported(self, message: dict[str, int]) -> None:
-        if "born" in message:
+    def _reported(self, found: Template, message: dict[str, Any]) -> None:
+        if "ready" in message:
+            found.ready = True
+            self._on_ready()
+        elif "failed" in message:
+            found.told = message["failed"]
+        elif "born" in message:
             child = self.alive.get(message["born"])
             if child is not None:
                 child.process = ProcessId(message["pid"], message["ticks"], process.boot_id())
@@ -209,7 +245,7 @@ class Children:
             self.signal(child, signal.SIGKILL)
 
 
-def _say(found: Template, order: dict[str, int | bool | str]) -> None:
+def _say(found: Template, order: Mapping[str, Any]) -> None:
     try:
         found.link.send(json.dumps(order).encode())
     except OSError:

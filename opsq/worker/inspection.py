@@ -118,7 +118,7 @@ def _with_facts(name: str, task: Any, wanted: Iterable[str]) -> str:
 @inspect_command
 def stats(state: State, **_: Any) -> dict[str, Any]:
     """Request worker statistics/information."""
-    record, plan = state.record, state.worker.plan
+    record = state.record
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "total": {"(all tasks)": record.count()[1]},
@@ -127,7 +127,7 @@ def stats(state: State, **_: Any) -> dict[str, Any]:
         "uptime": int(time.time() - record.since),
         "pool": _pool(state),
         "broker": _broker(state),
-        "prefetch_count": plan.setup.caps.prefetch * plan.concurrency,
+        "prefetch_count": record.terms.caps.prefetch * record.terms.most,
         "rusage": {name: getattr(used, f"ru_{name}") for name in _RUSAGE},
     }
 
@@ -146,7 +146,7 @@ def _pool(state: State) -> dict[str, Any]:
     total = sum(done) or 1
     return {
         "implementation": _POOLS.get(pool, f"opsq.concurrency.{pool}:TaskPool"),
-        "max-concurrency": plan.concurrency,
+        "max-concurrency": state.record.terms.most,
         "processes": [int(each[slots.PID]) for each in words if each[slots.PID]],
         "max-tasks-per-child": tasks or "N/A",
         "put-guarded-by-semaphore": False,

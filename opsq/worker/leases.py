@@ -15,6 +15,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -61,7 +62,8 @@ class Leases(threading.Thread):
         self.post, self.table, self.rescue, self._pulse = post, table, rescue, pulse
         self._describe, self._on_strays = describe, on_strays
         self._later = Later(post.queues, post.key_prefix, post.priorities)
-        self.registered: set[int] = set()
+        #: The slots whose consumers are registered, and with which queues.
+        self.registered: dict[int, list[str]] = {}
         self.ready = threading.Event()
         self.trouble = ""
         #: Called with each message that comes to the mailbox.
@@ -69,6 +71,7 @@ class Leases(threading.Thread):
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ending = False
+        self._wanted = post.queues
         self._line = Line(post.url, reply_s=REPLY_S)
         self._line.on_push = self._on_push
         self._connected = self._tracks = False
@@ -81,15 +84,19 @@ class Leases(threading.Thread):
         self._jobs.put(job)
         self._wake()
 
-    def register(self, index: int, then: Callable[[], None]) -> None:
-        """Register the consumer of a slot with all queues, then say so."""
+    def register(self, indexes: list[int], queues: list[str], then: Callable[[], None]) -> None:
+        """Register the consumers of slots with queues, then say so."""
 
         def job() -> None:
-            self.registered.add(index)
+            self.registered.update(dict.fromkeys(indexes, queues))
             self._renew()
             then()
 
         self.submit(job)
+
+    def consume(self, queues: list[str]) -> None:
+        """From now on these are the worker's queues; those that older children still consume are kept too."""
+        self._wanted = queues
 
     def end(self) -> None:
         """Stop after the jobs that are waiting."""
@@ -197,7 +204,7 @@ class Leases(threading.Thread):
             self._renew()
         elif self._later.noticed or self._later.due_in_s == 0:
             time.sleep(LATER_PAUSE_S)
-            self._later.take(self._pipeline(self._later.commands(self._tracks)))
+            self._later.take(self.ask_all(self._later.commands(self._tracks)))
         if self._pulse.next_at is not None and now >= self._pulse.next_at:
             self._pulse.beat(self._line)
 
@@ -217,20 +224,22 @@ class Leases(threading.Thread):
     # -- renewing ---------------------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
-        """One pipeline: the leases of all consumers on all queues, the worker's own, and what is due."""
+        """One pipeline: the leases of all consumers on their queues, the worker's own, and what is due."""
+        self._look_at_queues()
         post, prefix = self.post, self.post.key_prefix
         lease_ms = int(post.lease_s * 1000)
-        indexes = [index for index in sorted(self.registered) if not self._leaves(index)]
-        names = [f"{post.worker_id}:{index}" for index in indexes]
+        staying = {index: queues for index, queues in sorted(self.registered.items()) if not self._leaves(index)}
+        consumers = [[index for index, queues in staying.items() if name in queues] for name in post.queues]
         commands: list[tuple[Any, ...]] = []
-        for name in post.queues:
+        for name, indexes in zip(post.queues, consumers, strict=True):
+            names = [f"{post.worker_id}:{index}" for index in indexes]
             stores = [prefix + keys.inflight(name, consumer) for consumer in names]
             commands.append(_renewal([prefix + keys.consumers(name), *stores], [lease_ms, *names]))
         commands.append(_renewal([prefix + keys.WORKERS], [lease_ms, post.worker_id]))
         info = json.dumps(self._describe())
         commands.append(("SET", prefix + keys.worker(post.worker_id), info, "PX", 3 * lease_ms))
         sent, sent_at = time.monotonic(), time.time()
-        answers = self._pipeline(commands + self._later.commands(self._tracks))
+        answers = self.ask_all(commands + self._later.commands(self._tracks))
         for answer in answers[: len(commands)]:
             if isinstance(answer, Exception):
                 raise answer
@@ -239,11 +248,27 @@ class Leases(threading.Thread):
         self._next_renewal = sent + post.lease_s / 3
         self._later.take(answers[len(commands) :])
         queues = answers[: len(post.queues)]
-        self._look_for_strays(indexes, [answer[0] for answer in queues])
+        self._look_for_strays(consumers, [answer[0] for answer in queues])
         # After an outage longer than a lease every lease has run out although everybody lives.
         if time.monotonic() - self._connected_at >= post.lease_s:
             self.rescue.reap([answer[1] for answer in queues], answers[len(post.queues)][1])
         self.rescue.restore_celerys()
+
+    def _look_at_queues(self) -> None:
+        """The queues are those that are wanted and those that a child still consumes (after a reload)."""
+        held = [name for queues in self.registered.values() for name in queues]
+        queues = list(dict.fromkeys([*self._wanted, *held]))
+        if queues != self.post.queues:
+            self.post = self.rescue.post = replace(self.post, queues=queues)
+            self._later = Later(queues, self.post.key_prefix, self.post.priorities)
+            pipe = client(self.post.url).pipeline(transaction=False)
+            for name in queues:
+                announce_queue(pipe, name, self.post.key_prefix)
+            pipe.execute()
+
+    def lists(self) -> list[str]:
+        """The lists of all its queues."""
+        return [self.post.key_prefix + each for name in self.post.queues for each in self.post.priorities.lists(name)]
 
     def _leaves(self, index: int) -> bool:
         """Whether a child has settled everything and takes itself out of the registry."""
@@ -271,7 +296,7 @@ class Leases(threading.Thread):
             told = "the clock of this host is %.1f s %s the broker's: what is due goes by the broker's"
             logger.warning(told, abs(ahead), "ahead of" if ahead > 0 else "behind")
 
-    def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send all, read all; a server that has forgotten the scripts is told them, and asked again."""
         for attempt in (1, 2):
             self._line.send(*commands)
@@ -291,13 +316,15 @@ class Leases(threading.Thread):
                     self._line.ask("SCRIPT", "LOAD", script.text)
         raise RedisError("the server forgets scripts as soon as it is told them")
 
-    def _look_for_strays(self, indexes: Sequence[int], held: Sequence[Sequence[int]]) -> None:
+    def _look_for_strays(self, consumers: Sequence[Sequence[int]], held: Sequence[Sequence[int]]) -> None:
         """An idle child that holds messages has missed an answer."""
-        idle = set()
-        for place, index in enumerate(indexes):
-            state = self.table.slot(index).words[slots.STATE]
-            if state == slots.IDLE and any(counts[place] for counts in held):
-                idle.add(index)
+        holders = {
+            index
+            for indexes, counts in zip(consumers, held, strict=True)
+            for index, count in zip(indexes, counts, strict=True)
+            if count
+        }
+        idle = {index for index in holders if self.table.slot(index).words[slots.STATE] == slots.IDLE}
         if idle:
             self._on_strays(idle)
 

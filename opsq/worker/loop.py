@@ -35,20 +35,21 @@ class Line(Upkeep):
         attempts: Attempts,
         waiting: Waiting,
         lines: Lines,
-        on_work: Callable[[], None],
+        call_parent: Callable[[], None],
         caps: Caps,
     ) -> None:
-        """`on_work` is called when it is connected and begins to take messages."""
+        """`call_parent`: has the parent look, when this child begins to take messages, or has its hands full."""
         super().__init__(table, slot, ledger, waiting, lines, caps)
-        self.attempts, self.waiting, self._on_work = attempts, waiting, on_work
+        self.attempts, self.waiting, self._call_parent = attempts, waiting, call_parent
         self.batch = Batch(caps.prefetch)
+        self._run_one = self.growth.measured(attempts.run) if self.growth else attempts.run
         self._stall = Stall(self._current, self._give_back)
 
     def run(self) -> None:
         """Work until told to stop, or until this child has run as many tasks as it may."""
         self._recover("")
         self.slot.words[slots.STATE] = slots.IDLE
-        self._on_work()
+        self._call_parent()
         while not self._ending():
             self._look_at_page()
             if self.stopping:
@@ -62,7 +63,6 @@ class Line(Upkeep):
             if has_work:
                 self.slot.words[slots.STATE] = slots.BUSY
                 self._guarded(self._work)
-                self._look_at_memory()
         self._finish()
 
     def soft_limit_reached(self) -> bool:
@@ -123,6 +123,8 @@ class Line(Upkeep):
     def _run_batch(self, count: int) -> None:
         waiting, page, clock_ns = self.ledger.waiting, self.page, time.monotonic_ns
         wanted = self.attempts.herald.look()
+        if page[slots.HELP] and count >= self.batch.want:
+            self._call_for_help()
         self.attempts.gate.look(waiting)
         if count > 1 or self.ledger.awaits_answer:
             self.lines.hold()
@@ -144,7 +146,7 @@ class Line(Upkeep):
             except IndexError:  # the stall thread gave it back
                 break
             try:
-                self.done += self.attempts.run(held)
+                self.done += self._run_one(held)
             except TROUBLE:
                 raise
             except Exception as error:
@@ -155,6 +157,8 @@ class Line(Upkeep):
         self.slot.words[slots.DONE] = self.done
         self.lines.flush()
         self.batch.ran(ran, time.monotonic() - begin, self._stall.stalled)
+        if self.growth is not None:
+            self._look_at_memory()
         if waiting:
             self._put_down()
 
@@ -169,6 +173,11 @@ class Line(Upkeep):
             self._look_at_page()
         self.ledger.doubt = True
 
+    def _call_for_help(self) -> None:
+        """The parent wants to know when a child has its hands full: it may start another one."""
+        self.page[slots.HELP] = 0
+        self._call_parent()
+
     # -- the stall thread -------------------------------------------------------------------------------------------
 
     def _current(self) -> int:
@@ -181,6 +190,8 @@ class Line(Upkeep):
             if not self._stall.watching:
                 return
             self.waiting.let_go()
+            if self.page[slots.HELP]:
+                self._call_for_help()
             try:
                 if ledger.awaits_answer:
                     ledger.receive()

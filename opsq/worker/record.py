@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,16 @@ from opsq.worker import slots
 from opsq.worker.child import Setup
 from opsq.worker.children import Child
 from opsq.worker.slots import Slots
+from opsq.worker.terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a worker is to be: all that its parent needs besides the app. `folder`: for its mapped file;
-    `leftovers`: what Celery's workers have left on its queues."""
+    `leftovers`: what Celery's workers have left on its queues; `terms`: what a reload may change."""
 
     setup: Setup
-    concurrency: int
+    terms: Terms
     folder: Path
     version: str
     host: str
@@ -33,8 +33,8 @@ class Plan:
 class Record:
     """What a worker is and does."""
 
-    def __init__(self, plan: Plan, table: Slots, task_names: Sequence[str]) -> None:
-        self._plan, self._table, self._task_names = plan, table, list(task_names)
+    def __init__(self, plan: Plan, table: Slots) -> None:
+        self._plan, self._table, self.terms = plan, table, plan.terms
         #: When it has started (Unix seconds).
         self.since = time.time()
         self._processed = 0
@@ -51,7 +51,7 @@ class Record:
 
     def describe(self) -> dict[str, Any]:
         """All of it, for those who look into Redis."""
-        setup = self._plan.setup
+        setup, terms = self._plan.setup, self.terms
         children = []
         for slot in self._table.used():
             words = slot.words
@@ -70,11 +70,13 @@ class Record:
             "pid": os.getpid(),
             "host": self._plan.host,
             "since": self.since,
-            "concurrency": self._plan.concurrency,
+            "concurrency": terms.most,
+            "least": terms.least,
+            "autoscale": terms.scales,
             "pool": setup.pool,
-            "queues": setup.queues,
+            "queues": terms.queues,
             "version": self._plan.version,
-            "tasks": self._task_names,
+            "tasks": sorted(name for name in terms.tasks if not name.startswith("celery.")),
             "children": children,
             "processed": self.count()[1],
         }

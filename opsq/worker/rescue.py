@@ -29,25 +29,25 @@ class Rescue:
     """Takes over in the name of those who are gone, in the thread of the leases."""
 
     def __init__(self, post: Post, judge: Judge, celery: Leftovers) -> None:
-        self._post, self._judge, self._celery = post, judge, celery
+        self.post, self._judge, self._celery = post, judge, celery
         self._next_look = 0.0
 
     def reap(self, expired: Sequence[Sequence[bytes]], workers: Sequence[bytes]) -> None:
         """Take over from consumers whose leases ran out, for each queue; forget workers that are gone."""
         names = {name.decode() for found in expired for name in found}
-        ours = f"{self._post.worker_id}:"
+        ours = f"{self.post.worker_id}:"
         names = {name for name in names if not name.startswith(ours)}
         if names:
             self.leftovers()
         for name in sorted(names):
-            queues = [q for q, found in zip(self._post.queues, expired, strict=True) if name.encode() in found]
+            queues = [q for q, found in zip(self.post.queues, expired, strict=True) if name.encode() in found]
             self._take_over(name, queues)
         for worker in workers:
-            client(self._post.url).zrem(self._post.key_prefix + keys.WORKERS, worker)
+            client(self.post.url).zrem(self.post.key_prefix + keys.WORKERS, worker)
 
     def leftovers(self) -> None:
         """Settle what workers of this host have left behind."""
-        successor.settle_leftovers(self._post.folder, self._post.url, self._judge, self.consumer)
+        successor.settle_leftovers(self.post.folder, self.post.url, self._judge, self.consumer)
 
     def restore_celerys(self) -> None:
         """Put back what Celery's workers took and never acknowledged, if it is time to look."""
@@ -56,7 +56,7 @@ class Rescue:
             return
         self._next_look = now + min(CELERY_PAUSE_S, self._celery.timeout_s / 10)
         try:
-            count = self._celery.restore(client(self._post.url))
+            count = self._celery.restore(client(self.post.url))
         except ResponseError as error:
             logger.warning("cannot look for what Celery's workers have left, and will not again: %s", error)
             self._next_look = math.inf
@@ -68,7 +68,7 @@ class Rescue:
     def consumer(self, queues: list[str], name: str) -> Consumer:
         """A line to the broker in somebody's name."""
         settler = self._judge.make_settler(queues)
-        post, results_db = self._post, settler.results.database
+        post, results_db = self.post, settler.results.database
         return Consumer(
             post.url, queues, name, results_db=results_db, key_prefix=post.key_prefix, priorities=post.priorities
         )

@@ -20,7 +20,8 @@ from pathlib import Path
 from opsq.runtime.process import boot_id
 
 MAGIC = 0x31_54_4F_4C_53_51_50_4F  # "OPSQLOT1", little-endian
-PAGE = 4096
+#: The parent's page, with the facts about the worker.
+PAGE = 65_536
 SLOT = 256
 #: Slots of a worker; a slot is used again only after what its last child held was settled.
 COUNT = 1024
@@ -30,10 +31,11 @@ NOTEBOOK = 32_768
 SIZE = PAGE + COUNT * (SLOT + 2 * NOTEBOOK)
 
 # The parent's page: words of 8 bytes.
-_MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING, EVENTS, CLOCK, AHEAD_MS = range(9)
+_MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING, EVENTS, CLOCK, AHEAD_MS, HELP, FACTS_AT = range(11)
 LARGEST = 2**64 - 1
 _BOOT = slice(128, 192)
-_FACTS = slice(512, PAGE)
+#: Two places for the facts; the word FACTS_AT tells which one counts, so that nobody ever reads half of them.
+_FACTS = (slice(512, PAGE // 2), slice(PAGE // 2, PAGE))
 
 # A slot: words of 8 bytes; the second half of a slot names the task that runs, if it has a time limit.
 _NAME = slice(SLOT // 2, SLOT)
@@ -81,8 +83,7 @@ class Slots:
         slots = cls(path, descriptor)
         slots._hold()
         slots._map[_BOOT] = boot_id().encode().ljust(64, b"\0")
-        text = json.dumps([facts.worker, facts.queues, facts.broker, facts.parent]).encode()
-        slots._map[_FACTS] = text.ljust(PAGE - 512, b"\0")
+        slots.write_facts(facts)
         slots.words[_MAGIC] = MAGIC
         return slots
 
@@ -117,8 +118,19 @@ class Slots:
     @property
     def facts(self) -> Facts:
         """Whose file it is."""
-        worker, queues, broker, parent = json.loads(bytes(self._map[_FACTS]).rstrip(b"\0"))
+        text = bytes(self._map[_FACTS[self.words[FACTS_AT]]])
+        worker, queues, broker, parent = json.loads(text.rstrip(b"\0"))
         return Facts(worker, queues, broker, parent)
+
+    def write_facts(self, facts: Facts) -> None:
+        """Say whose file it is; what was said before counts until all of it is written. Raises ValueError."""
+        place = self.words[FACTS_AT] ^ 1
+        room = _FACTS[place]
+        text = json.dumps([facts.worker, facts.queues, facts.broker, facts.parent]).encode()
+        if len(text) > room.stop - room.start:
+            raise ValueError(f"the names of {len(facts.queues)} queues are too long for the file of a worker")
+        self._map[room] = text.ljust(room.stop - room.start, b"\0")
+        self.words[FACTS_AT] = place
 
     def _hold(self) -> None:
         """Lock the file through a descriptor of its own, which every child closes (`let_go`)."""
@@ -145,18 +157,19 @@ class Slots:
 
     def used(self) -> Iterator[Slot]:
         """The slots that a child has, or had and nobody has settled."""
-        for index in range(COUNT):
-            slot = self.slot(index)
-            if slot.words[STATE] != FREE:
-                yield slot
+        for index, state in enumerate(self._states()):
+            if state != FREE:
+                yield self.slot(index)
 
-    def free(self) -> Slot | None:
-        """A slot that nobody uses."""
-        for index in range(COUNT):
-            slot = self.slot(index)
-            if slot.words[STATE] == FREE:
-                return slot
-        return None
+    def free(self, count: int) -> list[Slot]:
+        """So many slots that nobody uses, or as many as there are."""
+        free = [index for index, state in enumerate(self._states()) if state == FREE]
+        return [self.slot(index) for index in free[:count]]
+
+    def _states(self) -> list[int]:
+        """The states of all slots."""
+        words = memoryview(self._map)[PAGE : PAGE + COUNT * SLOT].cast("Q")
+        return words[STATE :: SLOT // 8].tolist()
 
 
 class Slot:

@@ -45,6 +45,10 @@ class Judge:
         self.on_loss: Callable[[Envelope, BaseException], None] = lambda _message, _error: None
         self._losses: list[tuple[Envelope, BaseException]] = []
 
+    def take(self, runner: Runner, max_deliveries: int) -> None:
+        """From now on judge by what this runner knows of tasks."""
+        self.runner, self._most = runner, max_deliveries
+
     def lost(self, settler: Settler, queue: int, number: int, list_key: str, message: Envelope, why: str) -> Settlement:
         """A message that had been started, or may have been: back with one delivery more, or dead."""
         plan = self.runner.plan(message.headers.task)
@@ -103,7 +107,7 @@ def settle_slot(judge: Judge, consumer: Consumer, slot: Slot, why: str, limit: t
 
     def decide(settler: Settler, queue: int, number: int, list_key: str, message: Envelope) -> Settlement | None:
         if number in ended:
-            ended[number].task = message.headers.task
+            ended[number].task, ended[number].queue = message.headers.task, queue
             return ended[number]
         if limit is not None and number == limit[0]:
             return judge.killed(settler, queue, number, list_key, message, limit[1])

@@ -48,7 +48,7 @@ def serve(
             if descriptor == reader:
                 os.read(reader, 4096)
                 continue
-            order = _receive(link)
+            order = receive(link)
             if order is None:
                 _wait_for(tellers)
                 child.leave(0)
@@ -56,13 +56,14 @@ def serve(
                 index = order["fork"]
                 pid = _fork(link, partial(become_child, index))
                 slots_by_pid[pid] = index
-                _say(link, {"born": index, "pid": pid, "ticks": start_ticks(pid) or 0})
+                say(link, {"born": index, "pid": pid, "ticks": start_ticks(pid) or 0})
             elif "tell" in order:
                 tellers.add(_fork(link, partial(_tell, tell_epilogue, order["tell"])))
         _report_ends(link, slots_by_pid, tellers)
 
 
-def _receive(link: socket.socket) -> dict[str, Any] | None:
+def receive(link: socket.socket) -> dict[str, Any] | None:
+    """The parent's next order; None = end, or the parent is gone."""
     try:
         data = link.recv(65_536)
     except OSError:
@@ -105,7 +106,7 @@ def _report_ends(link: socket.socket, slots_by_pid: dict[int, int], tellers: set
         tellers.discard(pid)
         index = slots_by_pid.pop(pid, None)
         if index is not None:
-            _say(link, {"died": index, "pid": pid, "status": status})
+            say(link, {"died": index, "pid": pid, "status": status})
 
 
 def _wait_for(tellers: set[int]) -> None:
@@ -116,7 +117,8 @@ def _wait_for(tellers: set[int]) -> None:
         time.sleep(0.01)
 
 
-def _say(link: socket.socket, message: dict[str, Any]) -> None:
+def say(link: socket.socket, message: dict[str, Any]) -> None:
+    """Report something to the parent; without a parent this process ends."""
     try:
         link.send(json.dumps(message).encode())
     except OSError:

@@ -5,7 +5,6 @@ parent, the end.
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from opsq.datastore.seeking import Replica
 from opsq.worker import slots
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
+from opsq.worker.memory import Growth
 from opsq.worker.slots import Slot, Slots
 
 logger = logging.getLogger("opsq.worker")
@@ -55,6 +55,8 @@ class Upkeep:
     def __init__(self, table: Slots, slot: Slot, ledger: Ledger, rest: Rest, lines: Lines, caps: Caps) -> None:
         self.page, self.slot = table.words, slot
         self.ledger, self._rest, self.lines, self.caps = ledger, rest, lines, caps
+        #: Which tasks grow this child, if its memory is limited.
+        self.growth = Growth(caps.memory_kib) if caps.memory_kib else None
         self.done = 0
         self.stopping = False
         self._generation = 0
@@ -131,9 +133,8 @@ class Upkeep:
         self.slot.words[slots.SEEN] = self._generation
 
     def _look_at_memory(self) -> None:
-        limit = self.caps.memory_kib
-        if limit and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > limit:
-            logger.info("this child has grown beyond its limit of memory and is replaced")
+        """A child that has grown too large ends."""
+        if self.growth is not None and self.growth.is_too_large():
             self.stopping = True
 
     def _finish(self) -> None:

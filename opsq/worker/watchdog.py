@@ -1,21 +1,27 @@
-"""Time limits: the parent reads what runs since when, interrupts at the soft limit, kills at the hard one.
+"""Limits of what runs: the parent reads what runs since when, interrupts at the soft limit, kills at the hard one.
 
 While no task with a limit runs, nothing looks. The first one that begins calls (a word in the page, a byte in a pipe).
+Memory is looked at every second, if it is limited: a child inside a long task cannot look itself.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 
 from opsq.worker import slots
 from opsq.worker.children import Child, Children
+from opsq.worker.slots import Slot
 
 logger = logging.getLogger("opsq.worker")
 
 #: How often it looks for new limits while some task has one (seconds).
 LOOK_S = 0.05
+#: Between two looks at the children's memory (seconds).
+MEMORY_LOOK_S = 1.0
+_PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 class Watchdog:
@@ -56,3 +62,48 @@ class Watchdog:
                 self._children.signal(child, signal.SIGUSR1)
             return min(LOOK_S, (hard_ns - now_ns) / 1e9) if hard_ns else LOOK_S
         return (min(point for point in (soft_ns, hard_ns) if point) - now_ns) / 1e9
+
+
+class MemoryWatch:
+    """The parent's look at children inside a task: one that has grown too large is replaced after it."""
+
+    def __init__(self, children: Children) -> None:
+        self._children = children
+        #: KiB, 0 = no limit.
+        self.limit_kib = 0
+        self._look_at = 0.0
+
+    def look(self) -> float | None:
+        """Look when it is time to; seconds until the next look, None = never."""
+        if not self.limit_kib:
+            return None
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + MEMORY_LOOK_S
+            for child in list(self._children.alive.values()):
+                words = child.slot.words
+                if words[slots.CURRENT] and not words[slots.LEAVE]:
+                    self._look_at_one(words[slots.PID], child.slot)
+        return self._look_at - now
+
+    def _look_at_one(self, pid: int, slot: Slot) -> None:
+        size_kib = _size_kib(pid)
+        if size_kib <= self.limit_kib:
+            return
+        slot.words[slots.LEAVE] = 1
+        self._children.announce()
+        logger.warning(
+            "child %d has grown to %s KiB inside a task, beyond its limit of %s: it is replaced after it",
+            slot.index,
+            f"{size_kib:,}",
+            f"{self.limit_kib:,}",
+        )
+
+
+def _size_kib(pid: int) -> int:
+    """What a process has in memory now; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE_KIB
+    except (OSError, IndexError, ValueError):
+        return 0

@@ -5,45 +5,45 @@ It never waits for Redis itself (the lease thread does) and runs no task.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import select
 import signal
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from opsq import signals
+from opsq.execution.runner import Runner
 from opsq.protocol.envelope import Envelope
 from opsq.runtime import notify
 from opsq.runtime.logs import Buffered
-from opsq.worker import child, epilogue, slots, successor, watchdog
+from opsq.worker import child, epilogue, reload, slots, successor, watchdog
+from opsq.worker.autoscale import Heads
 from opsq.worker.calls import Calls
 from opsq.worker.child import Means
 from opsq.worker.children import Child, Children
 from opsq.worker.herald import Herald
 from opsq.worker.leases import Leases
+from opsq.worker.newcomer import Report, Told
 from opsq.worker.panel import State
 from opsq.worker.post import Post
 from opsq.worker.pulse import Pulse
 from opsq.worker.record import Plan, Record, how_it_ended
+from opsq.worker.reload import Reload
 from opsq.worker.remote import Ear
 from opsq.worker.rescue import Rescue
 from opsq.worker.settle import Settler
+from opsq.worker.sizing import Sizing
 from opsq.worker.slots import Facts, Slot, Slots
+from opsq.worker.stop import Stop
 from opsq.worker.successor import Judge
+from opsq.worker.terms import known_tasks
 
 logger = logging.getLogger("opsq.worker")
 
-#: A second INT or TERM counts as one only after this time: Ctrl-C often comes twice (seconds).
-SECOND_SIGNAL_S = 0.5
 #: How often children that have not seen the newest page are told again (seconds).
 POKE_S = 0.05
-#: A child that lived shorter is replaced only after as long (seconds).
-SHORT_LIFE_S = 1.0
 
 
 class Worker:
@@ -52,11 +52,11 @@ class Worker:
     def __init__(self, app: Any, hostname: str) -> None:
         """`hostname`: the node name."""
         self.app, self.hostname = app, hostname
-        self._stopping = ""
+        self._stop = Stop(self)
         self._ready = False
-        self._asked_at = 0.0
         self._calls = Calls()
-        self._replacing: list[int] = []
+        #: Children that a cold stop has killed: settled together, so that their messages keep their order.
+        self._fallen: list[tuple[Child, str]] = []
 
     def equip(
         self, plan: Plan, judge: Judge, settler: Settler, accept: frozenset[str], buffer: Buffered | None
@@ -72,20 +72,26 @@ class Worker:
         self._on_ready = on_ready
         epilogue.forget_old(self.plan.folder)
         self._table = self._make_table()
-        names = sorted(name for name in self.app.tasks if not name.startswith("celery."))
-        self._record = Record(self.plan, self._table, names)
-        self._children = Children(self._table, self._become_child, self._tell_epilogue, self._on_death)
-        self._watchdog = watchdog.Watchdog(self._children)
+        terms = self.plan.terms
+        self._record = Record(self.plan, self._table)
+        self._children = Children(
+            self._table, self.become_child, self.tell_epilogue, self._on_death, lambda: self._reload.ready()
+        )
+        self._watchdog, self._memory = watchdog.Watchdog(self._children), watchdog.MemoryWatch(self._children)
+        self._memory.limit_kib = terms.caps.memory_kib
         signals.worker_init.send(self)  # before the fork: what receivers prepare, the children have
         self._children.fork_template()
         self._calls.take_signals()
         self._leases = self._make_leases()
+        heads = Heads(self._leases, self._calls.post)
+        self.sizing = Sizing(self._table, self._children, self._leases, self._calls, heads, terms)
+        self._reload = Reload(self._children, self.sizing, self._calls, self._told, self._take, self._on_reload)
         self._leases.submit(self._leases.rescue.leftovers)
         self._leases.start()
-        for _ in range(self.plan.concurrency):
-            self._start_child()
-        self._loop()
-        return self._stop()
+        self.sizing.fill()
+        while not self._stop.how:
+            self._pass(self._wait_s())
+        return self._end()
 
     def _make_leases(self) -> Leases:
         setup = self.plan.setup
@@ -126,31 +132,20 @@ class Worker:
             call_parent=self._calls.call,
         )
 
-    def _become_child(self, index: int) -> None:
+    def become_child(self, index: int) -> None:
         child.run(self._means(self._table), index)
 
-    def _tell_epilogue(self, path: str) -> None:
+    def tell_epilogue(self, path: str) -> None:
         epilogue.tell(Path(path), self.judge.runner)
 
-    def serve_as_template(self, link: str, facts: str) -> None:
-        """Be a template that an older worker has started by exec (after SIGHUP); never returns."""
-        import socket
-
-        from opsq.worker import template
-
-        descriptor, parent = (int(part) for part in link.split(":"))
-        told = json.loads(facts)
-        self._calls.writer = told["writer"]
-        setup = replace(self.plan.setup, worker_id=told["id"], waiting_lock=Path(told["lock"]))
-        self.plan = replace(self.plan, setup=setup)
-        self._table = Slots.attach(Path(told["slots"]))
-        signals.worker_init.send(self)
-        template.serve(socket.socket(fileno=descriptor), self._become_child, self._tell_epilogue, parent)
+    def be_template(self, plan: Plan, table: Slots, writer: int) -> None:
+        """Be a template of an older worker from now on (after SIGHUP): its plan, its file, what wakes it."""
+        self.plan, self._table, self._calls.writer = plan, table, writer
 
     def _look_whether_ready(self) -> None:
         """Ready means that as many children as wanted are at work."""
         at_work = sum(child.slot.words[slots.STATE] >= slots.IDLE for child in self._children.alive.values())
-        if self._ready or at_work < self.plan.concurrency:
+        if self._ready or at_work < self.sizing.target:
             return
         self._ready = True
         notify.ready()
@@ -158,20 +153,6 @@ class Worker:
         self._on_ready()
 
     # -- children ---------------------------------------------------------------------------------------------------
-
-    def _start_child(self) -> None:
-        slot = self._table.free()
-        if slot is None or self._stopping:
-            return
-        slot.clear()
-        slot.words[slots.STATE] = slots.STARTING
-        self._leases.register(slot.index, lambda: self._calls.post(lambda: self._fork(slot)))
-
-    def _fork(self, slot: Slot) -> None:
-        if self._stopping or not self._children.templates:
-            slot.clear()
-            return
-        self._children.fork(slot)
 
     def _on_death(self, dead: Child, status: int | None) -> None:
         """Settle what it held, then its slot is free; meanwhile another one starts in another slot."""
@@ -182,17 +163,19 @@ class Worker:
         how = how_it_ended(dead, status)
         if how:
             logger.error("child %d %s", slot.index, how)
-        self._leases.submit(lambda: self._release(slot) if left_nothing else self._settle(dead, how))
-        if not self._stopping:
-            lived = time.monotonic() - dead.born_at
-            at_once = lived > SHORT_LIFE_S or dead.killed or not how
-            self._calls.after(0.0 if at_once else SHORT_LIFE_S, self._start_child)
-            self._replace_next()
+        if left_nothing:
+            self._leases.submit(lambda: self._release(slot))
+        elif self._stop.how == "cold":
+            self._fallen.append((dead, how))
+        else:
+            self._leases.submit(lambda: self._settle(dead, how))
+        self.sizing.ended(dead, not how)
 
     def _settle(self, dead: Child, how: str) -> None:
         """In the lease thread."""
         slot, setup = dead.slot, self.plan.setup
-        consumer = self._leases.rescue.consumer(setup.queues, child.consumer_name(setup.worker_id, slot.index))
+        queues = self._leases.registered.get(slot.index, setup.queues)
+        consumer = self._leases.rescue.consumer(queues, child.consumer_name(setup.worker_id, slot.index))
         try:
             consumer.connect()
             successor.settle_slot(self.judge, consumer, slot, f"its process {how or 'ended'}", dead.limit)
@@ -203,8 +186,9 @@ class Worker:
 
     def _release(self, slot: Slot) -> None:
         """In the lease thread: nothing of a child is left, its slot is free."""
-        self._leases.registered.discard(slot.index)
+        self._leases.registered.pop(slot.index, None)
         slot.clear()
+        self._calls.post(self.sizing.fill)
 
     def _on_strays(self, indexes: set[int]) -> None:
         """In the lease thread: idle children hold messages that they do not know; a turn shows them."""
@@ -217,12 +201,14 @@ class Worker:
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
-    def _loop(self) -> None:
-        while not self._stopping:
-            self._pass(self._wait_s())
-
     def _wait_s(self) -> float | None:
-        waits = [self._watchdog.look(), self._calls.due_in_s]
+        waits = [
+            self._watchdog.look(),
+            self.sizing.look(),
+            self._reload.look(),
+            self._stop.look(),
+            self._calls.due_in_s,
+        ]
         if self._children.poke():
             waits.append(POKE_S)
         limited = [wait for wait in waits if wait is not None]
@@ -249,77 +235,98 @@ class Worker:
     def _read_calls(self) -> None:
         """Bytes of signals (their numbers), of other threads and of children."""
         for number in self._calls.read():
-            if number in (signal.SIGINT, signal.SIGTERM):
-                self.ask_to_stop("warm")
-            elif number == signal.SIGQUIT:
-                self.ask_to_stop("cold")
+            if number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+                self._stop.asked(number, self.sizing.terms.stop_s)
             elif number == signal.SIGHUP:
-                self._replace_children()
+                logger.warning("reloading: a new process imports today's code")
+                self._reload.begin()
             elif number == signal.SIGCHLD:
                 self._look_for_lost_templates()
 
-    # -- templates --------------------------------------------------------------------------------------------------
-
     def _look_for_lost_templates(self) -> None:
-        if self._children.reap_templates() and not self._stopping:
-            logger.error("the template of the children was killed, a new one starts")
-            self._new_template()
+        for ended in self._children.reap_templates():
+            self._reload.lost(ended)
 
-    def _new_template(self) -> None:
-        setup = self.plan.setup
-        facts = {"writer": self._calls.writer, "slots": str(self._table.path), "id": setup.worker_id}
-        self._children.exec_template(json.dumps({**facts, "lock": str(setup.waiting_lock)}), [self._calls.writer])
+    # -- reload -----------------------------------------------------------------------------------------------------
 
-    def _replace_children(self) -> None:
-        """SIGHUP: a fresh template with today's code; the children are replaced one by one."""
-        logger.warning("reloading: the children are replaced one by one")
-        self._replacing = list(self._children.alive)
-        self._new_template()
-        self._replace_next()
+    def _told(self) -> Told:
+        """What a newcomer is told."""
+        setup, backend = self.plan.setup, self.app.backend
+        who = setup.worker_id.rpartition(":")[2]
+        return Told(
+            writer=self._calls.writer,
+            slots=str(self._table.path),
+            worker_id=setup.worker_id,
+            # Of its own: one that waits with other queues is not woken by what comes into these.
+            waiting_lock=str(reload.fresh_file(self.plan.folder, who, "waiting")),
+            report=str(reload.fresh_file(self.plan.folder, who, "report")),
+            broker_url=setup.url,
+            result_backend=backend.url if backend.keeps_results else None,
+            transport={"global_keyprefix": setup.key_prefix, **setup.priorities.to_options()},
+            node=setup.node,
+            pool=setup.pool,
+            lease_s=setup.lease_s,
+            heartbeat_s=setup.news.interval_s,
+            task_events=setup.news.tasks,
+            event_exchange=setup.news.exchange,
+            mailbox=setup.news.mailbox,
+        )
 
-    def _replace_next(self) -> None:
-        self._children.end_idle_templates()
-        while self._replacing:
-            found = self._children.alive.get(self._replacing.pop(0))
-            if found is not None:
-                found.slot.words[slots.LEAVE] = 1
-                self._children.announce()
-                return
+    def _take(self, report: Report) -> None:
+        """New terms take effect in the parent; those that fork children have them already."""
+        terms, before = report.terms, self.sizing.terms
+        if terms.log_level != before.log_level:
+            for name in ("", "celery.task"):
+                logging.getLogger(name).setLevel(terms.log_level)
+        facts = self._table.facts
+        known = list(dict.fromkeys([*facts.queues, *terms.queues]))
+        self._table.write_facts(Facts(facts.worker, known, facts.broker, facts.parent))
+        self._leases.consume(terms.queues)
+        self._record.terms, self._memory.limit_kib = terms, terms.caps.memory_kib
+        runner = self.judge.runner
+        self.judge.take(
+            Runner(known_tasks(terms.tasks, self.app), runner.accept, runner.hostname, runner.record),
+            terms.max_deliveries,
+        )
+
+    def _on_reload(self, why: str) -> None:
+        """Tell the supervisor what has come of a reload."""
+        notify.notify(f"STATUS=reload failed: {why}" if why else "STATUS=reloaded")
 
     # -- stop -------------------------------------------------------------------------------------------------------
 
     def ask_to_stop(self, how: str) -> None:
         """Stop: `warm` when what runs has ended, `cold` at once; warm a second time is cold. In the parent's thread."""
-        now = time.monotonic()
-        if how == "warm" and self._stopping:
-            if now - self._asked_at < SECOND_SIGNAL_S:
-                return
-            how = "cold"
-        if not self._stopping:
-            self._asked_at = now
-            signals.worker_shutting_down.send(self, sig=how, how=how.capitalize(), exitcode=0)
-        if self._stopping != how:
-            self._stopping = how
-            logger.warning("worker: %s shutdown (MainProcess)", how.capitalize())
+        self._stop.asked(signal.SIGQUIT if how == "cold" else signal.SIGTERM, self.sizing.terms.stop_s)
 
-    def _stop(self) -> int:
-        """Warm: what runs may end, the rest goes back. Cold: the children are killed, and what they held is settled."""
+    def _end(self) -> int:
+        """Have the children end, as the stop is warm or cold; settle what they leave; the exit code."""
         notify.stopping()
+        self.sizing.stopping = True
+        self._children.end_newcomer()
         self._table.words[slots.STOPPING] = 1
         self._children.announce()
-        while self._children.alive:
-            if self._stopping == "cold":
+        while self._children.alive or self._stop.waits_idle(self.sizing.terms.stops_idle):
+            if self._stop.how == "cold":
                 self._children.kill_all()
             self._pass(self._wait_s())
+        self._settle_fallen()
         self._leases.submit(self._leases.sign_off)
         self._leases.end()
         self._leases.join(timeout=30.0)
         self._calls.obey()  # what was settled last may have an epilogue
         self._children.end_idle_templates(all_of_them=True)
-        self.plan.setup.waiting_lock.unlink(missing_ok=True)
+        for path in self.plan.folder.glob(f"{self.plan.setup.worker_id.rpartition(':')[2]}.*waiting"):
+            path.unlink(missing_ok=True)
         if not any(True for _ in self._table.used()):
             self._table.remove()
         signals.worker_shutdown.send(self)
         if self._buffer is not None:
             self._buffer.write_out()
         return 0
+
+    def _settle_fallen(self) -> None:
+        """What each held goes to the head of its queue: whose began last first, so that the oldest is the next one."""
+        fallen = sorted(self._fallen, key=lambda each: each[0].slot.words[slots.STARTED_NS], reverse=True)
+        for dead, how in fallen:
+            self._leases.submit(lambda dead=dead, how=how: self._settle(dead, how))  # type: ignore[misc]

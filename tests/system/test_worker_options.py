@@ -93,7 +93,7 @@ def test_the_line_of_an_old_unit_file_runs(lab: Lab) -> None:
     assert (lab.folder / "w1.pid").read_text() == f"{running.pid}\n"
     assert lab.run("whoami", queue="unit")[1:] == [os.getuid(), os.getgid(), 0o027]
     said = [line for line in log.read_text().splitlines() if "has no effect" in line]
-    for option in ("autoscale", "schedule", "statedb", "executable"):
+    for option in ("schedule", "statedb", "executable"):
         assert sum(f"--{option} has no effect" in line for line in said) == 1, option
     for option in ("events", "gossip", "mingle", "heartbeat", "optimization", "prefetch"):
         assert option not in " ".join(said)

@@ -8,13 +8,17 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.foreground import change_process, pidfile, refuse_to_detach, set_up_logs
+from opsq.cli.foreground import change_process, log_level, pidfile, refuse_to_detach, set_up_logs
 from opsq.cli.params import Command
+
+if TYPE_CHECKING:
+    from opsq.worker.newcomer import Newcomer
+    from opsq.worker.worker import Worker
 
 EXAMPLES = """
 opsq -A proj worker -l info
@@ -25,7 +29,6 @@ opsq worker -A proj -P solo -l debug
 #: Options of Celery's whose effect does not exist (yet) here: what to say once when they are used.
 WITHOUT_EFFECT = {
     "statedb": "revoked tasks are kept in Redis; the file is not needed",
-    "autoscale": "this version does not scale by itself; use -c",
     "schedule": "when entries last ran is kept in Redis; the file is not needed",
     "pool_start_method": "children are forked from a clean template",
     "detach": "use `opsq up`: it keeps the worker running",
@@ -86,7 +89,7 @@ OPTIONS = (
     click.option("--without-mingle", is_flag=True, help="(Celery) There is none."),
     click.option("--without-heartbeat", is_flag=True, help="Send no worker-heartbeat events; leases go on."),
     click.option("--heartbeat-interval", type=float, metavar="S", help="Between two heartbeat events; 2."),
-    click.option("--autoscale", metavar="MAX,MIN", help="(Celery)"),
+    click.option("--autoscale", metavar="MAX,MIN", help="As many children as are needed between MIN and MAX."),
     click.option("-B", "--beat", is_flag=True, help="Run the scheduler of periodic tasks too."),
     click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="FILE", help="(Celery) Kept in Redis."),
     click.option("--scheduler", metavar="CLASS", help="(Celery) There is one kind."),
@@ -105,42 +108,18 @@ OPTIONS = (
 def worker(context: Context, /, **given: Any) -> None:
     """Run a worker in the foreground.
 
-    SIGTERM or Ctrl-C stop it when what runs has ended, a second one at once; SIGHUP replaces its children.
+    SIGTERM or Ctrl-C stop it when what runs has ended, a second one at once. SIGHUP reads code and settings again and
+    replaces its children one by one; nothing is interrupted, and code that cannot be imported changes nothing.
     """
     from opsq import signals
-    from opsq.worker.children import TEMPLATE_FACTS, TEMPLATE_LINK
+    from opsq.worker.children import TEMPLATE_LINK
 
+    if TEMPLATE_LINK in os.environ:
+        _become_template(context, given)
     refuse_to_detach("worker", given["detach"])
     change_process(given)
-    app = context.app
-    _configure(app, given)
-    app.import_tasks()
-    link, facts = os.environ.pop(TEMPLATE_LINK, ""), os.environ.pop(TEMPLATE_FACTS, "")
-    from opsq.worker.assemble import Wishes, equip, node_name, with_node
-    from opsq.worker.worker import Worker
-
-    node = node_name(given["hostname"])
-    for name in ("logfile", "pidfile"):
-        given[name] = with_node(given[name], node)
-    made = Worker(app, node)
-    signals.celeryd_init.send(node, instance=made, conf=app.conf, options=given)
-    buffer = set_up_logs(app, given)
-
-    wishes = Wishes(
-        queues=given["queues"],
-        exclude=given["exclude_queues"],
-        concurrency=_concurrency(given["concurrency"]),
-        pool=given["pool"],
-        prefetch=given["prefetch_multiplier"],
-        lease_s=given["lease"],
-        heartbeat_s=0 if given["without_heartbeat"] else given["heartbeat_interval"],
-    )
-    state = context.state_dir
-    state.create()
-    state.slots.mkdir(mode=0o700, parents=True, exist_ok=True)
-    equip(made, wishes, state.slots, buffer)
-    if link:
-        made.serve_as_template(link, facts)
+    made = _prepare(context, given, None)
+    app, node = made.app, made.hostname
     signals.celeryd_after_setup.send(node, instance=made, conf=app.conf)
     with pidfile(given["pidfile"]), _beat_beside(app, given):
         if given["purge"]:
@@ -150,6 +129,53 @@ def worker(context: Context, /, **given: Any) -> None:
         code = made.run(lambda: logging.getLogger("celery.worker").info("%s ready.", made.plan.setup.node))
     gc.freeze()  # all that is left goes with the process: searching it for circles takes longer than the stop
     sys.exit(code)
+
+
+def _become_template(context: Context, given: dict[str, Any]) -> None:
+    """A worker has started this process by exec (after SIGHUP): never returns."""
+    from opsq.worker.newcomer import Newcomer
+
+    newcomer = Newcomer.from_environment()
+    assert newcomer is not None
+    with newcomer.telling():
+        newcomer.serve(_prepare(context, given, newcomer))
+
+
+def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None) -> Worker:
+    """A worker that has all it needs. `newcomer`: this process belongs to one that runs already."""
+    from opsq import signals
+    from opsq.worker.assemble import LEASE_S, Wishes, equip, node_name, with_node
+    from opsq.worker.worker import Worker
+
+    app = context.app
+    _configure(app, given)
+    app.import_tasks()
+    node = node_name(given["hostname"])
+    if newcomer is not None:
+        pool = given["pool"] or app.conf.worker_pool or "prefork"
+        newcomer.keep(app, node, pool, given["lease"] or LEASE_S)
+        node, given["pool"] = newcomer.told.node, newcomer.told.pool
+    for name in ("logfile", "pidfile"):
+        given[name] = with_node(given[name], node)
+    made = Worker(app, node)
+    signals.celeryd_init.send(node, instance=made, conf=app.conf, options=given)
+    buffer = set_up_logs(app, given)
+    wishes = Wishes(
+        queues=given["queues"],
+        exclude=given["exclude_queues"],
+        concurrency=_concurrency(given["concurrency"]),
+        pool=given["pool"],
+        prefetch=given["prefetch_multiplier"],
+        lease_s=given["lease"],
+        heartbeat_s=0 if given["without_heartbeat"] else given["heartbeat_interval"],
+        autoscale=_autoscale(given["autoscale"]),
+        log_level=log_level(given),
+    )
+    state = context.state_dir
+    state.create()
+    state.slots.mkdir(mode=0o700, parents=True, exist_ok=True)
+    equip(made, wishes, state.slots, buffer, newcomer.told.worker_id if newcomer else "")
+    return made
 
 
 def _beat_beside(app: Any, given: dict[str, Any]) -> AbstractContextManager[None]:
@@ -168,6 +194,17 @@ def _concurrency(text: str | None) -> int | None:
         return int(text or 0)
     except ValueError:
         raise click.BadParameter(f"{text!r} is neither a number nor 'auto'", param_hint="--concurrency") from None
+
+
+def _autoscale(text: str | None) -> tuple[int, int] | None:
+    """Celery's MAX,MIN; without MIN it is 0."""
+    if text is None:
+        return None
+    try:
+        most, _, least = text.partition(",")
+        return int(most), int(least or 0)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not MAX,MIN", param_hint="--autoscale") from None
 
 
 def _configure(app: Any, given: dict[str, Any]) -> None:
@@ -208,7 +245,7 @@ def _banner(context: Context, app: Any, plan: Any, as_json: bool) -> None:
         ("broker", masked(setup.url)),
         ("results", results),
         ("queues", ", ".join(setup.queues)),
-        ("children", f"{plan.concurrency} ({setup.pool})"),
+        ("children", f"{_size(plan.terms)} ({setup.pool})"),
         ("tasks", shown or "none"),
     ]
     stream = sys.__stderr__ or sys.stderr
@@ -216,6 +253,10 @@ def _banner(context: Context, app: Any, plan: Any, as_json: bool) -> None:
     for name, value in rows:
         print(f"  {name:9} {value}", file=stream)
     stream.flush()
+
+
+def _size(terms: Any) -> str:
+    return str(terms.most) if terms.least == terms.most else f"{terms.least} to {terms.most}"
 
 
 def _say_what_has_no_effect(given: dict[str, Any]) -> None:

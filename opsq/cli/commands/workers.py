@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from opsq.broker import workers as store
 from opsq.cli.context import Context, pass_context
@@ -37,9 +39,15 @@ def workers(context: Context, limit: int) -> None:
     now = time.time()
     if not context.out.json:
         for record in shown:
-            busy = sum(1 for child in record["children"] if child.get("since"))
-            record["busy"] = f"{busy}/{record['concurrency']}"
+            record["busy"] = _busy(record)
             record["up"] = now - record["since"] if record["since"] else None
     context.out.table(
         "workers", COLUMNS, shown, total=len(records), empty="no worker is alive here; opsq up, or opsq worker -A APP"
     )
+
+
+def _busy(record: Mapping[str, Any]) -> str:
+    """Busy children of those that are there, and how many there may be."""
+    busy = sum(1 for child in record["children"] if child.get("since"))
+    there, most = len(record["children"]), record["concurrency"]
+    return f"{busy}/{most}" if there >= (most or 0) or not there else f"{busy}/{there} of {most}"

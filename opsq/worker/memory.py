@@ -1,0 +1,76 @@
+"""The limit of a child's memory: which task has grown it, and when it is replaced. Nothing is measured without a limit.
+
+For a child that grows inside a long task its parent looks (`watchdog.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections.abc import Callable
+
+from opsq.exceptions import DecodeError
+from opsq.protocol.envelope import parse
+from opsq.worker.batch import Held
+
+logger = logging.getLogger("opsq.worker")
+
+#: Tasks whose growth is kept; more are "others".
+MOST_TASKS = 1000
+
+
+class Growth:
+    """What a child's tasks have added to the most memory it ever had."""
+
+    def __init__(self, limit_kib: int) -> None:
+        self._limit_kib = limit_kib
+        self._peak_kib = _peak_kib()
+        self._by_task: dict[str, list[int]] = {}
+
+    def measured(self, run: Callable[[Held], bool]) -> Callable[[Held], bool]:
+        """The same as `run`, which runs a message; what it adds is noted."""
+
+        def run_and_look(held: Held) -> bool:
+            done = run(held)
+            peak_kib = _peak_kib()
+            if peak_kib > self._peak_kib:
+                self._note(_task_of(held.raw), peak_kib - self._peak_kib)
+                self._peak_kib = peak_kib
+            return done
+
+        return run_and_look
+
+    def _note(self, task: str, grown_kib: int) -> None:
+        if task not in self._by_task and len(self._by_task) >= MOST_TASKS:
+            task = "others"
+        known = self._by_task.setdefault(task, [0, 0])
+        known[0] += grown_kib
+        known[1] += 1
+
+    def is_too_large(self) -> bool:
+        """Whether this child has grown beyond its limit; says so, and which task has added most."""
+        self._peak_kib = max(self._peak_kib, _peak_kib())
+        if self._peak_kib <= self._limit_kib:
+            return False
+        words = "no task grew it since it began"
+        if self._by_task:
+            task, (grown_kib, runs) = max(self._by_task.items(), key=lambda each: each[1][0])
+            words = f"{task} grew it most, by {grown_kib:,} KiB in {runs} run{'s' if runs > 1 else ''}"
+        logger.warning(
+            "this child has grown beyond its limit of memory and is replaced: %s KiB of %s; %s",
+            f"{self._peak_kib:,}",
+            f"{self._limit_kib:,}",
+            words,
+        )
+        return True
+
+
+def _peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _task_of(raw: bytes) -> str:
+    try:
+        return parse(raw).headers.task
+    except DecodeError:
+        return "a broken message"
