@@ -7,18 +7,18 @@ lead. Whoever comes later writes its SUBSCRIBE and GET to the same connection wh
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
-import hiredis
-from redis.exceptions import RedisError, ResponseError
+from hiredis import PushNotification
+from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, RedisError, TryAgainError
 
-from opsq.datastore.connection import connection, explain
+from opsq.datastore.connection import explain
+from opsq.datastore.line import Line
 from opsq.exceptions import RefusedError
 
 #: How long a server may be away (seconds) before those who wait without a time limit are told.
@@ -28,7 +28,7 @@ RETRY_S = 0.1
 #: A server that says nothing for so long is asked whether it lives, and has as long to answer (seconds).
 QUIET_S = 5.0
 #: Errors that pass by themselves: the server has just started, or is about to change its role.
-_PASSING = ("LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN")
+_PASSING = (BusyLoadingError, MasterDownError, ReadOnlyError, TryAgainError)
 
 
 #: (key, record) each time.
@@ -71,9 +71,7 @@ class Subscriber:
         self._waiters: dict[bytes, list[Waiter]] = {}
         self._leader: Waiter | None = None
         self._stale: set[bytes] = set()
-        self._link: Any = None
-        self._sock: socket.socket | None = None
-        self._reader: Any = None
+        self._line: Line | None = None
         self._asked: deque[Sequence[bytes]] = deque()
         self._ever = False
         self._lost_at: float | None = None
@@ -122,11 +120,11 @@ class Subscriber:
             self._waiters.setdefault(key, []).append(waiter)
         if self._leader is None:
             self._leader = waiter
-        if self._sock is not None:
+        if self._line is not None:
             try:
-                self._ask(waiter.keys)
-            except OSError:
-                self._hang_up()
+                self._ask(self._line, waiter.keys)
+            except (RedisError, OSError):
+                self._line.hang_up()
 
     def _leave(self, waiter: Waiter) -> None:
         for key in waiter.keys:
@@ -149,36 +147,28 @@ class Subscriber:
 
     # -- the connection; the lock is held ------------------------------------------------------------------------------
 
-    def _ask(self, keys: Sequence[bytes]) -> None:
+    def _ask(self, line: Line, keys: Sequence[bytes]) -> None:
         """Subscribe and read in one write; what nobody waits for any more is given up on the way."""
-        assert self._sock is not None
         stale = [key for key in self._stale if key not in self._waiters]
         self._stale.clear()
-        parts = [_command(b"UNSUBSCRIBE", stale)] if stale else []
-        parts += (_command(b"SUBSCRIBE", keys), _command(b"MGET", keys))
         self._asked.append(keys)
-        self._sock.sendall(b"".join(parts))
+        given_up = [("UNSUBSCRIBE", *stale)] if stale else []
+        line.send(*given_up, ("SUBSCRIBE", *keys), ("MGET", *keys))
 
-    def _connect(self) -> None:
+    def _connect(self) -> Line:
         """A new connection, which asks for everything that is waited for."""
-        link: Any = connection(self.url, protocol=3)
-        link.connect()
-        self._link, self._sock, self._reader = link, link._sock, hiredis.Reader()
+        line = Line(self.url)
+        line.on_push = line.keep
+        line.connect()
+        self._line = line
         self._heard_at, self._pinged = time.monotonic(), False
-        self._ask(list(self._waiters))
-
-    def _hang_up(self) -> None:
-        """Give the connection up: whoever reads it sees its end and connects anew."""
-        if self._sock is not None:
-            try:
-                self._sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it is gone already
+        self._ask(line, list(self._waiters))
+        return line
 
     def _drop(self) -> None:
-        if self._link is not None:
-            self._link.disconnect()
-        self._link = self._sock = self._reader = None
+        if self._line is not None:
+            self._line.close()
+        self._line = None
         self._asked.clear()
         self._stale.clear()
 
@@ -188,54 +178,49 @@ class Subscriber:
         """Read until something has come for this waiter, or until `end`."""
         while not waiter.inbox and waiter.error is None and (left := end - time.monotonic()) > 0:
             try:
-                if self._sock is None:
+                line = self._line
+                if line is None:
                     with self._lock:
-                        self._connect()
-                self._read(left)
+                        line = self._connect()
+                self._read(line, left)
             except (RedisError, OSError, _Lost) as error:
                 waiter.error = self._lost(error)
                 if waiter.error is None:
                     time.sleep(min(RETRY_S, left))
             except BaseException:  # bytes may have been read and not used
-                self._hang_up()
+                if self._line is not None:
+                    self._line.hang_up()
                 raise
 
-    def _read(self, left: float) -> None:
+    def _read(self, line: Line, left: float) -> None:
         """One read of the connection; hands over what it brings."""
-        assert self._sock is not None
-        self._sock.settimeout(min(left, QUIET_S))
-        try:
-            data = self._sock.recv(65_536)
-        except TimeoutError:
-            self._look_whether_it_lives()
+        if not line.readable(min(left, QUIET_S)):
+            self._look_whether_it_lives(line)
             return
-        if not data:
-            raise _Lost("the server closed the connection")
+        line.read()
         self._heard_at, self._pinged = time.monotonic(), False
-        self._reader.feed(data)
         with self._lock:
-            while (reply := self._reader.gets()) is not False:
+            for reply in line.drain():
                 self._take(reply)
 
-    def _look_whether_it_lives(self) -> None:
+    def _look_whether_it_lives(self, line: Line) -> None:
         """A server that only goes silent does not close the connection."""
         if time.monotonic() - self._heard_at < QUIET_S:
             return
         if self._pinged:
             raise _Lost("no answer in time")
         with self._lock:
-            assert self._sock is not None
-            self._sock.sendall(_command(b"PING", ()))
+            line.send(("PING",))
         self._heard_at, self._pinged = time.monotonic(), True
 
     def _take(self, reply: Any) -> None:
-        if isinstance(reply, hiredis.PushNotification):
+        if isinstance(reply, Exception):
+            if not isinstance(reply, _PASSING):
+                self._tell_all(explain(reply, self.url))
+            raise _Lost(str(reply))
+        if isinstance(reply, PushNotification):
             if reply[0] == b"message":
                 self._hand_over(reply[1], reply[2])
-        elif isinstance(reply, hiredis.ReplyError):
-            if not str(reply).startswith(_PASSING):
-                self._tell_all(explain(ResponseError(str(reply)), self.url))
-            raise _Lost(str(reply))
         elif reply != b"PONG":
             self._ever, self._lost_at = True, None
             for key, record in zip(self._asked.popleft(), reply, strict=True):
@@ -259,12 +244,6 @@ class Subscriber:
         if isinstance(told, RefusedError) or (first and not isinstance(error, _Lost)) or away_s > OUTAGE_S:
             return told
         return None
-
-
-def _command(name: bytes, keys: Iterable[bytes]) -> bytes:
-    """A command as Redis reads it."""
-    words = (name, *keys)
-    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
 _all: weakref.WeakSet[Subscriber] = weakref.WeakSet()

@@ -7,8 +7,11 @@ between, which cost more than Redis' own work on a small command. Nothing is eve
 from __future__ import annotations
 
 import select
+import socket
+import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import hiredis
@@ -40,6 +43,7 @@ class Line:
         self.close()
         self._link.connect()
         self._sock = self._link._sock
+        _wait_in_kernel(self._sock)
         self._reader = hiredis.Reader(replyError=self._link._parser.parse_error)
 
     def close(self) -> None:
@@ -47,6 +51,12 @@ class Line:
         self._link.disconnect()
         self._sock = None
         self._replies.clear()
+
+    def hang_up(self) -> None:
+        """End the connection from another thread: whoever reads from it sees its end."""
+        if self._sock is not None:
+            with suppress(OSError):  # it is gone already
+                self._sock.shutdown(socket.SHUT_RDWR)
 
     def fileno(self) -> int:
         """The socket's descriptor, for who waits for other things too; -1 while not connected."""
@@ -62,7 +72,7 @@ class Line:
             packed = b"".join([hiredis.pack_command(command) for command in commands])
         try:
             self._sock.sendall(packed)
-        except TimeoutError as error:
+        except (TimeoutError, BlockingIOError) as error:
             raise RedisTimeoutError("the server takes nothing") from error
         except OSError as error:
             raise RedisConnectionError(str(error)) from error
@@ -107,7 +117,7 @@ class Line:
             raise RedisConnectionError("not connected")
         try:
             data = self._sock.recv(65_536)
-        except TimeoutError as error:
+        except (TimeoutError, BlockingIOError) as error:
             raise RedisTimeoutError("no answer in time") from error
         except OSError as error:
             raise RedisConnectionError(str(error)) from error
@@ -120,3 +130,17 @@ class Line:
                 self._replies.append(reply)
             elif self.on_push is not None:
                 self.on_push(reply)
+
+
+def _wait_in_kernel(sock: Any) -> None:
+    """Have the kernel keep the time-out of a plain socket: Python asks poll before each call otherwise.
+
+    Those of TLS, and of green threads, wait in their own way.
+    """
+    timeout_s = sock.gettimeout()
+    if type(sock).__module__ != "socket" or not timeout_s:
+        return
+    span = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        sock.setsockopt(socket.SOL_SOCKET, option, span)
+    sock.settimeout(None)

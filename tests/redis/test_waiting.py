@@ -128,6 +128,35 @@ def test_fifty_threads_share_one_connection(
         assert waits.done() == {waits.ids[0]: waits.ids[0]}
 
 
+def calls(client: redis.Redis) -> dict[str, int]:
+    """How often each command was called."""
+    found: Any = client.info("commandstats")
+    return {name.removeprefix("cmdstat_"): int(told["calls"]) for name, told in found.items()}
+
+
+def test_ten_thousand_results_are_awaited_on_one_connection_and_without_asking(
+    backend: RedisBackend, redis_client: redis.Redis, listens: Callable[..., None]
+) -> None:
+    ids = [f"t{number}" for number in range(10_000)]
+    many, one = ids[:9_900], ids[9_900:]
+    connections = {each["id"] for each in redis_client.client_list()}
+    before = calls(redis_client)
+    waiting = [Waits(backend, *many), *(Waits(backend, task_id) for task_id in one)]
+    listens(backend, *one, many[-1])
+    time.sleep(0.3)  # long enough for anybody who asks again and again
+    added = [each for each in redis_client.client_list() if each["id"] not in connections]
+    assert len(added) == 1
+    records = [(backend.key(task_id), 100, encode_meta(backend.format, task_id, "SUCCESS", task_id)) for task_id in ids]
+    backend.store_records(records)
+    for waits in waiting:
+        assert waits.done() == {task_id: task_id for task_id in waits.ids}
+    after = calls(redis_client)
+    asked = {name: after.get(name, 0) - before.get(name, 0) for name in ("mget", "get", "exists", "subscribe")}
+    assert asked == {"mget": asked["subscribe"], "get": 0, "exists": 0, "subscribe": asked["subscribe"]}
+    assert asked["subscribe"] <= len(waiting)
+    redis_client.flushdb()
+
+
 def test_two_threads_may_wait_for_the_same_result(backend: RedisBackend, listens: Callable[..., None]) -> None:
     both = [Waits(backend, "t1"), Waits(backend, "t1")]
     listens(backend, "t1")
