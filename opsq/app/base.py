@@ -18,6 +18,7 @@ from opsq.app.annotations import annotate
 from opsq.app.autoretry import add_autoretry
 from opsq.app.blame import broken
 from opsq.app.configured import Configured
+from opsq.app.control import Control
 from opsq.app.publisher import Publisher, running_request
 from opsq.app.registry import TaskRegistry
 from opsq.app.registry import shared_task as shared_task
@@ -309,6 +310,11 @@ class App(Configured):
     def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult:
         """The result of a call by its id."""
         return AsyncResult(task_id, app=self, **kwargs)
+
+    @cached_property
+    def control(self) -> Control:
+        """How this program speaks to workers."""
+        return Control(self)
 
     @property
     def current_task(self) -> Any:

@@ -96,6 +96,9 @@ class Consumer:
         self._number = 1
         self._rota = Rota(order, len(self.queues))
         self._sent: list[tuple[Any, ...]] = []
+        self._revocations = key_prefix + keys.REVOKED
+        #: When the last messages were leased something was revoked: maybe some of them.
+        self.may_be_revoked = False
         self.noticed = False
         #: The last turn was armed and leased nothing: a notice comes when there is something.
         self.listening = False
@@ -217,11 +220,14 @@ class Consumer:
             *(self._results_db, self._db, first, guard, self._events_channel, events or b""),
             *self._registries,
             *self._totals,
+            self._revocations,
             *told,
         )
 
     def _read(self, answer: Any, number: int) -> Turn:
-        failed, leased, held, unregistered = answer
+        failed, leased, held, unregistered, revoked = answer
+        if leased:
+            self.may_be_revoked = bool(revoked)
         batches = []
         for index, messages in zip(leased[::2], leased[1::2], strict=True):
             place = index - 1

@@ -44,6 +44,14 @@ REPLIES_S = 60
 #: Milliseconds that bindings for such replies are kept after the last one came (as kombu does).
 REPLY_BINDING_MS = 3_600_000
 
+#: Revoked ids, and stamps (JSON: [header, value]): each -> until when it is remembered, server time in ms (sorted set).
+REVOKED = "opsq:revoked"
+#: Revocations that are remembered, as many as Celery's workers do; those that would be forgotten first go first.
+REVOKED_CAP = 50_000
+#: Seconds they are remembered, and after the last message was due that lay in a delayed set then. Celery forgets after
+#: three hours, and then runs what has waited longer.
+REVOKED_S = 86_400
+
 #: Dead letters kept for each queue; the oldest go first.
 DEAD_CAP = 100_000
 #: Seconds a dead letter is kept.
@@ -124,6 +132,7 @@ TABLE: tuple[KeyFact, ...] = (
     KeyFact("opsq:dead:{<queue>}", "dead letters by id", f"{DEAD_CAP} letters, {DEAD_AGE_S // 86_400} days"),
     KeyFact("opsq:dead-index:{<queue>}", "ids of the dead letters by time", "as the dead letters"),
     KeyFact("opsq:lost:{<queue>}", "messages whose holder was lost", f"{LOST_CAP}, {LOST_AGE_S // 86_400} days", True),
+    KeyFact("opsq:revoked", "ids and stamps of revoked tasks", f"{REVOKED_CAP}, a day", needs_ttl=True),
     KeyFact("opsq:history", "latest tasks (the monitor's records)", f"{HISTORY_CAP} of either kind, 7 days", True),
     KeyFact("opsq:history-index", "their ids by last change", "as the records", True),
     KeyFact("opsq:history-trouble", "ids of those that failed, by last change", "as the records", True),

@@ -77,7 +77,7 @@ class _Rejected(_Of, gc=False):
 
 class _Revoked(_Of, gc=False):
     terminated: bool
-    signum: str | None
+    signum: int | None
     expired: bool
     timestamp: float
     type: str = "task-revoked"
@@ -157,9 +157,9 @@ class TaskEvents:
         """A task was given back, or given up, without a result."""
         self._events.append(_Rejected(*self._of(task_id), requeue, time.time()))
 
-    def revoked(self, task_id: str, *, expired: bool) -> None:
-        """A task did not run."""
-        self._events.append(_Revoked(*self._of(task_id), False, None, expired, time.time()))
+    def revoked(self, task_id: str, *, expired: bool, signum: int | None = None) -> None:
+        """A task did not run, or was killed by a signal because it was revoked."""
+        self._events.append(_Revoked(*self._of(task_id), signum is not None, signum, expired, time.time()))
 
     def take(self) -> bytes | None:
         """What has been gathered, as one message; None when that is nothing."""

@@ -20,6 +20,7 @@ from opsq.exceptions import (
     OpsqError,
     Reject,
     Retry,
+    TaskRevokedError,
 )
 from opsq.execution.context import Context
 from opsq.execution.followups import next_try
@@ -175,6 +176,21 @@ class Runner:
             return self.record(request, states.FAILURE, error, text)
         except EncodeError as trouble:
             return self.record(request, states.FAILURE, trouble, text)
+
+    def revoked(self, plan: Plan | None, request: Context, why: str) -> Outcome:
+        """The outcome of a task that is not run, or was killed: `why` is expired, revoked or terminated."""
+        error = TaskRevokedError(why)
+        ignored = bool(request.ignore_result or (plan is not None and plan.ignore_result))
+        record = None
+        if self.record is not None and (not ignored or (plan is not None and plan.store_errors)):
+            record = self.record(request, states.REVOKED, error, None)
+        return Outcome(states.REVOKED, error, None, record)
+
+    def tell_revoked(self, plan: Plan | None, request: Context, expired: bool, signum: int | None = None) -> None:
+        """Tell `task_revoked`; with a signal, that it was killed by it."""
+        if signals.task_revoked.receivers:
+            told = {"terminated": signum is not None, "signum": signum, "expired": expired}
+            signals.task_revoked.send(plan.task if plan is not None else None, request=request, **told)
 
     def refuse(self, message: Envelope, error: BaseException, reason: str) -> Outcome:
         """A message that cannot be run: its record says why; it is a dead letter, or thrown away."""

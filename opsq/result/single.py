@@ -159,6 +159,33 @@ class AsyncResult(ResultBase):
             chosen = on_error if self.failed() and on_error is not None else callback
             chosen(self)
 
+    # -- ending it ----------------------------------------------------------------------------------------------------
+
+    def revoke(
+        self,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: Any = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Have the task not run; with `terminate` end it if it runs, by `signal`. `wait` for replies of workers."""
+        how = {"connection": connection, "terminate": terminate, "signal": signal}
+        self.app.control.revoke(self.id, **how, reply=wait, timeout=timeout)
+
+    def revoke_by_stamped_headers(
+        self,
+        headers: Any,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: Any = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """The same for all tasks that carry one of these stamps."""
+        how = {"connection": connection, "terminate": terminate, "signal": signal}
+        self.app.control.revoke_by_stamped_headers(headers, **how, reply=wait, timeout=timeout)
+
     # -- what is known -------------------------------------------------------------------------------------------------
 
     def _meta(self) -> dict[str, Any]:
@@ -326,6 +353,11 @@ class EagerResult(AsyncResult):
 
     def forget(self) -> None:
         """Nothing is stored."""
+
+    def revoke(self, *_args: Any, **_kwargs: Any) -> None:
+        """It has run already: its state becomes REVOKED, as in Celery."""
+        assert self._cache is not None
+        self._cache["status"] = states.REVOKED
 
     def exists(self) -> bool:
         """It is here."""

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from opsq import signals, states
 from opsq.broker.settlement import Settlement
-from opsq.exceptions import DecodeError, InvalidTaskError, TaskRevokedError
+from opsq.exceptions import DecodeError, InvalidTaskError
 from opsq.execution.context import Context
 from opsq.execution.outcome import ExceptionInfo, Outcome
 from opsq.execution.runner import Plan, Runner, traceback_text
@@ -164,24 +164,22 @@ class Attempts:
         if isinstance(verdict, Later):
             return self._settler.later(held.queue, held.number, message, verdict.due_ms)
         if isinstance(verdict, Never):
-            return self._expired(held, message)
+            return self._revoked(held, message, verdict)
         return None
 
-    def _expired(self, held: Held, message: Envelope) -> Settlement:
-        logger.info("Discarding revoked task: %s[%s]", message.name, message.headers.id)
-        outcome = Outcome(states.REVOKED, TaskRevokedError("expired"))
-        if self.runner.record is not None and not message.headers.ignore_result:
-            request = Context.of(message, None, self.runner.hostname)
-            outcome.record = self.runner.record(request, states.REVOKED, outcome.value, None)
+    def _revoked(self, held: Held, message: Envelope, never: Never) -> Settlement:
+        """A message that was revoked, or has expired."""
+        logger.info("Discarding revoked task: %s[%s]%s", message.name, message.headers.id, never.detail)
+        expired = never.why == "expired"
+        plan = self.runner.plan(message.headers.task)
+        request = Context.of(message, plan.task if plan is not None else None, self.runner.hostname)
+        outcome = self.runner.revoked(plan, request, never.why)
         if self.herald.on:
-            self.herald.ended(message, self.runner.plan(message.headers.task), outcome)
-        if signals.task_revoked.receivers:
-            plan = self.runner.plan(message.headers.task)
-            task = plan.task if plan is not None else None
-            request = Context.of(message, task, self.runner.hostname)
-            signals.task_revoked.send(task, request=request, terminated=False, signum=None, expired=True)
+            self.herald.ended(message, plan, outcome)
+        self.runner.tell_revoked(plan, request, expired)
         settlement = self._settler.outcome(held.queue, held.number, held.source, message, outcome)
-        settlement.word = "expired"
+        if expired:
+            settlement.word = "expired"
         return settlement
 
 

@@ -35,6 +35,7 @@ from opsq.worker.idle import Waiting
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
 from opsq.worker.loop import Line
+from opsq.worker.revocations import Revocations
 from opsq.worker.settle import Settler
 from opsq.worker.slots import Slot, Slots
 from opsq.worker.task_log import TaskLog
@@ -159,7 +160,8 @@ def _line(means: Means, index: int, lines: Lines) -> Line:
     ports = Ports(
         lambda message: _store_started(means, message), lambda _number, name: _limit_begins(means, slot, name)
     )
-    attempts = Attempts(runner, ledger, slot, lines, herald, ports, Gate(setup.zone))
+    gate = Gate(setup.zone, [Revocations(consumer, setup.key_prefix)])
+    attempts = Attempts(runner, ledger, slot, lines, herald, ports, gate)
     waiting = Waiting(setup.waiting_lock, setup.lease_s)
     line = Line(means.table, slot, ledger, attempts, waiting, lines, means.call_parent, setup.caps)
     waiting.install()

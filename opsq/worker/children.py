@@ -48,7 +48,10 @@ class Template:
 
 @dataclass(slots=True)
 class Child:
-    """One child: its slot, its template, who it is, and why it was killed, if the parent did it."""
+    """One child: its slot, its template, who it is, and why it was killed, if the parent did it.
+
+    `limit`: number of the message and its hard limit (seconds). `terminated`: number and signal, if it was revoked.
+    """
 
     slot: Slot
     template: Template
@@ -56,6 +59,7 @@ class Child:
     born_at: float = field(default_factory=time.monotonic)
     killed: str = ""
     limit: tuple[int, float] | None = None
+    terminated: tuple[int, int] | None = None
 
 
 class Children:
@@ -228,15 +232,35 @@ class Children:
         process.send_signal(child.process, number)
 
     def kill_running(self, child: Child, number: int, limit_s: float) -> None:
-        """SIGKILL a child if it still runs this very message: stop it, look, then kill it or let it go on."""
+        """SIGKILL a child whose task has run into its hard limit, if it still runs this very message."""
+        if self._kill_if_it_runs(child, number, "hard time limit"):
+            child.limit = number, limit_s
+
+    def terminate(self, index: int, number: int, signum: int) -> None:
+        """End a task that was revoked, if the child of the slot still runs this very message.
+
+        SIGUSR1 raises SoftTimeLimitExceeded in it, as in Celery; any other signal is the end of the child.
+        """
+        child = self.alive.get(index)
+        if child is None or child.killed:
+            return
+        if signum == signal.SIGUSR1:
+            child.slot.words[slots.SOFT_NUMBER] = number
+            self.signal(child, signal.SIGUSR1)
+        elif self._kill_if_it_runs(child, number, "its task was revoked"):
+            child.terminated = number, signum
+
+    def _kill_if_it_runs(self, child: Child, number: int, why: str) -> bool:
+        """Stop it, look, then kill it or let it go on: nothing but this message is ever hit."""
         self.signal(child, signal.SIGSTOP)
         deadline = time.monotonic() + 0.5
         while not _is_stopped(child.process) and time.monotonic() < deadline:
             time.sleep(0.0005)
         still = bool(child.slot.words[slots.CURRENT] == number)
         if still:
-            child.killed, child.limit = "hard time limit", (number, limit_s)
+            child.killed = why
         self.signal(child, signal.SIGKILL if still else signal.SIGCONT)
+        return still
 
     def kill_all(self) -> None:
         """SIGKILL every child."""

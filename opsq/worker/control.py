@@ -3,13 +3,89 @@
 from __future__ import annotations
 
 import logging
+import signal as _signal
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from opsq.broker import revoked
+from opsq.protocol.envelope import Envelope
+from opsq.worker.holdings import held_by
 from opsq.worker.panel import NO_REPLY, Panel, State, control_command, inspect_command, nok, ok
+from opsq.worker.revocations import stamps_on
 
 __all__ = ["Panel", "control_command", "inspect_command"]
 
 logger = logging.getLogger("opsq.worker")
+
+
+# -- revocations -------------------------------------------------------------------------------------------------------
+
+
+@control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
+def revoke(state: State, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any) -> Any:
+    """Revoke task by task id (or list of ids)."""
+    ids = _as_set(task_id)
+    signum = signal_number(signal or "TERM") if terminate else None
+    revoked.revoke(state.redis, state.key(""), ids)
+    if signum is not None:
+        found = _terminate(state, signum, lambda message: message.headers.id in ids)
+        ended = ", ".join(message.headers.id for message in found)
+        return ok(f"terminate: {ended}" if found else "terminate: tasks unknown")
+    logger.info("Tasks flagged as revoked: %s", ", ".join(ids))
+    return ok(f"tasks {ids} flagged as revoked")
+
+
+@control_command(variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]")
+def terminate(state: State, signal: Any, task_id: Any, **_: Any) -> Any:
+    """Terminate task by task id (or list of ids)."""
+    return revoke(state, task_id, terminate=True, signal=signal)
+
+
+@control_command(variadic="headers", signature="[key1=value1 [key2=value2 [... [keyN=valueN]]]]")
+def revoke_by_stamped_headers(state: State, headers: Any, terminate: bool = False, signal: Any = None, **_: Any) -> Any:
+    """Revoke task by header (or list of headers)."""
+    signum = signal_number(signal or "TERM") if terminate else None
+    if isinstance(headers, list | tuple):
+        headers = dict(each.split("=", 1) for each in headers)
+    stamps = {revoked.stamp_text(*stamp) for stamp in revoked.stamps_of(headers)}
+    revoked.revoke_stamps(state.redis, state.key(""), headers)
+    if signum is None:
+        return ok(f"headers {headers} flagged as revoked, but not terminated")
+    ended: dict[str, set[Any]] = {}
+
+    def is_meant(message: Envelope) -> bool:
+        hit = [stamp for stamp in stamps_on(message.raw) if revoked.stamp_text(*stamp) in stamps]
+        for header, value in hit:
+            ended.setdefault(header, set()).add(value)
+        return bool(hit)
+
+    _terminate(state, signum, is_meant)
+    return ok(f"headers {ended} revoked" if ended else f"headers {headers} were not terminated")
+
+
+def _terminate(state: State, signum: int, is_meant: Callable[[Envelope], bool]) -> list[Envelope]:
+    """Have the parent end the tasks that run now and are meant."""
+    found = [each for each in held_by(state) if each.state == "active" and is_meant(each.message)]
+    for each in found:
+        logger.info("Terminating %s (%s)", each.message.headers.id, signum)
+        state.in_parent(partial(state.children.terminate, each.slot, each.number, signum))
+    return [each.message for each in found]
+
+
+def signal_number(wish: Any) -> int:
+    """The number of a signal by number or name, with or without SIG. Raises ValueError."""
+    if isinstance(wish, int) or str(wish).isdigit():
+        return int(_signal.Signals(int(wish)))
+    name = str(wish).upper()
+    found = getattr(_signal, name if name.startswith("SIG") else f"SIG{name}", None)
+    if not isinstance(found, _signal.Signals):
+        raise ValueError(f"there is no signal {wish!r}")
+    return int(found)
+
+
+def _as_set(ids: Any) -> set[str]:
+    return {ids} if isinstance(ids, str) else {str(each) for each in ids or ()}
 
 
 # -- events ------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""The last word on a task that was killed, or whose process was lost: its handlers and `task_failure` are told.
+"""The last word on a task that was killed, or whose process was lost: its handlers and `task_failure` are told, or
+`task_revoked`.
 
 They are code of the app, so they run in a fresh child of the template, after the message was settled: nothing waits for
 them, and they may take a minute. What is to be told lies in a file that is taken away before anybody is told: at most
@@ -21,6 +22,7 @@ from opsq.exceptions import DecodeError, TimeLimitExceeded, WorkerLostError
 from opsq.execution.context import Context
 from opsq.execution.runner import Runner
 from opsq.protocol.envelope import parse
+from opsq.worker.successor import Terminated
 from opsq.worker.terms import Known
 
 logger = logging.getLogger("opsq.worker")
@@ -29,11 +31,13 @@ logger = logging.getLogger("opsq.worker")
 PATIENCE_S = 60
 #: After this time it is too late to tell (seconds).
 AGE_S = 86_400
-_KINDS = {kind.__name__: kind for kind in (TimeLimitExceeded, WorkerLostError)}
+_KINDS = {kind.__name__: kind for kind in (TimeLimitExceeded, WorkerLostError, Terminated)}
 
 
-def wanted(runner: Runner, task: str) -> bool:
+def wanted(runner: Runner, task: str, error: BaseException) -> bool:
     """Whether anybody would be told."""
+    if isinstance(error, Terminated):
+        return bool(signals.task_revoked.receivers)
     plan = runner.plan(task)
     if plan is None:
         return False
@@ -79,6 +83,9 @@ def tell(path: Path, runner: Runner) -> None:
     request = Context.of(message, plan.task, runner.hostname, args, kwargs)
     token = _state.push_request(request)
     try:
-        runner.tell_failure(plan, request, error, args, kwargs)
+        if isinstance(error, Terminated):
+            runner.tell_revoked(plan, request, False, error.signum)
+        else:
+            runner.tell_failure(plan, request, error, args, kwargs)
     finally:
         _state.pop_request(token)

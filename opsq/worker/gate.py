@@ -27,9 +27,10 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Never:
-    """The message must not run any more (it has expired)."""
+    """The message must not run any more: `why` is for its result (expired, revoked), `detail` ends the log line."""
 
     why: str
+    detail: str = ""
 
 
 Verdict = Later | Never

@@ -18,6 +18,7 @@ from opsq.protocol.envelope import Envelope
 from opsq.worker import slots
 from opsq.worker.lines import short_repr
 from opsq.worker.slots import Slots
+from opsq.worker.successor import Terminated
 
 #: When events of tasks are sent.
 AUTOMATIC, ALWAYS, NEVER = "automatic", "always", "never"
@@ -81,10 +82,13 @@ class Herald:
         elif state == states.REJECTED:
             events.rejected(task_id, True)
         elif state == states.REVOKED:
-            events.revoked(task_id, expired=True)
+            events.revoked(task_id, expired=value.args == ("expired",))
 
     def lost(self, message: Envelope, error: BaseException) -> None:
         """A task was killed, or its process was lost."""
+        if isinstance(error, Terminated):
+            self.events.revoked(message.headers.id, expired=False, signum=error.signum)
+            return
         self.events.failed(message.headers.id, short_repr(error), None)
 
     def _read_clock(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import resource
@@ -15,10 +16,13 @@ import redis as redis_py
 from opsq._version import __version__
 from opsq.app.masking import masked
 from opsq.app.routes import Routes
+from opsq.broker import revoked as store
 from opsq.datastore.connection import parse_url
 from opsq.worker import slots
 from opsq.worker.holdings import Holding, held_by, info_of, scheduled_in
 from opsq.worker.panel import State, inspect_command, ok
+
+logger = logging.getLogger("opsq.worker")
 
 #: What is told of a registered task, besides its name.
 _TOLD_OF_TASKS = ("exchange", "routing_key", "rate_limit")
@@ -83,6 +87,23 @@ def query_task(state: State, ids: Any, **_: Any) -> dict[str, Any]:
         for each in everything
         if each.message.headers.id in wanted
     }
+
+
+@inspect_command(alias="dump_revoked")
+def revoked(state: State, **_: Any) -> list[str]:
+    """List of revoked task-ids: those that all workers here know."""
+    return store.ids(state.redis, state.key(""))
+
+
+@inspect_command(visible=False)
+def hello(state: State, from_node: str, revoked: Any = None, **_: Any) -> dict[str, Any] | None:
+    """Request mingle sync-data: a worker that starts tells what it knows as revoked, and is told what is."""
+    if from_node == state.hostname:
+        return None
+    logger.info("sync with %s", from_node)
+    if revoked:
+        store.revoke(state.redis, state.key(""), [str(each) for each in revoked])
+    return {"revoked": store.ids(state.redis, state.key("")), "clock": state.tick()}
 
 
 # -- the worker --------------------------------------------------------------------------------------------------------

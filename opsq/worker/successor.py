@@ -35,13 +35,21 @@ def digest(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
+class Terminated(Exception):
+    """A task was revoked while it ran, and killed by this signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
 class Judge:
     """Decides what becomes of messages that somebody held, by what is known of their tasks here."""
 
     def __init__(self, runner: Runner, make_settler: Callable[[list[str]], Settler], max_deliveries: int = 0) -> None:
         """`max_deliveries`: a message that was started and lost so often is dead; 0 = never."""
         self.runner, self.make_settler, self._most = runner, make_settler, max_deliveries
-        #: Told of each task that has failed because it was killed or lost, once that is settled.
+        #: Told of each task that has ended because it was killed or lost, once that is settled.
         self.on_loss: Callable[[Envelope, BaseException], None] = lambda _message, _error: None
         self._losses: list[tuple[Envelope, BaseException]] = []
 
@@ -75,6 +83,17 @@ class Judge:
         self._losses.append((message, error))
         return settler.outcome(queue, number, list_key, message, outcome)
 
+    def terminated(
+        self, settler: Settler, queue: int, number: int, list_key: str, message: Envelope, signum: int
+    ) -> Settlement:
+        """A task that was revoked while it ran, and killed: acknowledged in any case."""
+        logger.info("Task %s[%s] was terminated (%s)", message.name, message.headers.id, signum)
+        plan = self.runner.plan(message.headers.task)
+        request = Context.of(message, None, self.runner.hostname)
+        self._losses.append((message, Terminated(signum)))
+        outcome = self.runner.revoked(plan, request, "terminated")
+        return settler.outcome(queue, number, list_key, message, outcome)
+
     def _dead(
         self, settler: Settler, queue: int, number: int, list_key: str, message: Envelope, why: str
     ) -> Settlement:
@@ -97,11 +116,18 @@ class Judge:
             self.on_loss(*self._losses.pop(0))
 
 
-def settle_slot(judge: Judge, consumer: Consumer, slot: Slot, why: str, limit: tuple[int, float] | None = None) -> int:
+def settle_slot(
+    judge: Judge,
+    consumer: Consumer,
+    slot: Slot,
+    why: str,
+    limit: tuple[int, float] | None = None,
+    terminated: tuple[int, int] | None = None,
+) -> int:
     """Settle what the child of a slot held; it has ended. Returns how many messages it held.
 
-    What had ended is settled as it had ended (the child wrote it down). `limit`: number and hard limit (seconds) of the
-    message for which it was killed.
+    What had ended is settled as it had ended (the child wrote it down). `limit`, `terminated`: number and hard limit
+    (seconds), or number and signal, of the message for which it was killed.
     """
     ended = {settlement.number: settlement for settlement in map(Settlement.read, slot.notes())}
 
@@ -111,6 +137,8 @@ def settle_slot(judge: Judge, consumer: Consumer, slot: Slot, why: str, limit: t
             return ended[number]
         if limit is not None and number == limit[0]:
             return judge.killed(settler, queue, number, list_key, message, limit[1])
+        if terminated is not None and number == terminated[0]:
+            return judge.terminated(settler, queue, number, list_key, message, terminated[1])
         if slot.had_started(number):
             return judge.lost(settler, queue, number, list_key, message, why)
         return None

@@ -102,7 +102,7 @@ class Worker:
             """In the lease thread: a task was settled that was killed, or whose process was lost."""
             if herald.look():
                 herald.lost(message, error)
-            if epilogue.wanted(self.judge.runner, message.headers.task):
+            if epilogue.wanted(self.judge.runner, message.headers.task, error):
                 self._calls.post(lambda: self._children.tell(epilogue.write(self.plan.folder, message.raw, error)))
 
         self.judge.on_loss = on_loss
@@ -178,7 +178,8 @@ class Worker:
         consumer = self._leases.rescue.consumer(queues, child.consumer_name(setup.worker_id, slot.index))
         try:
             consumer.connect()
-            successor.settle_slot(self.judge, consumer, slot, f"its process {how or 'ended'}", dead.limit)
+            why = f"its process {how or 'ended'}"
+            successor.settle_slot(self.judge, consumer, slot, why, dead.limit, dead.terminated)
             consumer.retire()
         finally:
             consumer.close()

@@ -3,84 +3,22 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import project, redis_server
-from support.client_peer import Client
-from support.processes import Running, Spawner
-from support.redis_server import RedisServer
+from support import neighbours
+from support.neighbours import NODES, World
 
 from opsq.broker.mailbox import Request, command
-
-NODES = {"celery": "c@here", "opsq": "o@here"}
-TASKS = """
-
-@app.task
-def nap(seconds):
-    time.sleep(seconds)
-
-
-@app.task(rate_limit="100/s")
-def limited():
-    pass
-
-
-app.conf.worker_prefetch_multiplier = 4
-"""
-
-
-@dataclass
-class World:
-    """A Celery worker and one of opsq on one Redis, each with a queue of its own, and a client of either kind."""
-
-    server: RedisServer
-    spawn: Spawner
-    workers: dict[str, Running]
-    clients: dict[str, Client]
-
-    def ask(self, method: str, sender: str = "celery", **arguments: Any) -> dict[str, Any]:
-        """What both workers reply."""
-        replies = self.clients[sender].broadcast(method, limit=2, timeout=10, **arguments)
-        found = {node: reply for each in replies for node, reply in each.items()}
-        return {library: found[node] for library, node in NODES.items()}
-
-    def until(self, look: Callable[[], Any], what: str, timeout: float = 20) -> Any:
-        end = time.monotonic() + timeout
-        while not (found := look()):
-            assert time.monotonic() < end, f"{what}\n{self.spawn.report()}"
-            time.sleep(0.02)
-        return found
 
 
 @pytest.fixture(scope="module")
 def world(celery_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("control")
-    pythons = {"celery": celery_python, "opsq": Path(sys.executable)}
-    folders = {each: project.write(folder / each, each) for each in pythons}
-    spawner = Spawner(folder)
-    with redis_server.running() as server:
-        environment = {"PROJ_BROKER": server.url(0), "PROJ_BACKEND": server.url(1)}
-        workers, clients = {}, {}
-        for library, python in pythons.items():
-            with (folders[library] / "proj.py").open("a") as file:
-                file.write(TASKS)
-            options = ["-l", "info", "-c", "1", "-Q", f"{library}q", "-n", NODES[library]]
-            argv = [python, "-m", library, "-A", "proj", "worker", *options]
-            workers[library] = spawner(argv, name=library, env=environment, cwd=folders[library])
-            clients[library] = Client(python, folders[library], spawner.environment(environment))
-        made = World(server, spawner, workers, clients)
-        for library, worker in workers.items():
-            made.until(lambda worker=worker: " ready." in worker.output(), f"the {library} worker is ready")
-        yield made
-        for client in clients.values():
-            client.close()
-        spawner.end_all()
+    with neighbours.opened(tmp_path_factory.mktemp("control"), celery_python) as world:
+        yield world
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,10 @@ class Client(Peer):
         replies: list[dict[str, Any]] = self.ask("broadcast", method, arguments)
         return replies
 
+    def revoke(self, task_id: str, **how: Any) -> None:
+        """Revoke a task by its result."""
+        self.ask("revoke", task_id, how)
+
     def state(self, task_id: str) -> str:
         answer: str = self.ask("state", task_id)
         return answer
@@ -77,6 +81,7 @@ def _serve() -> None:
             "get": lambda task_id, timeout: app.AsyncResult(task_id).get(timeout=timeout),
             "outcome": outcome,
             "broadcast": broadcast,
+            "revoke": lambda task_id, how: app.AsyncResult(task_id).revoke(**how),
             "state": lambda task_id: app.AsyncResult(task_id).state,
         }
     )

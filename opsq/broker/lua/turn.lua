@@ -10,7 +10,7 @@
 --       9 channel of events, 10 a message for it ('' = none)
 --       then each queue's registry of consumers (not among KEYS: servers up to 7.0 arm the notice for every key that is
 --       named there, and an idle consumer must not be woken by the renewals of the registry)
---       then each queue's totals (neither among KEYS)
+--       then each queue's totals, then the set of revocations (neither among KEYS)
 --       then how many tallies, seconds that counts by the minute are kept, most totals of a queue, seconds that a
 --       profile is kept; and each tally (what
 --       has come of how many messages; counted are those that this turn settles): key of the queue's counts by the minute
@@ -27,11 +27,12 @@
 --         Z set score member        a message for later
 --         D hash index id time record cap oldest  a dead letter; an id that is taken gets a suffix; of those that are
 --                                   older than `oldest` or more than `cap` the oldest go
--- Returns {failed, leased, held, unregistered}
+-- Returns {failed, leased, held, unregistered, revoked}
 --       failed   flat: number, error of each message whose writes did not go through (it stays in flight)
 --       leased   flat: index of its source list (1..), messages; in the order of their numbers
 --       held     messages in this consumer's stores now
 --       unregistered  1 if a queue was passed over because this consumer is not in its registry
+--       revoked  1 if messages were leased, and there are revocations: who leased them has to look
 --       or the string 'alive' (nothing done) when ARGV[8] says 'expired' and the lease has not run out
 --
 -- Invariant: a message is in exactly one of its list, one store, the delayed set or the dead letters whenever the script
@@ -57,7 +58,8 @@ end
 -- The first write is a removal: a full Redis then lets the script through, and it can drain.
 for q = 1, Q do redis.call('HDEL', KEYS[2 * q - 1], '-') end
 
-local at = 11 + 2 * Q
+local revocations = ARGV[11 + 2 * Q]
+local at = 12 + 2 * Q
 local tallies, kept, most, profile_kept = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
 local first_tally, settled = at + 4, {}
 at = first_tally + 8 * tallies
@@ -324,4 +326,7 @@ if ARGV[10] ~= '' then redis.pcall('PUBLISH', ARGV[9], ARGV[10]) end
 
 local held = 0
 for q = 1, Q do held = held + redis.call('HLEN', KEYS[2 * q - 1]) end
-return { failed, leased, held, unregistered }
+
+-- Looked at only when something was leased, for the same reason.
+local revoked = #leased > 0 and redis.call('EXISTS', revocations) or 0
+return { failed, leased, held, unregistered, revoked }

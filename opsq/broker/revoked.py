@@ -1,0 +1,86 @@
+"""What was revoked: ids of tasks and stamps, kept in Redis, so that workers that were down know it afterwards.
+
+A message itself is left where it is: whoever takes it sees that it was revoked. Only what lies in a delayed set is made
+due at once, so that nobody who waits for it waits until then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import redis
+
+from opsq.broker.broker import LUA
+from opsq.datastore import keys
+from opsq.datastore.scripts import Script
+
+REVOKE = Script(LUA / "revoke.lua")
+HASTEN = Script(LUA / "hasten.lua")
+
+#: Messages of a delayed set that are looked at in one step, and at most (the next ones to be due).
+_AT_ONCE, _MOST_LOOKED_AT = 500, 100_000
+
+#: What a stamp begins with, and no id does.
+_STAMP = b"["
+
+Stamp = tuple[str, Any]
+
+
+def revoke(server: redis.Redis, key_prefix: str, ids: Iterable[str]) -> list[str]:
+    """Remember ids; those that were new."""
+    names = _delayed_sets(server, key_prefix)
+    new = _add(server, key_prefix + keys.REVOKED, names, list(ids))
+    _hasten(server, names, new, ())
+    return new
+
+
+def revoke_stamps(server: redis.Redis, key_prefix: str, headers: Mapping[str, Any]) -> None:
+    """Remember stamps: tasks that carry one of these values under one of these headers are not to run."""
+    names = _delayed_sets(server, key_prefix)
+    stamps = list(stamps_of(headers))
+    new = set(_add(server, key_prefix + keys.REVOKED, names, [stamp_text(*stamp) for stamp in stamps]))
+    _hasten(server, names, (), [stamp for stamp in stamps if stamp_text(*stamp) in new])
+
+
+def ids(server: redis.Redis, key_prefix: str) -> list[str]:
+    """All revoked ids, those that are forgotten first first."""
+    found = cast("list[bytes]", server.zrange(key_prefix + keys.REVOKED, 0, -1))
+    return [each.decode() for each in found if not each.startswith(_STAMP)]
+
+
+def stamps_of(headers: Mapping[str, Any]) -> Iterable[Stamp]:
+    """Each header with each of its values."""
+    for header, values in headers.items():
+        for value in values if isinstance(values, list | tuple | set | frozenset) else (values,):
+            yield header, value
+
+
+def stamp_text(header: str, value: Any) -> str:
+    """A stamp as it is remembered."""
+    return json.dumps([header, value], sort_keys=True, default=repr)
+
+
+def _delayed_sets(server: redis.Redis, key_prefix: str) -> list[str]:
+    queues = cast("set[bytes]", server.smembers(key_prefix + keys.QUEUES))
+    return [key_prefix + keys.delayed(name.decode()) for name in sorted(queues)]
+
+
+def _add(server: redis.Redis, key: str, delayed: Sequence[str], members: Sequence[str]) -> list[str]:
+    new: list[str] = []
+    for at in range(0, len(members), _AT_ONCE):
+        arguments = [keys.REVOKED_S * 1000, keys.REVOKED_CAP, len(delayed), *delayed, *members[at : at + _AT_ONCE]]
+        new += (each.decode() for each in REVOKE.run(server, [key], arguments))
+    return new
+
+
+def _hasten(server: redis.Redis, delayed: Sequence[str], ids: Sequence[str], stamps: Sequence[Stamp]) -> None:
+    if not ids and not stamps:
+        return
+    texts = [json.dumps(part) for stamp in stamps for part in stamp]
+    for name in delayed:
+        for first in range(0, _MOST_LOOKED_AT, _AT_ONCE):
+            _hastened, looked_at = HASTEN.run(server, [name], [first, _AT_ONCE, len(ids), *ids, *texts])
+            if looked_at < _AT_ONCE:
+                break
