@@ -36,13 +36,13 @@ _KINDS = {kind.__name__: kind for kind in (TimeLimitExceeded, WorkerLostError, T
 
 def wanted(runner: Runner, task: str, error: BaseException) -> bool:
     """Whether anybody would be told."""
-    if isinstance(error, Terminated):
-        return bool(signals.task_revoked.receivers)
     plan = runner.plan(task)
     if plan is None:
         return False
     if isinstance(plan.task, Known):  # its code is in the template, which then looks
         return True
+    if isinstance(error, Terminated):
+        return bool(signals.task_revoked.receivers)
     return bool(signals.task_failure.receivers or {"on_failure", "after_return"} & plan.handlers)
 
 

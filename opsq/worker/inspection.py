@@ -125,12 +125,12 @@ def clock(state: State, **_: Any) -> dict[str, int]:
 def registered(state: State, taskinfoitems: Any = None, builtins: bool = False, **_: Any) -> list[str]:
     """List of registered tasks."""
     wanted = [name for name in taskinfoitems or _TOLD_OF_TASKS if isinstance(name, str) and not name.startswith("_")]
-    tasks = state.app.tasks
-    names = sorted(name for name in tasks if builtins or not name.startswith("celery."))
-    return [_with_facts(name, tasks[name], wanted) for name in names]
+    names = sorted(name for name in state.record.terms.tasks if builtins or not name.startswith("celery."))
+    return [_with_facts(name, state.app.tasks.get(name), wanted) for name in names]
 
 
 def _with_facts(name: str, task: Any, wanted: Iterable[str]) -> str:
+    """A task and what is known of it; of one that came with newer code its name."""
     values = ((field, getattr(task, field, None)) for field in wanted)
     facts = " ".join(f"{field}={value}" for field, value in values if value is not None)
     return f"{name} [{facts}]" if facts else name
