@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from opsq.app.base import App as App
     from opsq.app.registry import shared_task as shared_task
     from opsq.app.task import Task as Task
+    from opsq.canvas import Signature as Signature
+    from opsq.canvas import chain as chain
+    from opsq.canvas import chord as chord
+    from opsq.canvas import chunks as chunks
+    from opsq.canvas import group as group
+    from opsq.canvas import maybe_signature as maybe_signature
+    from opsq.canvas import signature as signature
+    from opsq.canvas import subtask as subtask
+    from opsq.canvas import xmap as xmap
+    from opsq.canvas import xstarmap as xstarmap
     from opsq.result.single import AsyncResult as AsyncResult
 
     Celery = App
@@ -25,6 +35,13 @@ _HOMES = {
     "AsyncResult": "opsq.result.single",
     "current_app": "opsq.app.base",
     "current_task": "opsq.app.base",
+    **dict.fromkeys(
+        (
+            *("Signature", "chain", "chord", "chunks", "group", "maybe_signature", "signature", "subtask"),
+            *("xmap", "xstarmap"),
+        ),
+        "opsq.canvas",
+    ),
 }
 
 __all__ = ["__version__", *_HOMES]

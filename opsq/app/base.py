@@ -10,20 +10,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
-from opsq import _state
+from opsq import _state, canvas
 from opsq._state import current_app as current_app
 from opsq._state import current_task as current_task
 from opsq.app import autodiscover, many, periodic
 from opsq.app.annotations import annotate
 from opsq.app.autoretry import add_autoretry
 from opsq.app.blame import broken
+from opsq.app.builtins import add_builtins
 from opsq.app.configured import Configured
 from opsq.app.control import Control
+from opsq.app.following import CanvasFollowing
 from opsq.app.publisher import Publisher, running_request
 from opsq.app.registry import TaskRegistry
 from opsq.app.registry import shared_task as shared_task
 from opsq.app.task import Task
 from opsq.exceptions import AlwaysEagerIgnored, CeleryWarning, OpsqError
+from opsq.result.sets import GroupResult, ResultSet
 from opsq.result.single import AsyncResult
 from opsq.signals import Signal, import_modules
 
@@ -210,6 +213,7 @@ class App(Configured):
             if auto and not self.autofinalize:
                 raise RuntimeError("Contract breach: app not finalized")
             self.finalized = True
+            add_builtins(self)
             self._take_shared_tasks()
             for task in list(self._registry.values()):
                 annotate(task, self.conf.task_annotations)
@@ -294,7 +298,7 @@ class App(Configured):
         result = self.AsyncResult(task_id, task_name=name)
         ignored = options.get("ignore_result")
         result.ignored = bool(task_type.ignore_result if ignored is None and task_type is not None else ignored)
-        if add_to_parent and (parent := running_request()) is not None:
+        if add_to_parent and (parent := running_request()) is not None and parent.task is not None:
             parent.task.add_trail(result)
         return result
 
@@ -315,6 +319,31 @@ class App(Configured):
     def control(self) -> Control:
         """How this program speaks to workers."""
         return Control(self)
+
+    def GroupResult(self, id: str | None = None, results: Iterable[Any] = (), **kwargs: Any) -> GroupResult:
+        """The results of a group."""
+        return GroupResult(id, results, app=self, **kwargs)
+
+    def ResultSet(self, results: Iterable[Any], **kwargs: Any) -> ResultSet:
+        """Results that are waited for together."""
+        return ResultSet(results, app=self, **kwargs)
+
+    def signature(self, *args: Any, **kwargs: Any) -> Any:
+        """A call of a task of this app as data."""
+        return canvas.signature(*args, **{"app": self, **kwargs})
+
+    subtask = signature
+
+    @cached_property
+    def following(self) -> CanvasFollowing:
+        """What sends that which follows a task."""
+        return CanvasFollowing(self)
+
+    @property
+    def current_worker_task(self) -> Any:
+        """The task that a worker runs here, or None."""
+        request = running_request()
+        return None if request is None else request.task
 
     @property
     def current_task(self) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opsq import _state, states
+from opsq.app.following import EagerFollowing
 from opsq.exceptions import Retry
 from opsq.execution.context import Context
 from opsq.execution.outcome import Outcome
@@ -23,11 +24,11 @@ class EagerRunner(Runner):
         """One run of `request.task`."""
         token = _state.push_request(request)
         try:
-            return self._call(Plan(request.task), request, args, kwargs, {})
+            return self._call(Plan(request.task), request, args, kwargs, bool(request.callbacks))
         finally:
             _state.pop_request(token)
 
-    def _retry(self, _plan: Plan, _request: Context, retry: Retry, _embed: Mapping[str, Any]) -> Outcome:
+    def _retry(self, _plan: Plan, _request: Context, retry: Retry) -> Outcome:
         return Outcome(states.RETRY, retry, traceback_text(retry))
 
 
@@ -36,7 +37,9 @@ def apply(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Ma
     app = task.app
     task = app.tasks[task.name]
     request = _request(task, args, kwargs, options)
-    outcome = EagerRunner(app.tasks, frozenset(), request.hostname, None).call(request, args, kwargs)
+    outcome = EagerRunner(app.tasks, frozenset(), request.hostname, None, EagerFollowing(app)).call(
+        request, args, kwargs
+    )
     value = outcome.value
     if outcome.state == states.RETRY:
         call = value.call

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from opsq.app import eager
-from opsq.app.publisher import Call, new_task_id, running_request
+from opsq.app.publisher import Call, running_request
+from opsq.protocol.envelope import new_task_id
 from opsq.result.single import AsyncResult
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from opsq.events.event import Channels, Wrapper
 from opsq.exceptions import OperationalError
 from opsq.execution.followups import next_try
 from opsq.protocol import envelope
-from opsq.protocol.envelope import NO_EMBED
+from opsq.protocol.envelope import NO_EMBED, new_task_id
 from opsq.protocol.form import Form
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class Publisher:
         plain = task is not None and not options and self.routes.fixed
         if task is not None:
             options = {**task.call_options, **options}
-        place = self.routes.route(name, options, args, kwargs, task)
+        place = self.routes.route(options.get("route_name") or name, options, args, kwargs, task)
         if place.options:
             options = {**place.options, **{key: value for key, value in options.items() if value is not None}}
         call, due_ms = self._call(options)
@@ -346,13 +346,6 @@ class Publisher:
         body, call = made.told
         where = {"exchange": made.how.place.exchange, "routing_key": made.how.place.routing_key}
         signals.after_task_publish.send(name, body=body, headers=_headers(name, made.task_id, call), **where)
-
-
-def new_task_id() -> str:
-    """A random UUID (version 4) as text, in half of the time that the module `uuid` takes."""
-    text = os.urandom(16).hex()
-    variant = "89ab"[int(text[16], 16) & 3]
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
 
 def running_request() -> Any:

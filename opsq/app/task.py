@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 from opsq import _state
 from opsq.app import eager, progress
 from opsq.app.signatures import argument_check
+from opsq.app.workflows import Workflows
 from opsq.exceptions import MaxRetriesExceededError, OperationalError, Retry
 from opsq.execution.context import Context
 from opsq.result.single import AsyncResult, EagerResult
@@ -57,7 +58,7 @@ class _CurrentApp:
         return _state.get_current_app()
 
 
-class Task(Generic[P, R]):
+class Task(Workflows, Generic[P, R]):
     """One kind of work: a name, a function (`run`), and how it is called, retried and acknowledged.
 
     Attributes have Celery's names and meanings; those that are not set follow the settings.

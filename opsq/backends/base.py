@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import time
@@ -58,8 +58,39 @@ class Backend(Protocol):
     ) -> dict[str, dict[str, Any]]:
         """Wait until all have ended; id -> what is known. Raises TimeoutError."""
 
+    def wait_each(
+        self,
+        ids: Sequence[str],
+        timeout_s: float | None = None,
+        on_message: Callable[[dict[str, Any]], None] | None = None,
+        on_interval: Callable[[], None] | None = None,
+        interval_s: float = 0.5,
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Id of each that has ended, as it ends, and what is known of it. Raises TimeoutError."""
+
     def forget(self, task_id: str) -> None:
         """Remove a result."""
+
+    def save_group(self, group_id: str, result: Any) -> None:
+        """Store which results a group has."""
+
+    def restore_group(self, group_id: str) -> Any:
+        """Which results a group has, as a tuple; None when that was not stored."""
+
+    def delete_group(self, group_id: str) -> None:
+        """Remove what is stored of a group."""
+
+    def set_chord_size(self, group_id: str, size: int, body: Mapping[str, Any]) -> None:
+        """Say how many parts a chord has; before any of them is sent."""
+
+    def begin_chord(self, header: Any) -> None:
+        """Store which results the header of a chord has, if there are groups among them."""
+
+    def add_to_chord(self, group_id: str, result: Any) -> None:
+        """A chord has one part more."""
+
+    def chord_member(self, task_id: str, state: str, value: Any) -> bytes:
+        """A part of a chord as it is kept until the others are there. Raises EncodeError."""
 
     def exists(self, task_id: str) -> bool:
         """Whether anything is stored for a task."""
@@ -100,7 +131,7 @@ class Format:
         """Whether a success can be written by its template."""
         return self.serializer == "json" and not self.extended
 
-    def encode(self, meta: Mapping[str, Any]) -> bytes:
+    def encode(self, meta: Mapping[str, Any] | Sequence[Any]) -> bytes:
         """A record's bytes. Raises EncodeError."""
         return self.packed(codec.encode(meta, self.serializer)[2])
 
@@ -114,18 +145,22 @@ class Format:
 
     def decode(self, data: bytes) -> dict[str, Any]:
         """A record as it was stored, its exception made again. Raises DecodeError, ContentDisallowed."""
+        meta: dict[str, Any] = self.decode_plain(data)
+        if meta["status"] in states.EXCEPTION_STATES:
+            meta["result"] = as_exception(meta["result"])
+        return meta
+
+    def decode_plain(self, data: bytes) -> Any:
+        """What `encode` has written. Raises DecodeError, ContentDisallowed."""
         if data.startswith(COMPRESSED):
             content_type, _, packed = data.removeprefix(COMPRESSED).partition(b"\x00")
             data = compression.decompress(packed, content_type.decode())
         kind, encoding = codec.kind_of(self.serializer)
         try:
-            meta: dict[str, Any] = codec.decode(data, kind, encoding, self.accept)
+            return codec.decode(data, kind, encoding, self.accept)
         except ContentDisallowed as error:
             hint = f"add {self.serializer!r} to result_accept_content"
             raise ContentDisallowed(error.what, why="it is not in result_accept_content", hint=hint) from None
-        if meta["status"] in states.EXCEPTION_STATES:
-            meta["result"] = _as_exception(meta["result"])
-        return meta
 
 
 def _seconds(conf: Mapping[str, Any], name: str) -> int:
@@ -136,7 +171,8 @@ def _seconds(conf: Mapping[str, Any], name: str) -> int:
         raise ImproperlyConfigured(f"cannot use {name} = {value!r}", why="it is no time in seconds") from None
 
 
-def _as_exception(value: Any) -> Any:
+def as_exception(value: Any) -> Any:
+    """A stored exception again, or nothing."""
     return value if not value or isinstance(value, BaseException) else failure.from_data(value)
 
 

@@ -46,6 +46,37 @@ class DisabledBackend:
         """Say which line to add."""
         raise self._none("any task")
 
+    def wait_each(self, ids: Iterable[str], *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Say which line to add, at once."""
+        raise self._none(next(iter(ids), ""))
+
+    def save_group(self, group_id: str, result: Any) -> NoReturn:  # noqa: ARG002
+        """Say which line to add."""
+        raise self._none(f"the group {group_id}")
+
+    def restore_group(self, group_id: str) -> NoReturn:
+        """Say which line to add."""
+        raise self._none(f"the group {group_id}")
+
+    def delete_group(self, group_id: str) -> None:
+        """There is nothing to remove."""
+
+    def set_chord_size(self, group_id: str, size: int, body: Any) -> NoReturn:  # noqa: ARG002
+        """Chords are counted where results are kept: say which line to add."""
+        raise self._none("a chord's header")
+
+    def begin_chord(self, header: Any) -> NoReturn:  # noqa: ARG002
+        """Say which line to add."""
+        raise self._none("a chord's header")
+
+    def add_to_chord(self, group_id: str, result: Any) -> NoReturn:  # noqa: ARG002
+        """Say which line to add."""
+        raise self._none("a chord's header")
+
+    def chord_member(self, task_id: str, state: str, value: Any) -> bytes:  # noqa: ARG002
+        """Nothing is counted."""
+        return b""
+
     def exists(self, task_id: str) -> NoReturn:
         """Say which line to add."""
         raise self._none(task_id)

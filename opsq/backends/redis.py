@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any
 
@@ -12,6 +12,7 @@ from redis.exceptions import WatchError
 
 from opsq import states
 from opsq.backends.base import Format, encode_meta, encode_success
+from opsq.backends.chords import Chords
 from opsq.backends.waiting import Subscriber
 from opsq.datastore import keys
 from opsq.datastore.connection import client, errors, parse_url
@@ -23,8 +24,9 @@ class RedisBackend:
 
     keeps_results = True
 
-    def __init__(self, url: str, wanted: Format, key_prefix: str = "") -> None:
+    def __init__(self, url: str, wanted: Format, key_prefix: str = "", chords: Chords | None = None) -> None:
         parse_url(url)
+        self.chords = chords or Chords(url, wanted, key_prefix)
         self.url, self.format, self.key_prefix = url, wanted, key_prefix
         self._simple, self._packs = wanted.simple, bool(wanted.compression)
         self._subscriber = Subscriber(url)
@@ -35,7 +37,8 @@ class RedisBackend:
         prefix = str((conf["result_backend_transport_options"] or {}).get("global_keyprefix") or "")
         if prefix and prefix[-1] not in ":_-.":
             prefix += "_"
-        return cls(url, Format.of(conf), prefix)
+        wanted = Format.of(conf)
+        return cls(url, wanted, prefix, Chords.of(url, wanted, prefix, conf))
 
     @property
     def ttl_s(self) -> int:
@@ -144,10 +147,20 @@ class RedisBackend:
         interval_s: float = 0.5,
     ) -> dict[str, dict[str, Any]]:
         """Wait until all have ended; id -> what is known. Raises TimeoutError."""
-        wanted = {self.key(task_id).encode(): task_id for task_id in ids}
-        found: dict[str, dict[str, Any]] = {}
+        return dict(self.wait_each(ids, timeout_s, on_message, on_interval, interval_s))
+
+    def wait_each(
+        self,
+        ids: Sequence[str],
+        timeout_s: float | None = None,
+        on_message: Callable[[dict[str, Any]], None] | None = None,
+        on_interval: Callable[[], None] | None = None,
+        interval_s: float = 0.5,
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Id of each that has ended, as it ends, and what is known of it. Raises TimeoutError."""
+        left = {self.key(task_id).encode(): task_id for task_id in ids}
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        with closing(self._subscriber.updates(tuple(wanted), until, interval_s)) as updates:
+        with closing(self._subscriber.updates(tuple(left), until, interval_s)) as updates:
             for key, data in updates:
                 if not key:
                     if on_interval is not None:
@@ -156,16 +169,47 @@ class RedisBackend:
                 meta = self.format.decode(data)
                 if on_message is not None:
                     on_message(meta)
-                if meta["status"] in states.READY_STATES:
-                    found[wanted[key]] = meta
-                    if len(found) == len(wanted):
-                        return found
-        raise self._too_late([task_id for task_id in ids if task_id not in found])
+                if meta["status"] in states.READY_STATES and key in left:
+                    yield left.pop(key), meta
+                    if not left:
+                        return
+        raise self._too_late(list(left.values()))
 
     def _too_late(self, missing: Sequence[str]) -> TimeoutError:
         what = f"the result of {missing[0]}" if len(missing) == 1 else f"{len(missing)} results"
         why = f"Redis at {parse_url(self.url).address} cannot be reached" if self._subscriber.away else ""
         return TimeoutError(f"{what} did not come in time", why=why)
+
+    # -- groups and chords ---------------------------------------------------------------------------------------------
+
+    def save_group(self, group_id: str, result: Any) -> None:
+        """Store which results a group has."""
+        self.chords.save(group_id, result.as_tuple(), self.ttl_s)
+
+    def restore_group(self, group_id: str) -> Any:
+        """Which results a group has, as a tuple; None when that was not stored."""
+        return self.chords.restore(group_id)
+
+    def delete_group(self, group_id: str) -> None:
+        """Remove what is stored of a group."""
+        self.chords.delete(group_id)
+
+    def set_chord_size(self, group_id: str, size: int, body: Mapping[str, Any]) -> None:
+        """Say how many parts a chord has; before any of them is sent."""
+        self.chords.set_size(group_id, size, body)
+
+    def begin_chord(self, header: Any) -> None:
+        """Store which results the header of a chord has, if there are groups among them."""
+        if any(hasattr(result, "results") for result in header.results):
+            self.chords.save(header.id, header.as_tuple(), self.chords.ttl_s)
+
+    def add_to_chord(self, group_id: str, result: Any) -> None:  # noqa: ARG002 (Celery's signature)
+        """A chord has one part more."""
+        self.chords.grow(group_id)
+
+    def chord_member(self, task_id: str, state: str, value: Any) -> bytes:
+        """A part of a chord as it is kept until the others are there. Raises EncodeError."""
+        return self.chords.member(task_id, state, value)
 
 
 def _escaped(text: str) -> str:

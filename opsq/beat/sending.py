@@ -7,9 +7,9 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from opsq.app.publisher import new_task_id
 from opsq.beat.entry import Entry
 from opsq.beat.stores import NotOurs, Tick, TickingBroker
+from opsq.protocol.envelope import new_task_id
 from opsq.runtime.clock import Clock
 
 logger = logging.getLogger("celery.beat")

@@ -17,6 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from opsq.broker import gathering
 from opsq.datastore import keys
 from opsq.datastore.connection import client, explain, parse_url
 from opsq.datastore.keys import PRIORITIES, Priorities
@@ -125,6 +126,10 @@ class Broker:
 
         A try whose answer was lost is repeated by a script that looks whether the message is there already.
         """
+        held = gathering.current()
+        if held is not None:
+            held.messages.append(message)
+            return
         self._with_retries(lambda again: self._publish(message, again), retry_policy)
 
     def publish_many(self, messages: Sequence[Outgoing], retry_policy: Mapping[str, Any] | None = RETRY_POLICY) -> None:
@@ -133,6 +138,10 @@ class Broker:
         Raises OperationalError when that has failed for good: some may have gone. A try whose answer was lost is
         repeated as `publish` does it.
         """
+        held = gathering.current()
+        if held is not None:
+            held.messages.extend(messages)
+            return
         self._with_retries(lambda again: self._publish_many(messages, again), retry_policy)
 
     def _with_retries(self, step: Callable[[bool], None], retry_policy: Mapping[str, Any] | None) -> None:

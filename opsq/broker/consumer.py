@@ -20,7 +20,7 @@ from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
 
-TURN = Script(LUA / "turn.lua")
+TURN = Script(LUA / "turn.lua", LUA / "chord_functions.lua")
 RETIRE = Script(LUA / "retire.lua")
 
 #: A turn is answered within this time (seconds), or its connection is given up.
@@ -43,12 +43,16 @@ class Leased:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The answer to a turn: what could not be settled (number -> error), what was leased, how many are held now."""
+    """The answer to a turn: what could not be settled (number -> error), what was leased, how many are held now.
+
+    `complete`: chords whose body is the caller's to send.
+    """
 
     failed: dict[int, str]
     leased: list[Leased]
     held: int
     unregistered: bool
+    complete: Sequence[str] = ()
 
 
 class Alive(Exception):
@@ -225,7 +229,7 @@ class Consumer:
         )
 
     def _read(self, answer: Any, number: int) -> Turn:
-        failed, leased, held, unregistered, revoked = answer
+        failed, leased, held, unregistered, revoked, complete = answer
         if leased:
             self.may_be_revoked = bool(revoked)
         batches = []
@@ -234,7 +238,7 @@ class Consumer:
             batches.append(Leased(place % len(self.queues), self.lists[place], number, messages))
             number += len(messages)
         errors = {int(n): text.decode() for n, text in zip(failed[::2], failed[1::2], strict=True)} if failed else {}
-        return Turn(errors, batches, held, bool(unregistered))
+        return Turn(errors, batches, held, bool(unregistered), [name.decode() for name in complete] if complete else ())
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 

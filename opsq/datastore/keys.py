@@ -101,6 +101,11 @@ SCHEDULES = "opsq:schedules"
 #: Seconds an operator's order "run this entry now" waits for a beat.
 ORDER_AGE_S = 60
 
+#: The chords that somebody looks after: group id -> when to look next, ms (sorted set, among the results).
+CHORDS = "opsq:chords"
+#: Seconds that a mark says that a chord's body was sent.
+CHORD_SENT_S = 86_400
+
 
 @dataclass(frozen=True, slots=True)
 class KeyFact:
@@ -123,6 +128,11 @@ TABLE: tuple[KeyFact, ...] = (
     KeyFact("unacked", "messages that Celery's workers hold (kombu's)", "ends when empty"),
     KeyFact("unacked_index", "when they were delivered (kombu's)", "ends when empty"),
     KeyFact("unacked_mutex", "a Celery process restores them (kombu's)", "300 s", needs_ttl=True),
+    KeyFact("celery-taskset-meta-<group>", "the results of a group (Celery's)", "result_expires", needs_ttl=True),
+    KeyFact("celery-taskset-meta-<group>.<j|t|s|d|c>", "a chord's parts and counters (Celery's)", "as results", True),
+    KeyFact("opsq:chords", "chords whose body was not sent yet", "removed when sent, failed or expired"),
+    KeyFact("opsq:chord:<group>", "the body of a chord, and when it was heard of last", "as its parts", needs_ttl=True),
+    KeyFact("opsq:chord-sent:<group>:<run>", "exists when the body was sent", f"{CHORD_SENT_S // 3600} hours", True),
     KeyFact("opsq:queues", "names of the queues ever used", "one member a queue"),
     KeyFact("opsq:workers", "live workers and the ends of their leases", "removed by the reaper"),
     KeyFact("opsq:worker:<id>", "what a worker runs", "three leases", needs_ttl=True),
@@ -220,6 +230,21 @@ PRIORITIES = Priorities()
 def result(task_id: str) -> str:
     """A task's result; also the channel on which it is announced."""
     return f"celery-task-meta-{task_id}"
+
+
+def group_result(group_id: str) -> str:
+    """The results of a group that was saved; with `.j`, `.t`, `.s`, `.d`, `.c` the state of a chord."""
+    return f"celery-taskset-meta-{group_id}"
+
+
+def chord(group_id: str) -> str:
+    """Hash: `facts` of a chord (JSON: body, lineage), `at`: when it was heard of last (ms), `run`: names its run."""
+    return f"opsq:chord:{group_id}"
+
+
+def chord_sent(group_id: str, run: str) -> str:
+    """String: the body of a chord was sent (at the broker)."""
+    return f"opsq:chord-sent:{group_id}:{run}"
 
 
 def binding(exchange: str) -> str:

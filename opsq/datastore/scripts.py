@@ -14,9 +14,10 @@ from redis.exceptions import NoScriptError
 class Script:
     """One Lua script of a file; `run` evaluates it on a client."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *functions: Path) -> None:
+        """`functions`: files of functions that it begins with."""
         self.name = path.stem
-        self.text = path.read_text()
+        self.text = "".join(each.read_text() for each in (*functions, path))
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def run(self, client: Redis, keys: Sequence[Any], args: Sequence[Any]) -> Any:

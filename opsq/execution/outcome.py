@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from opsq import states
+from opsq.exceptions import Ignore
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,37 @@ class FollowUp:
     raw: bytes
     priority: int = 0
     due_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Something to store among the results, of another task or of a workflow, for `ttl_s` seconds (0 = for ever)."""
+
+    key: str
+    ttl_s: int
+    data: bytes
+
+
+class Replaced(Ignore):
+    """A task is replaced by others, under its id: they follow it, and it says nothing itself."""
+
+    def __init__(self, follows: Sequence[FollowUp | Record]) -> None:
+        super().__init__("Replaced by new task")
+        self.follows = follows
+
+
+@dataclass(frozen=True, slots=True)
+class ChordPart:
+    """A part of a chord that has ended: the task and its place, what is kept of it, and the body's signature (None: it
+    is not known here).
+    """
+
+    group_id: str
+    task_id: str
+    index: int | None
+    member: bytes
+    body: Mapping[str, Any] | None
+    root_id: str | None
 
 
 class Outcome(msgspec.Struct):
@@ -33,7 +65,7 @@ class Outcome(msgspec.Struct):
     value: Any = None
     traceback: str | None = None
     record: bytes | None = None
-    follows: Sequence[FollowUp] = ()
+    follows: Sequence[FollowUp | Record | ChordPart] = ()
     dead: str | None = None
     requeue: bool = False
     runtime_s: float = 0.0

@@ -6,9 +6,9 @@ Built for the hot path: what is known of a task is looked up once (`Plan`), what
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 from opsq import _state, signals, states
 from opsq.exceptions import (
@@ -22,9 +22,11 @@ from opsq.exceptions import (
     Retry,
     TaskRevokedError,
 )
+from opsq.execution import workflow
 from opsq.execution.context import Context
 from opsq.execution.followups import next_try
-from opsq.execution.outcome import ExceptionInfo, Outcome
+from opsq.execution.outcome import ExceptionInfo, Outcome, Replaced
+from opsq.execution.workflow import Following
 from opsq.protocol.envelope import NO_EMBED, Envelope
 
 #: (request, state, value or error, traceback) -> the record to store. Raises EncodeError.
@@ -66,9 +68,18 @@ class Plan:
 class Runner:
     """Runs messages of the tasks of one app, in this process."""
 
-    def __init__(self, tasks: Mapping[str, Any], accept: frozenset[str], hostname: str, record: Record | None) -> None:
-        """`accept`: content types that may be read; `record` is None when no results are kept."""
+    def __init__(
+        self,
+        tasks: Mapping[str, Any],
+        accept: frozenset[str],
+        hostname: str,
+        record: Record | None,
+        following: Following | None = None,
+    ) -> None:
+        """`accept`: content types that may be read; `record` is None when no results are kept; `following` sends what
+        follows a task (None: such a task is refused)."""
         self.tasks, self.accept, self.hostname, self.record = tasks, accept, hostname, record
+        self.following = following
         #: True: what cannot be run is thrown away, as Celery does; else it is a dead letter.
         self.discards = False
         self.plans: dict[str, Plan] = {}
@@ -91,17 +102,20 @@ class Runner:
             args, kwargs, embed = message.arguments(self.accept)
         except (DecodeError, ContentDisallowed) as error:
             return self.refuse(message, error, str(error))
-        if embed is not NO_EMBED and (embed.get("callbacks") or embed.get("chain") or embed.get("chord")):
-            reason = "its callbacks, chain or chord cannot be run by this version"
-            return self.refuse(message, OpsqError("cannot run the task", why=reason), reason)
         request = Context.of(message, plan.task, self.hostname, args, kwargs)
+        follows = embed is not NO_EMBED and embed != NO_EMBED
+        if follows:
+            request.update(embed)
+            if self.following is None:
+                reason = "nothing can follow a task here"
+                return self.refuse(message, OpsqError("cannot run the task", why=reason), reason)
         token = _state.push_request(request)
         try:
-            return self._call(plan, request, args, kwargs, embed)
+            return self._call(plan, request, args, kwargs, follows)
         finally:
             _state.pop_request(token)
 
-    def _call(self, plan: Plan, request: Context, args: Any, kwargs: Any, embed: Mapping[str, Any]) -> Outcome:
+    def _call(self, plan: Plan, request: Context, args: Any, kwargs: Any, follows: bool) -> Outcome:
         told = signals.around_runs or not plan.quiet
         if told and signals.task_prerun.receivers:
             signals.task_prerun.send(plan.task, task_id=request.id, task=plan.task, args=args, kwargs=kwargs)
@@ -114,41 +128,54 @@ class Runner:
                 value = plan.call(*args, **kwargs)
             finally:
                 self.inside = False
-            outcome = self._success(plan, request, value)
+            outcome = self._success(plan, request, value, follows)
         except BaseException as error:  # whatever a task raises is its outcome
-            outcome = self._judge(plan, request, error, embed)
+            outcome = self._judge(plan, request, error)
         outcome.runtime_s = perf_counter() - begin
         if told:
             self._after(plan, request, outcome, args, kwargs)
         return outcome
 
-    def _success(self, plan: Plan, request: Context, value: Any) -> Outcome:
+    def _success(self, plan: Plan, request: Context, value: Any, follows: bool) -> Outcome:
+        after: Sequence[workflow.Follow] = ()
+        if follows:  # first, so that the record can name those that it has sent
+            assert self.following is not None
+            after = workflow.after_success(self.following, request, value)
         record = None
         if self.record is not None and not (plan.ignore_result or request.ignore_result):
             record = self.record(request, states.SUCCESS, value, None)
-        return Outcome(states.SUCCESS, value, None, record)
+        return Outcome(states.SUCCESS, value, None, record, after)
 
     # -- what was raised --------------------------------------------------------------------------------------------
 
-    def _judge(self, plan: Plan, request: Context, error: BaseException, embed: Mapping[str, Any]) -> Outcome:
+    def _judge(self, plan: Plan, request: Context, error: BaseException) -> Outcome:
         if isinstance(error, Retry):
             try:
-                return self._retry(plan, request, error, embed)
+                return self._retry(plan, request, error)
             except Exception as trouble:
                 error = trouble
         if isinstance(error, Ignore):
-            return Outcome(states.IGNORED, error)
+            return self._ignored(request, error)
         if isinstance(error, Reject):
             return self._reject(plan, request, error)
         outcome = self.failure(plan, request, error, traceback_text(error))
+        workflow.call_errbacks(self.tasks, request, error, outcome.traceback)
         outcome.expected = isinstance(error, plan.throws)
         if not plan.acks_failures:
             outcome.dead = f"it failed ({type(error).__name__}), and its failures are not acknowledged"
         return outcome
 
-    def _retry(self, plan: Plan, request: Context, retry: Retry, embed: Mapping[str, Any]) -> Outcome:
+    def _ignored(self, request: Context, error: Ignore) -> Outcome:
+        outcome = Outcome(states.IGNORED, error)
+        if isinstance(error, Replaced):
+            outcome.follows = error.follows
+        elif request.chord and self.following is not None:
+            outcome.follows = workflow.after_ignored(self.following, request)
+        return outcome
+
+    def _retry(self, plan: Plan, request: Context, retry: Retry) -> Outcome:
         assert request.envelope is not None
-        follow = next_try(request, request.envelope, retry, embed)
+        follow = next_try(request, request.envelope, retry, {name: request.get(name) for name in NO_EMBED})
         text = traceback_text(retry)
         record = None
         if self.record is not None and not (plan.ignore_result or request.ignore_result):
@@ -162,29 +189,58 @@ class Runner:
         outcome.dead = f"rejected: {reject.reason}"
         return outcome
 
-    def failure(self, plan: Plan | None, request: Context, error: BaseException, text: str | None) -> Outcome:
-        """The outcome of an error: its record is kept unless nobody wants it."""
+    def failure(
+        self,
+        plan: Plan | None,
+        request: Context,
+        error: BaseException,
+        text: str | None,
+        state: Literal["FAILURE", "REVOKED"] = "FAILURE",
+    ) -> Outcome:
+        """The outcome of an error: its record is kept unless nobody wants it, and its workflow is told."""
         ignored = bool(request.ignore_result or (plan is not None and plan.ignore_result))
         record = None
         if self.record is not None and (not ignored or (plan is not None and plan.store_errors)):
-            record = self._error_record(request, error, text)
-        return Outcome(states.FAILURE, error, text, record)
+            record = self._error_record(request, error, text, state)
+        outcome = Outcome(state, error, text, record)
+        known = request.at_hand()
+        if self.following is not None and (known.get("errbacks") or known.get("chain") or known.get("chord")):
+            outcome.follows = workflow.after_failure(self.following, self.tasks, request, state, error, text)
+        return outcome
 
-    def _error_record(self, request: Context, error: BaseException, text: str | None) -> bytes:
+    def ended_outside(
+        self, message: Envelope, error: BaseException, state: Literal["FAILURE", "REVOKED"] = "FAILURE"
+    ) -> Outcome:
+        """The outcome of a message that has ended otherwise than by its run: it was expired, revoked, killed, lost."""
+        plan = self.plan(message.headers.task)
+        request = self.request_of(message, plan)
+        token = _state.push_request(request)
+        try:
+            return self.failure(plan, request, error, None, state)
+        finally:
+            _state.pop_request(token)
+
+    def request_of(self, message: Envelope, plan: Plan | None) -> Context:
+        """The request of a message that does not run, as far as it can be read."""
+        request = Context.of(message, plan and plan.task, self.hostname)
+        try:
+            args, kwargs, embed = message.arguments(self.accept)
+        except (DecodeError, ContentDisallowed):
+            return request
+        request.update(embed)
+        request.update(args=args, kwargs=kwargs)
+        return request
+
+    def _error_record(self, request: Context, error: BaseException, text: str | None, state: str) -> bytes:
         assert self.record is not None
         try:
-            return self.record(request, states.FAILURE, error, text)
+            return self.record(request, state, error, text)
         except EncodeError as trouble:
-            return self.record(request, states.FAILURE, trouble, text)
+            return self.record(request, state, trouble, text)
 
-    def revoked(self, plan: Plan | None, request: Context, why: str) -> Outcome:
+    def revoked(self, message: Envelope, why: str) -> Outcome:
         """The outcome of a task that is not run, or was killed: `why` is expired, revoked or terminated."""
-        error = TaskRevokedError(why)
-        ignored = bool(request.ignore_result or (plan is not None and plan.ignore_result))
-        record = None
-        if self.record is not None and (not ignored or (plan is not None and plan.store_errors)):
-            record = self.record(request, states.REVOKED, error, None)
-        return Outcome(states.REVOKED, error, None, record)
+        return self.ended_outside(message, TaskRevokedError(why), "REVOKED")
 
     def tell_revoked(self, plan: Plan | None, request: Context, expired: bool, signum: int | None = None) -> None:
         """Tell `task_revoked`; with a signal, that it was killed by it."""
@@ -197,8 +253,10 @@ class Runner:
         if isinstance(error, NotRegistered) and signals.task_unknown.receivers:
             headers = message.headers
             signals.task_unknown.send(None, message=message, exc=error, name=headers.task, id=headers.id)
-        request = Context.of(message, None, self.hostname)
-        outcome = self.failure(None, request, error, None)
+        outcome = self.ended_outside(message, error)
+        unread = isinstance(error, DecodeError | ContentDisallowed)
+        if unread and self.following is not None and message.headers.group:
+            outcome.follows = workflow.unreadable_part(self.following, message, error)
         outcome.dead = None if self.discards else reason
         return outcome
 

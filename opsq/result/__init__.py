@@ -1,1 +1,16 @@
-"""Result floor room; its modules are imported by name."""
+"""Results of tasks: Celery's `celery.result`."""
+
+from opsq.result.sets import GroupResult as GroupResult
+from opsq.result.sets import ResultSet as ResultSet
+from opsq.result.single import AsyncResult as AsyncResult
+from opsq.result.single import EagerResult as EagerResult
+from opsq.result.single import ResultBase as ResultBase
+from opsq.result.single import allow_join_result as allow_join_result
+from opsq.result.single import assert_will_not_block as assert_will_not_block
+from opsq.result.single import denied_join_result as denied_join_result
+from opsq.result.single import result_from_tuple as result_from_tuple
+
+__all__ = [
+    *("AsyncResult", "EagerResult", "GroupResult", "ResultBase", "ResultSet", "allow_join_result"),
+    *("assert_will_not_block", "denied_join_result", "result_from_tuple"),
+]

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from opsq import _state, states
 from opsq.exceptions import IncompleteStream, TimeoutError
+from opsq.result.graph import DependencyGraph
 from opsq.utils.time import parse_iso
 
 _MAY_WAIT = ContextVar("opsq_may_wait_in_tasks", default=False)
@@ -36,6 +37,16 @@ def allow_join_result() -> Iterator[None]:
         _MAY_WAIT.reset(token)
 
 
+@contextmanager
+def denied_join_result() -> Iterator[None]:
+    """Forbid `get()` inside a task again."""
+    token = _MAY_WAIT.set(False)
+    try:
+        yield
+    finally:
+        _MAY_WAIT.reset(token)
+
+
 class RemoteTraceback(Exception):
     """The traceback of an error where it happened: the cause of the error that `get()` raises here."""
 
@@ -51,7 +62,7 @@ class ResultBase:
     """What all results are."""
 
     #: The result before this one in a chain.
-    parent: ResultBase | None = None
+    parent: Any = None
 
 
 class AsyncResult(ResultBase):
@@ -115,7 +126,7 @@ class AsyncResult(ResultBase):
 
         def check() -> None:
             parent = self.parent
-            while isinstance(parent, AsyncResult):
+            while parent is not None:
                 parent.maybe_throw()
                 parent = parent.parent
             if on_interval is not None:
@@ -130,7 +141,7 @@ class AsyncResult(ResultBase):
         meta = self._meta()
         value = meta["result"]
         if propagate and meta["status"] in (states.PROPAGATE_STATES if raised is None else raised):
-            _throw(value, meta.get("traceback"))
+            throw(value, meta.get("traceback"))
         if callback is not None:
             callback(self.id, value)
         return value
@@ -201,6 +212,20 @@ class AsyncResult(ResultBase):
         self._cache = meta
         self._call_back()
 
+    @property
+    def is_known(self) -> bool:
+        """Whether this object knows how the task has ended: it is not asked for again."""
+        return self._cache is not None
+
+    def learn(self, meta: dict[str, Any] | None) -> None:
+        """Take what is known of the task from somebody who has asked for it."""
+        if meta is not None and self._cache is None and meta["status"] in states.READY_STATES:
+            self._keep(meta)
+
+    def known(self) -> dict[str, Any]:
+        """The record of a task that has ended."""
+        return self._meta()
+
     def ready(self) -> bool:
         """Whether the task has ended."""
         return self.state in states.READY_STATES
@@ -237,8 +262,8 @@ class AsyncResult(ResultBase):
         return self._meta().get("traceback")
 
     @property
-    def children(self) -> list[AsyncResult] | None:
-        """The tasks that this one has started."""
+    def children(self) -> list[Any] | None:
+        """The tasks, and groups of tasks, that this one has started."""
         meta = self._meta()
         found = meta.get("children")
         return found if meta is self._cache else results_of(found, self.app)
@@ -286,9 +311,9 @@ class AsyncResult(ResultBase):
 
     # -- trees of tasks ------------------------------------------------------------------------------------------------
 
-    def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[AsyncResult | None, AsyncResult]]:
+    def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[Any, Any]]:
         """This result and those of all tasks that came of it: (parent, result)."""
-        stack: deque[tuple[AsyncResult | None, AsyncResult]] = deque([(None, self)])
+        stack: deque[tuple[Any, Any]] = deque([(None, self)])
         while stack:
             parent, node = stack.popleft()
             yield parent, node
@@ -297,10 +322,24 @@ class AsyncResult(ResultBase):
             elif not intermediate:
                 raise IncompleteStream("a task of the tree has not ended yet")
 
-    def collect(self, intermediate: bool = False, **options: Any) -> Iterator[tuple[AsyncResult, Any]]:
+    def collect(self, intermediate: bool = False, **options: Any) -> Iterator[tuple[Any, Any]]:
         """Each result of the tree with its value, waiting for it."""
         for _parent, node in self.iterdeps(intermediate=intermediate):
             yield node, node.get(**options)
+
+    def build_graph(self, intermediate: bool = False, formatter: Any = None) -> DependencyGraph:
+        """The tree of tasks that came of this one."""
+        graph = DependencyGraph(formatter=formatter)
+        for parent, node in self.iterdeps(intermediate=intermediate):
+            graph.add_arc(node)
+            if parent is not None:
+                graph.add_edge(parent, node)
+        return graph
+
+    @property
+    def graph(self) -> DependencyGraph:
+        """The tree of tasks that came of this one; all of them must have ended."""
+        return self.build_graph()
 
     def get_leaf(self) -> Any:
         """The value of the last result of the tree."""
@@ -311,16 +350,16 @@ class AsyncResult(ResultBase):
 
     def as_tuple(self) -> tuple[tuple[str, Any], None]:
         """As it stands in records: id and parent."""
-        return (self.id, self.parent.as_tuple() if isinstance(self.parent, AsyncResult) else None), None
+        return (self.id, self.parent.as_tuple() if self.parent is not None else None), None
 
     def as_list(self) -> list[str]:
         """The ids of this one and its parents."""
-        return [self.id, *(self.parent.as_list() if isinstance(self.parent, AsyncResult) else ())]
+        return [self.id, *(self.parent.as_list() if self.parent is not None else ())]
 
     def forget(self) -> None:
         """Remove the result, and those of its parents."""
         self._cache = None
-        if isinstance(self.parent, AsyncResult):
+        if self.parent is not None:
             self.parent.forget()
         self.backend.forget(self.id)
 
@@ -372,7 +411,7 @@ class EagerResult(AsyncResult):
 _NO_APP = object()
 
 
-def _throw(value: Any, traceback: str | None) -> NoReturn:
+def throw(value: Any, traceback: str | None) -> NoReturn:
     """Raise a task's error here, with what is known of where it came from."""
     error = value if isinstance(value, BaseException) else Exception(value)
     if traceback and error.__cause__ is None and error.__traceback__ is None:
@@ -380,25 +419,19 @@ def _throw(value: Any, traceback: str | None) -> NoReturn:
     raise error
 
 
-def results_of(stored: Any, app: Any) -> list[AsyncResult] | None:
-    """The results that a record lists; those of a group one by one."""
-    if stored is None:
-        return None
-    found: list[AsyncResult] = []
-    for item in stored:
-        if isinstance(item, AsyncResult):
-            found.append(item)
-        elif item[1] is not None:
-            found += results_of(item[1], app) or ()
-        else:
-            found.append(result_from_tuple(item, app))
-    return found
+def results_of(stored: Any, app: Any) -> list[Any] | None:
+    """The results that a record lists."""
+    return None if stored is None else [result_from_tuple(item, app) for item in stored]
 
 
-def result_from_tuple(stored: Any, app: Any = None) -> AsyncResult:
-    """The result that `as_tuple` stands for."""
-    if isinstance(stored, AsyncResult):
+def result_from_tuple(stored: Any, app: Any = None) -> Any:
+    """The result, or the group of results, that `as_tuple` stands for."""
+    if isinstance(stored, ResultBase):
         return stored
-    identity = stored[0]
-    task_id, parent = identity if isinstance(identity, list | tuple) else (identity, None)
-    return AsyncResult(task_id, app=app, parent=result_from_tuple(parent, app) if parent else None)
+    app = app if app is not None else _state.get_current_app()
+    identity, nodes = stored
+    own_id, before = identity if isinstance(identity, list | tuple) else (identity, None)
+    parent = result_from_tuple(before, app) if before else None
+    if nodes is None:
+        return AsyncResult(own_id, app=app, parent=parent)
+    return app.GroupResult(own_id, [result_from_tuple(node, app) for node in nodes], parent=parent)

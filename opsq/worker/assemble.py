@@ -27,7 +27,7 @@ from opsq.runtime.logs import Buffered, level_number
 from opsq.worker.child import Setup
 from opsq.worker.herald import ALWAYS, AUTOMATIC, NEVER, News
 from opsq.worker.record import Plan
-from opsq.worker.settle import Results, Settler
+from opsq.worker.settle import Results, Settler, without_claims
 from opsq.worker.successor import Judge
 from opsq.worker.terms import AT_ONCE, Terms, facts_of
 from opsq.worker.upkeep import Caps
@@ -141,10 +141,14 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None,
     results = _until_reached(lambda: _results(url, backend), patient)
     accept = codec.accepted(app.conf.accept_content)
     _refuse_pickle_as_root(accept)
-    runner = Runner(app.tasks, accept, node, backend.record if backend.keeps_results else None)
+    runner = Runner(app.tasks, accept, node, backend.record if backend.keeps_results else None, app.following)
 
     def settler(names: list[str]) -> Settler:
         return Settler(names, results, prefix, app.broker.priorities)
+
+    def foreign_settler(names: list[str]) -> Settler:
+        """Of the lease thread: it sends no body of a chord, so it leaves that to the next look at the chords."""
+        return Settler(names, without_claims(results), prefix, app.broker.priorities)
 
     conf = app.conf
     _check_numbers(conf)
@@ -175,7 +179,7 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None,
     terms = _terms(app, wishes, setup)
     leftovers = Leftovers(queues, prefix, conf.broker_transport_options or {})
     plan = Plan(setup, terms, folder, __version__, socket.gethostname(), leftovers)
-    judge = Judge(runner, settler, terms.max_deliveries)
+    judge = Judge(runner, foreign_settler, terms.max_deliveries)
     worker.equip(plan, judge, settler(queues), accept, buffer)
 
 
@@ -323,4 +327,12 @@ def _results(url: str, backend: Any) -> Results:
     if where.address != results.address and (where.moves or results.moves):
         same = False  # they may part with the next failover
     database = results.db if same else None
-    return Results(backend.key_prefix, backend.ttl_s, backend.format.failure_ttl_s, database, backend.store_records)
+    return Results(
+        backend.key_prefix,
+        backend.ttl_s,
+        backend.format.failure_ttl_s,
+        database,
+        backend.store_records,
+        backend.chords.part,
+        backend.chords.count,
+    )

@@ -173,7 +173,7 @@ class Attempts:
         expired = never.why == "expired"
         plan = self.runner.plan(message.headers.task)
         request = Context.of(message, plan.task if plan is not None else None, self.runner.hostname)
-        outcome = self.runner.revoked(plan, request, never.why)
+        outcome = self.runner.revoked(message, never.why)
         if self.herald.on:
             self.herald.ended(message, plan, outcome)
         self.runner.tell_revoked(plan, request, expired)

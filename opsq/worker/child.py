@@ -29,6 +29,7 @@ from opsq.runtime.process import start_ticks
 from opsq.states import STARTED
 from opsq.worker import slots
 from opsq.worker.attempt import Attempts, Ports
+from opsq.worker.chords import Conductor
 from opsq.worker.gate import Gate
 from opsq.worker.herald import Herald, News
 from opsq.worker.idle import Waiting
@@ -77,6 +78,7 @@ class Means:
 
     setup: Setup
     table: Slots
+    app: Any
     tasks: Any
     backend: Any
     settler: Settler
@@ -108,8 +110,13 @@ def run(means: Means, index: int) -> None:
     slot.words[slots.PID], slot.words[slots.TICKS] = os.getpid(), start_ticks(os.getpid()) or 0
     line = _line(means, index, Lines(means.buffer, prints))
     signals.worker_process_init.send(None)
+    conductor = Conductor(means.app, means.settler) if means.backend.keeps_results else None
+    if conductor is not None:
+        means.settler.on_complete = conductor.complete
     try:
         line.run()
+        if conductor is not None:
+            conductor.finish()
     except Exception:
         logger.critical("this child ends, its parent starts another one", exc_info=True)
         raise
@@ -155,7 +162,7 @@ def _line(means: Means, index: int, lines: Lines) -> Line:
     )
     herald = Herald(means.table, setup.node, setup.news.exchange)
     ledger = Ledger(consumer, means.settler, slot, herald.take)
-    runner = Runner(means.tasks, means.accept, setup.node, _record(means.backend))
+    runner = Runner(means.tasks, means.accept, setup.node, _record(means.backend), means.app.following)
     runner.discards = setup.discards
     ports = Ports(
         lambda message: _store_started(means, message), lambda _number, name: _limit_begins(means, slot, name)

@@ -18,10 +18,10 @@ from pathlib import Path
 import msgspec
 
 from opsq import _state, signals
-from opsq.exceptions import DecodeError, TimeLimitExceeded, WorkerLostError
-from opsq.execution.context import Context
+from opsq.exceptions import TimeLimitExceeded, WorkerLostError
+from opsq.execution import workflow
 from opsq.execution.runner import Runner
-from opsq.protocol.envelope import parse
+from opsq.protocol.envelope import Envelope, parse
 from opsq.worker.successor import Terminated
 from opsq.worker.terms import Known
 
@@ -34,16 +34,19 @@ AGE_S = 86_400
 _KINDS = {kind.__name__: kind for kind in (TimeLimitExceeded, WorkerLostError, Terminated)}
 
 
-def wanted(runner: Runner, task: str, error: BaseException) -> bool:
+def wanted(runner: Runner, message: Envelope, error: BaseException) -> bool:
     """Whether anybody would be told."""
-    plan = runner.plan(task)
+    plan = runner.plan(message.headers.task)
     if plan is None:
         return False
     if isinstance(plan.task, Known):  # its code is in the template, which then looks
         return True
     if isinstance(error, Terminated):
         return bool(signals.task_revoked.receivers)
-    return bool(signals.task_failure.receivers or {"on_failure", "after_return"} & plan.handlers)
+    if signals.task_failure.receivers or {"on_failure", "after_return"} & plan.handlers:
+        return True
+    errbacks = runner.request_of(message, plan).errbacks or ()
+    return any(workflow.runs_inline(errback, runner.tasks) for errback in errbacks)
 
 
 def write(folder: Path, raw: bytes, error: BaseException) -> Path:
@@ -76,16 +79,13 @@ def tell(path: Path, runner: Runner) -> None:
     plan = runner.plan(message.headers.task)
     if plan is None:
         return
-    try:
-        args, kwargs, _embed = message.arguments(runner.accept)
-    except DecodeError:
-        args, kwargs = [], {}
-    request = Context.of(message, plan.task, runner.hostname, args, kwargs)
+    request = runner.request_of(message, plan)
     token = _state.push_request(request)
     try:
         if isinstance(error, Terminated):
             runner.tell_revoked(plan, request, False, error.signum)
         else:
-            runner.tell_failure(plan, request, error, args, kwargs)
+            runner.tell_failure(plan, request, error, request.args or [], request.kwargs or {})
+            workflow.call_errbacks(runner.tasks, request, error, None)
     finally:
         _state.pop_request(token)

@@ -144,6 +144,8 @@ class Ledger:
 
     def _take(self, turn: Turn) -> None:
         settled = self._sent.popleft()
+        for name in turn.complete:
+            self.settler.on_complete(name)
         self._held -= len(settled) - len(turn.failed)
         if not self._sent:
             self._slot.wipe(self._book ^ 1)

@@ -10,8 +10,8 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.exceptions import NoPermissionError, ResponseError
@@ -22,7 +22,7 @@ from opsq.datastore import keys
 from opsq.datastore.connection import TROUBLE
 from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.exceptions import DecodeError
-from opsq.execution.outcome import Outcome
+from opsq.execution.outcome import ChordPart, FollowUp, Outcome, Record
 from opsq.protocol import envelope
 from opsq.protocol.envelope import Envelope
 
@@ -33,6 +33,9 @@ _FOR_NOW = (
     *("OOM", "maxmemory", "LOADING", "loading", "BUSY", "busy", "READONLY", "read only", "MASTERDOWN", "MASTER"),
     *("MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "NOAUTH", "WRONGPASS", "EXECABORT"),
 )
+
+#: Writes of the turn that are among the results, and how many words each takes.
+_AMONG_RESULTS = {"R": 4, "C": 14}
 
 HOST = socket.gethostname()
 #: How the end of a run is counted, unless it is a dead letter.
@@ -59,6 +62,14 @@ class Results:
     failure_ttl_s: int = 86_400
     database: int | None = None
     store: Callable[[list[tuple[str, int, bytes]]], None] | None = None
+    part: Callable[..., tuple[Any, ...]] | None = None
+    count: Callable[[Sequence[Sequence[Any]]], list[str]] | None = None
+
+
+def without_claims(results: Results) -> Results:
+    """The same, for somebody who sends no bodies of chords."""
+    part = results.part
+    return results if part is None else replace(results, part=lambda each: part(each, claim=False))
 
 
 class Settler:
@@ -68,6 +79,8 @@ class Settler:
         self, queues: list[str], results: Results, key_prefix: str = "", priorities: Priorities = PRIORITIES
     ) -> None:
         self.queues, self.results, self.key_prefix, self.priorities = queues, results, key_prefix, priorities
+        #: Told the name of each chord that is complete now and whose body is this process's to send.
+        self.on_complete: Callable[[str], None] = lambda _name: None
 
     def store_elsewhere(self, settlements: list[Settlement]) -> dict[int, str]:
         """Store the results of another server now; the turn that follows then only removes.
@@ -78,32 +91,37 @@ class Settler:
         store = self.results.store
         if store is None or self.results.database is not None:
             return {}
-        found = [each for each in settlements if each.count and each.writes[0] == "R"]
+        found = [each for each in settlements if each.count and each.writes[0] in _AMONG_RESULTS]
         if not found:
             return {}
         refused: dict[int, str] = {}
         try:
-            store([each.writes[1:4] for each in found])
+            self._store(found)
         except TROUBLE as error:
             if not _is_refusal(error):
                 raise
-            refused = self._one_by_one(found, store)
+            for each in found:
+                try:
+                    self._store([each])
+                except TROUBLE as trouble:
+                    if not _is_refusal(trouble):
+                        raise
+                    refused[each.number] = str(trouble)
         for each in found:
             if each.number not in refused:
-                each.writes, each.count = each.writes[4:], each.count - 1
+                among, each.writes = _split(each.writes)
+                each.count -= len(among)
         return refused
 
-    @staticmethod
-    def _one_by_one(found: list[Settlement], store: Callable[[list[tuple[str, int, bytes]]], None]) -> dict[int, str]:
-        refused: dict[int, str] = {}
-        for each in found:
-            try:
-                store([each.writes[1:4]])
-            except TROUBLE as error:
-                if not _is_refusal(error):
-                    raise
-                refused[each.number] = str(error)
-        return refused
+    def _store(self, settlements: list[Settlement]) -> None:
+        """Store the results of settlements on the other server, then count their parts of chords there."""
+        assert self.results.store is not None
+        writes = [write for each in settlements for write in _split(each.writes)[0]]
+        self.results.store([write[1:] for write in writes if write[0] == "R"])
+        parts = [write[1:] for write in writes if write[0] == "C"]
+        if parts and self.results.count is not None:
+            for name in self.results.count(parts):
+                self.on_complete(name)
 
     def outcome(self, queue: int, number: int, list_key: str, message: Envelope, outcome: Outcome) -> Settlement:
         """The end of a run: its result, what follows, and the dead letter if it is one."""
@@ -121,9 +139,9 @@ class Settler:
         if outcome.record is not None:
             writes += self.result(message.headers.id, outcome.record, outcome.failed)
             count = 1
-        for follow in outcome.follows:
-            writes += self._follow(follow.queue, follow.raw, follow.priority, follow.due_ms)
-            count += 1
+        for write in sorted(map(self.write_of, outcome.follows), key=_place):
+            writes += write
+            count += bool(write)
         if outcome.requeue:
             writes += ("L", list_key, message.raw)
             count += 1
@@ -152,8 +170,10 @@ class Settler:
         """A dead letter in place of an outcome that cannot be written."""
         logger.error("the outcome of a task cannot be written, its message goes to the dead letters: %s", error)
         reason = f"its outcome could not be written: {error}"
-        settlement.writes = self.dead_letter(settlement.queue, list_key, raw, reason, None)
-        settlement.count, settlement.word = 1, "dead"
+        parts = [write for write in _split(settlement.writes)[0] if write[0] == "C"]
+        letter = self.dead_letter(settlement.queue, list_key, raw, reason, None)
+        settlement.writes = (*(word for part in parts for word in part), *letter)
+        settlement.count, settlement.word = len(parts) + 1, "dead"
 
     def dead_letter(
         self, queue: int, list_key: str, raw: bytes, reason: str, message: Envelope | None, error: str | None = None
@@ -181,10 +201,30 @@ class Settler:
         ttl_s = self.results.failure_ttl_s if failed else self.results.ttl_s
         return ("R", self.results.prefix + keys.result(task_id), ttl_s, record)
 
-    def _follow(self, queue: str, raw: bytes, priority: int, due_ms: int | None) -> tuple[Any, ...]:
-        if due_ms is not None:
-            return ("Z", self.key_prefix + keys.delayed(queue), due_ms, self.priorities.suffix(priority) + raw)
-        return ("L", self.key_prefix + self.priorities.list_of(queue, priority), raw)
+    def write_of(self, follow: FollowUp | Record | ChordPart) -> tuple[Any, ...]:
+        """The write of something that follows; empty for a part of a chord where no results are kept."""
+        if isinstance(follow, Record):
+            return ("R", follow.key, follow.ttl_s, follow.data)
+        if isinstance(follow, ChordPart):
+            return () if self.results.part is None else ("C", *self.results.part(follow))
+        if follow.due_ms is not None:
+            member = self.priorities.suffix(follow.priority) + follow.raw
+            return ("Z", self.key_prefix + keys.delayed(follow.queue), follow.due_ms, member)
+        return ("L", self.key_prefix + self.priorities.list_of(follow.queue, follow.priority), follow.raw)
+
+
+def _place(write: tuple[Any, ...]) -> int:
+    """What is among the results comes first, results before parts of chords."""
+    return "RC".find(write[0]) % 3 if write else 0
+
+
+def _split(writes: tuple[Any, ...]) -> tuple[list[tuple[Any, ...]], tuple[Any, ...]]:
+    """The writes among the results, one by one, and all others."""
+    among, at = [], 0
+    while at < len(writes) and (length := _AMONG_RESULTS.get(writes[at])):
+        among.append(writes[at : at + length])
+        at += length
+    return among, writes[at:]
 
 
 def _is_refusal(error: BaseException) -> bool:

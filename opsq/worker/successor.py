@@ -12,13 +12,10 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from opsq import states
 from opsq.broker.consumer import MOST, Consumer
 from opsq.broker.losses import Loss, note
 from opsq.broker.settlement import Settlement
 from opsq.exceptions import DecodeError, TimeLimitExceeded, WorkerLostError
-from opsq.execution.context import Context
-from opsq.execution.outcome import Outcome
 from opsq.execution.runner import Runner
 from opsq.protocol.envelope import Envelope, parse
 from opsq.runtime import process
@@ -77,9 +74,8 @@ class Judge:
         plan = self.runner.plan(message.headers.task)
         if plan is not None and not plan.acks_timeouts:
             return self.lost(settler, queue, number, list_key, message, f"it exceeded its time limit of {limit_s} s")
-        request = Context.of(message, None, self.runner.hostname)
         error = TimeLimitExceeded(limit_s)
-        outcome = self.runner.failure(plan, request, error, None)
+        outcome = self.runner.ended_outside(message, error)
         self._losses.append((message, error))
         return settler.outcome(queue, number, list_key, message, outcome)
 
@@ -88,21 +84,17 @@ class Judge:
     ) -> Settlement:
         """A task that was revoked while it ran, and killed: acknowledged in any case."""
         logger.info("Task %s[%s] was terminated (%s)", message.name, message.headers.id, signum)
-        plan = self.runner.plan(message.headers.task)
-        request = Context.of(message, None, self.runner.hostname)
         self._losses.append((message, Terminated(signum)))
-        outcome = self.runner.revoked(plan, request, "terminated")
+        outcome = self.runner.revoked(message, "terminated")
         return settler.outcome(queue, number, list_key, message, outcome)
 
     def _dead(
         self, settler: Settler, queue: int, number: int, list_key: str, message: Envelope, why: str
     ) -> Settlement:
         logger.error("Task %s[%s] goes to the dead letters: %s", message.name, message.headers.id, why)
-        request = Context.of(message, None, self.runner.hostname)
-        plan = self.runner.plan(message.headers.task)
         error = WorkerLostError(why)
-        outcome: Outcome = self.runner.failure(plan, request, error, None)
-        outcome.state, outcome.dead = states.FAILURE, why
+        outcome = self.runner.ended_outside(message, error)
+        outcome.dead = why
         self._losses.append((message, error))
         return settler.outcome(queue, number, list_key, message, outcome)
 

@@ -18,7 +18,7 @@ from opsq.execution.runner import Runner
 from opsq.protocol.envelope import Envelope
 from opsq.runtime import notify
 from opsq.runtime.logs import Buffered
-from opsq.worker import child, epilogue, reload, slots, successor, watchdog
+from opsq.worker import child, chords, epilogue, reload, slots, successor, watchdog
 from opsq.worker.autoscale import Heads
 from opsq.worker.calls import Calls
 from opsq.worker.child import Means
@@ -88,10 +88,21 @@ class Worker:
         self._reload = Reload(self._children, self.sizing, self._calls, self._told, self._take, self._on_reload)
         self._leases.submit(self._leases.rescue.leftovers)
         self._leases.start()
+        self._watch_chords()
         self.sizing.fill()
         while not self._stop.how:
             self._pass(self._wait_s())
         return self._end()
+
+    def _watch_chords(self) -> None:
+        backend = self.app.backend
+        if not backend.keeps_results:
+            return
+
+        def tell(path: Path) -> None:
+            self._calls.post(lambda: self._children.tell(path))
+
+        chords.Watch(backend.chords, self.plan.folder, tell).start()
 
     def _make_leases(self) -> Leases:
         setup = self.plan.setup
@@ -102,7 +113,7 @@ class Worker:
             """In the lease thread: a task was settled that was killed, or whose process was lost."""
             if herald.look():
                 herald.lost(message, error)
-            if epilogue.wanted(self.judge.runner, message.headers.task, error):
+            if epilogue.wanted(self.judge.runner, message, error):
                 self._calls.post(lambda: self._children.tell(epilogue.write(self.plan.folder, message.raw, error)))
 
         self.judge.on_loss = on_loss
@@ -124,6 +135,7 @@ class Worker:
         return Means(
             setup=self.plan.setup,
             table=table,
+            app=self.app,
             tasks=self.app.tasks,
             backend=self.app.backend,
             settler=self._settler,
@@ -136,7 +148,11 @@ class Worker:
         child.run(self._means(self._table), index)
 
     def tell_epilogue(self, path: str) -> None:
-        epilogue.tell(Path(path), self.judge.runner)
+        """In a fresh child: what a file says is to be told, or the body of a chord to be sent."""
+        if path.endswith(chords.SUFFIX):
+            chords.dispatch_file(Path(path), self.app, self._settler)
+        else:
+            epilogue.tell(Path(path), self.judge.runner)
 
     def be_template(self, plan: Plan, table: Slots, writer: int) -> None:
         """Be a template of an older worker from now on (after SIGHUP): its plan, its file, what wakes it."""

@@ -226,7 +226,7 @@ def test_finalizing_tells_and_may_be_required(app: App) -> None:
     with pytest.raises(RuntimeError, match="not finalized"):
         _ = strict.tasks
     strict.finalize()
-    assert strict.tasks == {}
+    assert all(name.startswith("celery.") for name in strict.tasks)
 
 
 def test_settings_by_keyword_and_from_an_object(app: App) -> None:

@@ -27,12 +27,14 @@
 --         Z set score member        a message for later
 --         D hash index id time record cap oldest  a dead letter; an id that is taken gets a suffix; of those that are
 --                                   older than `oldest` or more than `cap` the oldest go
--- Returns {failed, leased, held, unregistered, revoked}
+--         C and 13 arguments        a part of a chord (chord_functions.lua); never fails
+-- Returns {failed, leased, held, unregistered, revoked, complete}
 --       failed   flat: number, error of each message whose writes did not go through (it stays in flight)
 --       leased   flat: index of its source list (1..), messages; in the order of their numbers
 --       held     messages in this consumer's stores now
 --       unregistered  1 if a queue was passed over because this consumer is not in its registry
 --       revoked  1 if messages were leased, and there are revocations: who leased them has to look
+--       complete  names of the chords that are complete now and whose body is the caller's to send
 --       or the string 'alive' (nothing done) when ARGV[8] says 'expired' and the lease has not run out
 --
 -- Invariant: a message is in exactly one of its list, one store, the delayed set or the dead letters whenever the script
@@ -44,7 +46,7 @@
 -- back, for later), or is held.
 
 local Q, want, number, consumer = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local failed, leased, unregistered = {}, {}, 0
+local failed, leased, unregistered, complete = {}, {}, 0, {}
 
 if ARGV[8] == 'expired' then
   local now = redis.call('TIME')
@@ -91,7 +93,7 @@ for _ = 1, groups do
   at = at + 3 + n
 end
 
-local wants = { R = 3, L = 2, H = 2, Z = 3, D = 7 }
+local wants = { R = 3, L = 2, H = 2, Z = 3, D = 7, C = 13 }
 local holds = { L = 'list', H = 'list', Z = 'zset', D = 'hash' }
 
 -- The error of the first write that cannot succeed because its key holds something else, or nil.
@@ -144,12 +146,20 @@ local function bury(hash, index, id, time, record, cap, oldest)
   return done
 end
 
+local function count_chord(i)
+  to_results()
+  if count_part(ARGV, i) then complete[#complete + 1] = ARGV[i + 11] end
+  to_broker()
+  return {}
+end
+
 local function write(i)
   local op = ARGV[i]
   if op == 'R' then return store_result(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end
   if op == 'L' then return redis.pcall('LPUSH', ARGV[i + 1], ARGV[i + 2]) end
   if op == 'H' then return redis.pcall('RPUSH', ARGV[i + 1], ARGV[i + 2]) end
   if op == 'Z' then return redis.pcall('ZADD', ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end
+  if op == 'C' then return count_chord(i + 1) end
   return bury(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
 end
 
@@ -329,4 +339,4 @@ for q = 1, Q do held = held + redis.call('HLEN', KEYS[2 * q - 1]) end
 
 -- Looked at only when something was leased, for the same reason.
 local revoked = #leased > 0 and redis.call('EXISTS', revocations) or 0
-return { failed, leased, held, unregistered, revoked }
+return { failed, leased, held, unregistered, revoked, complete }

@@ -1,0 +1,116 @@
+"""Chords whose workers die, whose counters are lost, whose parts never come: the body runs once, or fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support import lab as labs
+from support.lab import Lab
+
+from opsq import chord, group, signature
+
+#: Workers that look often, and that are killed at the worst moments: the first try of each body is struck by `PLAN`.
+TASKS = """
+import opsq.worker.chords as chords
+import opsq.worker.worker as worker
+
+chords.LOOK_S = 0.2
+worker.SHORT_LIFE_S = 0.02
+app.backend.chords.claim_s = 1
+PLAN = os.environ.get("PLAN", "").split()
+dispatch = chords.Conductor.dispatch
+
+
+def nth_try(name):
+    for number in range(1000):
+        try:
+            os.close(os.open(f"{os.environ['MARKS']}-{name}-{number}", os.O_CREAT | os.O_EXCL))
+            return number
+        except FileExistsError:
+            continue
+
+
+def die(*_args):
+    mark("killed")
+    os.kill(os.getpid(), 9)
+
+
+def struck(self, name, why="complete"):
+    stroke = PLAN[hash(name) % len(PLAN)] if PLAN and nth_try(name) == 0 else ""
+    if stroke == "before":
+        die()
+    elif stroke == "between":
+        self._chords.done = die
+    dispatch(self, name, why)
+
+
+chords.Conductor.dispatch = struck
+
+
+@app.task(acks_late=True)
+def part(value):
+    return value
+
+
+@app.task(acks_late=True)
+def body(values, name):
+    mark("body", f"{name} {sorted(values)}")
+
+
+@app.task
+def fail():
+    raise ValueError
+"""
+
+
+@pytest.fixture
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with labs.opened(tmp_path_factory, TASKS) as lab:
+        yield lab
+
+
+def sig(lab: Lab, task: str, *args: Any) -> Any:
+    return signature(f"proj.{task}", args=args, app=lab.app)
+
+
+def settled(lab: Lab) -> bool:
+    return not lab.redis.zcard("opsq:chords")
+
+
+def test_a_hundred_senders_of_bodies_are_killed_between_count_and_dispatch(lab: Lab) -> None:
+    lab.worker("-c", "8", name="worker", PLAN="before between")
+    names = [str(name) for name in range(120)]
+    for name in names:
+        chord([sig(lab, "part", 1), sig(lab, "part", 2)], sig(lab, "body", name)).delay()
+    lab.wait_for(lambda: len({mark.text for mark in lab.written("body")}) == len(names), "all bodies run", 45)
+    lab.wait_for(lambda: settled(lab), "no chord is left", 30)
+    assert len(lab.written("killed")) >= 100
+    assert sorted(mark.text for mark in lab.written("body")) == sorted(f"{name} [1, 2]" for name in names)
+
+
+def test_a_lost_counter_fails_the_chord(lab: Lab) -> None:
+    lab.app.backend.chords.claim_s = 1
+    header = group([sig(lab, "part", 1), sig(lab, "part", 2).set(countdown=1.5)])
+    result = (header | sig(lab, "body", "lost")).delay()
+    lab.redis.delete(f"celery-taskset-meta-{result.parent.id}.s")
+    lab.worker("-c", "1", name="worker")
+    lab.wait_for(lambda: lab.redis.zcard(f"celery-taskset-meta-{result.parent.id}.j") == 2, "both parts are counted")
+    lab.redis.hset(f"opsq:chord:{result.parent.id}", "at", str(int((time.time() - 301) * 1000)))
+    error = lab.result(result.id, "FAILURE", timeout=20)["result"]
+    assert error["exc_type"] == "ChordError"
+    assert "the counter is lost" in error["exc_message"][0]
+    assert not lab.written("body")
+
+
+def test_parts_that_never_come_fail_the_chord(lab: Lab) -> None:
+    result = chord([sig(lab, "part", 1), sig(lab, "part", 2).set(queue="nobody")], sig(lab, "body", "old")).delay()
+    lab.worker("-c", "1", name="worker")
+    lab.wait_for(lambda: lab.redis.zcard(f"celery-taskset-meta-{result.parent.id}.j") == 1, "one part is counted")
+    lab.redis.hset(f"opsq:chord:{result.parent.id}", "at", str(int((time.time() - 86_400) * 1000)))
+    lab.redis.zadd("opsq:chords", {result.parent.id: 0})
+    error = lab.result(result.id, "FAILURE", timeout=20)["result"]
+    assert "only 1 of 2 parts have ended" in error["exc_message"][0]
+    lab.redis.delete("nobody")
