@@ -17,3 +17,16 @@ def messages(count: int, payload: int) -> list[bytes]:
         task="bench_tasks.noop", id=_ID, args=(1, "x" * payload), kwargs={}, queue=LIST, origin="bench@localhost"
     )
     return [pattern.replace(_ID.encode(), new_task_id().encode()) for _ in range(count)]
+
+
+def call(task: str, *args: object, eta: str | None = None) -> bytes:
+    """One call of a task of the benchmarks."""
+    return envelope.build(
+        task=f"bench_tasks.{task}",
+        id=new_task_id(),
+        args=args,
+        kwargs={},
+        queue=LIST,
+        origin="bench@localhost",
+        eta=eta,
+    )

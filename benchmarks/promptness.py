@@ -25,11 +25,9 @@ import click
 
 from benchmarks import servers
 from benchmarks.contenders import Contender, contenders, end, start, wait_for
-from benchmarks.messages import LIST
+from benchmarks.messages import LIST, call
 from benchmarks.report import Report, percentile
 from benchmarks.servers import Server
-from opsq.app.publisher import new_task_id
-from opsq.protocol import envelope
 
 PERCENTS = (50, 90, 99, 100)
 
@@ -62,15 +60,7 @@ _stops: list[float] = []
 def send(server: Server, task: str, *args: object, due: float | None = None) -> None:
     """A message; with a due time straight into the delayed set, as `apply_async` puts it there."""
     eta = None if due is None else datetime.fromtimestamp(due, UTC).isoformat()
-    raw = envelope.build(
-        task=f"bench_tasks.{task}",
-        id=new_task_id(),
-        args=args,
-        kwargs={},
-        queue=LIST,
-        origin="bench@localhost",
-        eta=eta,
-    )
+    raw = call(task, *args, eta=eta)
     if due is None:
         server.client.lpush(LIST, raw)
     else:
@@ -109,7 +99,7 @@ def behind(server: Server, marks: Path, rounds: int, waiting: int) -> list[float
         _warm_up(server)
         names = [f"behind-{number}-{each}" for each in range(waiting)]
         calls = [("mark", f"long-{number}", 0.5), *[("mark", name, 0.0) for name in names]]
-        server.client.lpush(LIST, *[_raw(*call) for call in calls])
+        server.client.lpush(LIST, *[call(*call) for call in calls])
         began = written(marks, [f"long-{number}", *names])
         delays += [began[name] - began[f"long-{number}"] for name in names]
     return delays
@@ -117,17 +107,11 @@ def behind(server: Server, marks: Path, rounds: int, waiting: int) -> list[float
 
 def _warm_up(server: Server) -> None:
     """After short tasks a child takes many at once."""
-    server.client.lpush(LIST, *[_raw("noop", number, "") for number in range(2000)])
+    server.client.lpush(LIST, *[call("noop", number, "") for number in range(2000)])
     consumers = server.client.zrange("opsq:consumers:{celery}", 0, -1)
     stores = [f"opsq:inflight:{{celery}}:{name.decode()}" for name in consumers]
     wait_for(
         lambda: not server.client.llen(LIST) and not any(server.client.hlen(store) for store in stores), "it is stuck"
-    )
-
-
-def _raw(task: str, *args: object) -> bytes:
-    return envelope.build(
-        task=f"bench_tasks.{task}", id=new_task_id(), args=args, kwargs={}, queue=LIST, origin="bench@localhost"
     )
 
 
