@@ -58,9 +58,6 @@ class Costs:
     def __init__(self) -> None:
         self._before = getrusage(RUSAGE_SELF)
         self._cpu_s, self._grown_kib = 0.0, 0
-        #: By how much this process has grown while a task ran (KiB), by its name; of a batch of several by the one that
-        #: took the most time.
-        self.grown: Counter[str] = Counter()
 
     def begin(self) -> None:
         """A batch begins."""
@@ -90,10 +87,8 @@ class Costs:
             if row.seconds:
                 durations = "".join([f" {number}={count}" for number, count in row.buckets.items()])
                 row.costs = f"n={row.count} cpu={int(cpu_us * row.seconds)}{durations}"
-        if grown_kib:
-            (_queue, _word, task), most = max(rows.items(), key=lambda item: item[1].seconds)
-            most.costs += f" kib={grown_kib}"
-            self.grown[task] += grown_kib
+        if grown_kib:  # of several tasks the one that took the most time
+            max(rows.values(), key=lambda row: row.seconds).costs += f" kib={grown_kib}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,28 @@ def test_a_success_that_is_stored_at_the_same_moment_stays(app: App, redis_clien
     }
 
 
+@pytest.mark.parametrize("value", ["x" * 5000, {"a": "y" * 5000}])
+def test_what_is_large_is_stored_compressed_when_that_is_set(redis_url: str, redis_client: Any, value: Any) -> None:
+    app = App("proj", broker=redis_url, backend=redis_url, set_as_current=False, result_compression="gzip")
+    put(app, "large", "SUCCESS", value)
+    put(app, "small", "SUCCESS", "x")
+    assert len(redis_client.get("celery-task-meta-large")) < 500
+    assert redis_client.get("celery-task-meta-small").startswith(b"{")
+    assert [app.AsyncResult(each).get(timeout=5) for each in ("large", "small")] == [value, "x"]
+
+
+def test_a_state_may_be_stored_from_elsewhere_by_id(app: App) -> None:
+    @app.task(name="proj.report")
+    def report() -> None: ...
+
+    report.update_state("t1", "HALFWAY", {"pages": 3})
+    result = app.AsyncResult("t1")
+    assert (result.state, result.info, result.ready()) == ("HALFWAY", {"pages": 3}, False)
+    put(app, "t1", "SUCCESS", 7)
+    report.update_state("t1", "HALFWAY", {"pages": 4})
+    assert (result.state, result.get(timeout=5)) == ("SUCCESS", 7)
+
+
 def test_several_are_read_at_once(app: App, redis_client: redis.Redis) -> None:
     put(app, "t1", "SUCCESS", 1)
     put(app, "t2", "PROGRESS", {"current": 2})
