@@ -4,7 +4,7 @@
 _opsq_below() {
     case "$1" in
         "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues tasks results result dead schedule workers events why audit hosts jobs run init join keys config completion doctor' ;;
-        "queues") echo 'pause peek purge resume' ;;
+        "queues") echo 'move pause peek purge resume' ;;
         "dead") echo 'drop requeue show' ;;
         "schedule") echo 'add next pause remove resume run' ;;
         "hosts") echo 'forget invite' ;;
@@ -35,6 +35,7 @@ _opsq_flags() {
         "beat") echo '-s --schedule --schedule-filename -S --scheduler --max-interval -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "agent") echo '--name --tag --tags --slots --lease --stop-wait -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "queues move") echo '--limit --task -y --yes --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues pause") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues peek") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues purge") echo '-y --yes --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
@@ -168,6 +169,8 @@ _opsq_value() {
         "agent|--gid") echo '' ;;
         "agent|--umask") echo '' ;;
         "queues|--limit") echo '' ;;
+        "queues move|--limit") echo '' ;;
+        "queues move|--task") echo tasks ;;
         "queues peek|--limit") echo '' ;;
         "tasks|--name") echo '' ;;
         "tasks|--state") echo '' ;;
@@ -251,6 +254,8 @@ _opsq_argument() {
         "scale|0") echo programs ;;
         "logs|"*) echo programs ;;
         "generate|0") echo '=systemd supervisord' ;;
+        "queues move|0") echo queues ;;
+        "queues move|1") echo queues ;;
         "queues pause|"*) echo queues ;;
         "queues peek|0") echo queues ;;
         "queues purge|0") echo queues ;;

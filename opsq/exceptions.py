@@ -59,6 +59,10 @@ class OperationalError(BrokerError):
     sent: int = 0
 
 
+class QueueFull(OperationalError):
+    """A queue that is limited in length takes no more, or took none for as long as the sender waits."""
+
+
 class SupervisorError(OpsqError):
     """The supervisor cannot be reached, or refused what it was asked (exit code 3)."""
 

@@ -205,6 +205,10 @@ class App(Configured):
             self._take_shared_tasks()
         return self._registry
 
+    def task_named(self, name: str) -> Any:
+        """The task of this name if it is known so far, else None; nothing is finalized or imported for it."""
+        return dict.get(self._registry, name)
+
     def finalize(self, auto: bool = False) -> None:
         """Read the settings and take in the shared tasks."""
         with self._lock:
@@ -289,7 +293,7 @@ class App(Configured):
         if task_type is None:
             if self.conf.task_always_eager:
                 warnings.warn(AlwaysEagerIgnored("task_always_eager has no effect on send_task"), stacklevel=2)
-            task_type = dict.get(self._registry, name)
+            task_type = self.task_named(name)
         if countdown is not None:
             options["countdown"] = countdown
         if eta is not None:

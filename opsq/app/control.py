@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from opsq.broker import queues, revoked
+from opsq.broker import moving, revoked
 from opsq.broker.mailbox import Mailbox, Request
 from opsq.datastore.connection import errors
 from opsq.events.event import Channels
@@ -320,6 +320,6 @@ class Control:
 
     def purge(self, connection: Any = None) -> int:  # noqa: ARG002 (Celery's signature)
         """Throw away all that waits in the app's queues; how many messages that were."""
-        return sum(queues.purge(self.app.broker, name) for name in self.app.queues())
+        return sum(moving.purge(self.app.broker, name) for name in self.app.queues())
 
     discard_all = purge

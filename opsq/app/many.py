@@ -33,8 +33,10 @@ def _calls(app: App, given: Iterable[Any], results: list[AsyncResult], sent: lis
     eagerly = app.conf.task_always_eager
     for each in given:
         what, args, kwargs, options = _parts(each)
-        name, task = (what, dict.get(app.tasks, what)) if isinstance(what, str) else (what.name, what)
-        if task is not None:
+        if isinstance(what, str):
+            name, task = what, app.task_named(what)
+        else:
+            name, task = what.name, what
             if task.checks_arguments:
                 task.check_arguments(*(args or ()), **(kwargs or {}))
             shadow = options.get("shadow") or task.shadow_name(args, kwargs, options)
@@ -43,7 +45,7 @@ def _calls(app: App, given: Iterable[Any], results: list[AsyncResult], sent: lis
         task_id = options.get("task_id")
         if task_id:
             options = {name: value for name, value in options.items() if name != "task_id"}
-        if eagerly and task is not None:
+        if eagerly and not isinstance(what, str):
             results.append(eager.apply_as_sent(task, args, kwargs, task_id, options))
             continue
         task_id = str(task_id or new_task_id())

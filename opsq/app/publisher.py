@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opsq import _state, signals
+from opsq.app import unique
 from opsq.app.routes import Destination, Routes
-from opsq.broker.broker import Outgoing
+from opsq.broker.outgoing import Claim, Outgoing
 from opsq.events.dispatcher import Sender
 from opsq.events.event import Channels, Wrapper
 from opsq.exceptions import OperationalError
@@ -40,7 +42,7 @@ _EMBEDDED = {"callbacks": "link", "errbacks": "link_error", "chain": "chain", "c
 _ELSEWHERE = frozenset(
     (
         *(*_SAME_NAME, *_EMBEDDED.values(), "countdown", "eta", "time_limit", "soft_time_limit", "group_id"),
-        *("serializer", "compression", "priority", "retry", "retry_policy"),
+        *("serializer", "compression", "priority", "retry", "retry_policy", "unique_key", "unique_for", "debounce"),
     )
 )
 
@@ -60,7 +62,7 @@ class _Prepared(NamedTuple):
     """All about a call that does not change from one to the next.
 
     `call`: arguments for `envelope.build`; `embed`: what follows it; `policy`: how its publish is retried; `form`:
-    its message with ids and arguments left open.
+    its message with ids and arguments left open; `claims`: the call's options, if it is unique.
     """
 
     place: Destination
@@ -69,6 +71,7 @@ class _Prepared(NamedTuple):
     due_ms: int | None
     policy: Mapping[str, Any] | None
     form: Form | None = None
+    claims: Mapping[str, Any] | None = None
 
 
 class _Made(NamedTuple):
@@ -81,6 +84,8 @@ class _Made(NamedTuple):
 
 
 _EARLIEST_S = -2147483648
+#: How long a unique call of a task that is not known here keeps its key at most (seconds).
+UNIQUE_FOR_S = 86_400.0
 #: The most calls, and about the most bytes, of one round trip of `send_many`.
 SLICE = 500
 SLICE_BYTES = 1 << 20
@@ -98,9 +103,16 @@ class Publisher:
     def send(
         self, name: str, args: Any, kwargs: Any, task_id: str | None, task: Any, options: Mapping[str, Any]
     ) -> str:
-        """Send a call of a task; returns its id. Raises OperationalError when the broker does not take it."""
-        made = self._make(name, args, kwargs, task_id, task, options)
-        self.app.broker.publish(made.message, made.how.policy)
+        """Send a call of a task; returns its id, or that of an earlier call that stands for it (`unique`).
+
+        Raises OperationalError when the broker does not take it, QueueFull.
+        """
+        return self._send(name, self._make(name, args, kwargs, task_id, task, options))
+
+    def _send(self, name: str, made: _Made) -> str:
+        first = self.app.broker.publish(made.message, made.how.policy)
+        if first is not None:
+            return first
         if self._sent_events is not None:
             self._tell_sent([(name, made)])
         if made.told is not None:
@@ -118,20 +130,32 @@ class Publisher:
         size = 0
         for call in calls:
             made = self._make(*call)
+            if made.message.claim is not None:
+                batch, size = self._send_slice(batch, ids), 0
+                self._send_one(call.name, made, ids)
+                continue
             if batch and (made.how.policy is not batch[0][1].how.policy or size >= SLICE_BYTES or len(batch) >= SLICE):
-                self._send_slice(batch, ids)
-                batch, size = [], 0
+                batch, size = self._send_slice(batch, ids), 0
             batch.append((call.name, made))
             size += len(made.message.raw)
-        if batch:
-            self._send_slice(batch, ids)
+        self._send_slice(batch, ids)
         return ids
 
-    def _send_slice(self, batch: list[tuple[str, _Made]], ids: list[str]) -> None:
+    def _send_one(self, name: str, made: _Made, ids: list[str]) -> None:
+        try:
+            ids.append(self._send(name, made))
+        except OperationalError as error:
+            error.sent = len(ids)
+            raise
+
+    def _send_slice(self, batch: list[tuple[str, _Made]], ids: list[str]) -> list[tuple[str, _Made]]:
+        """Send what was gathered and add its ids; returns an empty batch."""
+        if not batch:
+            return batch
         try:
             self.app.broker.publish_many([made.message for _, made in batch], batch[0][1].how.policy)
         except OperationalError as error:
-            error.sent = len(ids)
+            error.sent += len(ids)
             raise
         ids += [made.task_id for _, made in batch]
         if self._sent_events is not None:
@@ -139,6 +163,7 @@ class Publisher:
         for name, made in batch:
             if made.told is not None:
                 self._tell_after(name, made)
+        return []
 
     def _make(
         self, name: str, args: Any, kwargs: Any, task_id: str | None, task: Any, options: Mapping[str, Any]
@@ -151,10 +176,11 @@ class Publisher:
         if how is None:
             how = self._prepare(name, args, kwargs, task, options)
         task_id = str(task_id) if task_id else new_task_id()
-        parent, told = running_request(), None
+        parent, told, claim = running_request(), None, None
         heard = signals.before_task_publish.receivers or signals.after_task_publish.receivers
         if how.form is None or heard or (parent is not None and self._inherit_priority):
             call = self._with_lineage(how.call, parent)
+            claim = self._claim(name, task, args, kwargs, task_id, how, call)
             if heard:
                 told = (args, kwargs, how.embed), call
                 self._tell_before(name, task_id, told[0], how.place, call)
@@ -167,7 +193,9 @@ class Publisher:
             else:
                 raw = how.form.fill(task_id, args, kwargs, parent.root_id or parent.id, parent.id)
         place = how.place
-        message = Outgoing(place.queue, raw, priority, how.due_ms, place.exchange, place.routing_key)
+        message = Outgoing(
+            place.queue, raw, priority, how.due_ms, place.exchange, place.routing_key, claim, place.limit
+        )
         return _Made(task_id, message, how, told)
 
     def send_again(self, request: Any, retry: Any) -> None:
@@ -213,6 +241,25 @@ class Publisher:
             messages.append(sender.message("task-sent", self._clock, **told)[1])
         self.app.broker.tell(channel, messages)
 
+    @staticmethod
+    def _claim(
+        name: str, task: Any, args: Any, kwargs: Any, task_id: str, how: _Prepared, call: dict[str, Any]
+    ) -> Claim | None:
+        """What a unique or debounced call claims; the message of a unique one says so in a header."""
+        options = how.claims
+        if options is None:
+            return None
+        key = unique.key_of(name, task, args, kwargs, options)
+        for_s = options.get("unique_for") or (task.unique_for if task is not None else UNIQUE_FOR_S)
+        if how.due_ms is not None:
+            for_s += max(how.due_ms / 1000 - time.time(), 0)
+        if not options.get("debounce"):
+            call["headers"] = {**(call.get("headers") or {}), envelope.UNIQUE: key}
+            return Claim(key, task_id, for_s)
+        tag = envelope.new_delivery_tag()
+        call["properties"] = {**call["properties"], "delivery_tag": tag}
+        return Claim(key, task_id, for_s, True, tag)
+
     # -- parts of a call --------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -232,11 +279,17 @@ class Publisher:
         place = self.routes.route(options.get("route_name") or name, options, args, kwargs, task)
         if place.options:
             options = {**place.options, **{key: value for key, value in options.items() if value is not None}}
+        claims = options if unique.is_unique(task, options) else None
+        if claims is not None and options.get("debounce"):
+            if options.get("countdown") or options.get("eta"):
+                raise ValueError("debounce says when the call is due: no countdown, no eta")
+            options = {**options, "countdown": options["debounce"]}
         call, due_ms = self._call(options)
         call.update(queue=place.queue, exchange=place.exchange, routing_key=place.routing_key)
-        how = _Prepared(place, call, self._embed(options), due_ms, self._retry_policy(options))
+        policy = self._retry_policy(options)
+        how = _Prepared(place, call, self._embed(options), due_ms, policy, claims=claims)
         if plain and due_ms is None and "expiration" not in call:
-            how = how._replace(form=self._form(name, how))
+            how = how._replace(form=None if claims is not None else self._form(name, how))
             self._prepared[name] = how
         return how
 

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from opsq.broker.outgoing import Limit
 from opsq.config.settings import Settings
 from opsq.exceptions import ImproperlyConfigured, QueueNotFound
 
 Rule = Callable[..., Any]
 _DESTINATION = ("queue", "exchange", "routing_key")
+#: How long senders wait for room in a queue whose overflow is `block`, unless it says otherwise (seconds).
+OVERFLOW_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Queue:
     exchange: str
     exchange_type: str
     routing_key: str
+    limit: Limit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Destination:
     exchange: str = ""
     routing_key: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    limit: Limit | None = None
 
 
 class Routes:
@@ -67,7 +72,7 @@ class Routes:
         if queue is None and exchange and routing_key:
             return self._by_binding(exchange, routing_key, rest)
         known = self.find(self.default if queue is None else queue)
-        return Destination(known.name, "", known.name, rest)
+        return Destination(known.name, "", known.name, rest, known.limit)
 
     def find(self, queue: Any) -> Queue:
         """A queue by its name or as an object; one that is not in `task_queues` is made up if that is allowed."""
@@ -81,9 +86,10 @@ class Routes:
         """A call that names an exchange and a key goes to the queue that is bound so."""
         for queue in self.queues.values():
             if queue.exchange == exchange and queue.exchange_type == "direct" and queue.routing_key == routing_key:
-                return Destination(queue.name, exchange, routing_key, rest)
+                return Destination(queue.name, exchange, routing_key, rest, queue.limit)
         if exchange == routing_key:  # how a queue that is made up would be bound
-            return Destination(self.find(exchange).name, "", routing_key, rest)
+            known = self.find(exchange)
+            return Destination(known.name, "", routing_key, rest, known.limit)
         raise QueueNotFound(f"no queue of task_queues is bound to exchange {exchange!r} with key {routing_key!r}")
 
     def _look_up(self, name: str, args: Any, kwargs: Any, options: Mapping[str, Any], task: Any) -> dict[str, Any]:
@@ -150,11 +156,30 @@ def _queue(given: Any) -> Queue:
     if isinstance(given, str):
         return Queue(given, given, "direct", given)
     if isinstance(given, Mapping):
-        name, exchange, key = str(given["name"]), given.get("exchange"), given.get("routing_key")
-        kind = given.get("exchange_type")
+        told: Mapping[str, Any] = given
     else:
-        name, exchange, key = str(given.name), getattr(given, "exchange", None), getattr(given, "routing_key", None)
-        kind = None
+        names = ("name", "exchange", "routing_key", "max_length", "queue_arguments")
+        told = {name: getattr(given, name, None) for name in names}
+    name, exchange, key, kind = str(told["name"]), told.get("exchange"), told.get("routing_key"), None
+    if told is given:
+        kind = told.get("exchange_type")
     kind = kind or getattr(exchange, "type", None) or "direct"
     exchange = getattr(exchange, "name", exchange)
-    return Queue(name, str(exchange or name), str(kind), str(key or name))
+    return Queue(name, str(exchange or name), str(kind), str(key or name), _limit(name, told))
+
+
+def _limit(name: str, told: Mapping[str, Any]) -> Limit | None:
+    """How many messages a queue may hold: ours, or kombu's `x-max-length`."""
+    arguments = told.get("queue_arguments") or {}
+    length = told.get("max_length") or arguments.get("x-max-length")
+    overflow = told.get("overflow") or "refuse"
+    wait_s = told.get("overflow_timeout", OVERFLOW_TIMEOUT_S)
+    if not length:
+        return None
+    numbers = type(length) is int and length > 0 and (wait_s is None or isinstance(wait_s, int | float))
+    if overflow not in ("refuse", "block") or not numbers:
+        raise ImproperlyConfigured(
+            f"cannot limit the queue {name!r} to max_length {length!r}, overflow {overflow!r} (timeout {wait_s!r})",
+            why="a length is a whole number above 0, overflow is refuse or block, a timeout seconds or None",
+        )
+    return Limit(length, wait_s if overflow == "block" else 0)

@@ -33,6 +33,7 @@ CALL_OPTIONS = (
     "compression",
     "time_limit",
     "soft_time_limit",
+    "debounce",
 )
 
 
@@ -81,6 +82,13 @@ class Task(Workflows, Generic[P, R]):
     resultrepr_maxsize = 1024
     bind = False
     abstract = True
+    #: While a call waits or runs, another one with the same key is not sent, and gets its handle. The key: True = all
+    #: arguments, a text with their names in braces, or a function of them.
+    unique: ClassVar[Any] = False
+    #: Seconds after which the key is free at the latest.
+    unique_for: float = 86_400
+    #: Seconds of quiet after which the last of several calls with the same key runs; None = each call runs.
+    debounce: float | None = None
 
     queue: Any = None
     exchange: Any = None

@@ -124,6 +124,12 @@ class Store:
         order = tick.order.raw if tick.order else ""
         record, raw = json.dumps(tick.record), message.raw if message else b""
         words = [lease, tick.name, before, tick.due_ms, record, raw, *later, order, "1" if tick.keep else ""]
+        claim = message.claim if message is not None else None
+        if claim is None or claim.debounced:  # a run of the clock waits for no quiet
+            words += ["", ""]
+        else:
+            found.append(self.broker.key(keys.unique(claim.key)))
+            words += [claim.task_id, int(claim.for_s * 1000)]
         with errors(self.broker.url):
             answer: bytes = _TICK.run(self.broker.client, found, words)
         return cast(Answer, answer.decode())
@@ -153,14 +159,14 @@ class TickingBroker(Broker):
         self._store, self._lease = store, lease
         self.current: Tick | None = None
 
-    def publish(self, message: Outgoing, retry_policy: Mapping[str, Any] | None = RETRY_POLICY) -> None:
+    def publish(self, message: Outgoing, retry_policy: Mapping[str, Any] | None = RETRY_POLICY) -> str | None:
         """Send; the first message of a run with its record. Raises NotOurs when the run is another's."""
         tick = self.current
         if tick is None or tick.done:
-            super().publish(message, retry_policy)
-            return
+            return super().publish(message, retry_policy)
         tick.record["queue"] = message.queue
         self.record(tick, message)
+        return None
 
     def record(self, tick: Tick, message: Outgoing | None = None) -> None:
         """Record a run, with its message if it has one. Raises NotOurs, BrokerError, RefusedError."""

@@ -7,42 +7,33 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
-import msgspec
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from opsq.broker import gathering
+from opsq.broker.outgoing import CLAIM, LUA, PUBLISH, Command, Outgoing, claim_command, publish_command
 from opsq.datastore import keys
 from opsq.datastore.connection import client, explain, parse_url
 from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.datastore.line import Line
-from opsq.datastore.scripts import Script
-from opsq.exceptions import OperationalError
+from opsq.exceptions import OperationalError, QueueFull
+from opsq.protocol import envelope
 
 logger = logging.getLogger("opsq.broker")
 
-LUA = Path(__file__).with_name("lua")
-PUBLISH = Script(LUA / "publish.lua")
+T = TypeVar("T")
+
+__all__ = ["LUA", "RETRY_POLICY", "Broker", "Outgoing", "announce_queue"]
 
 #: Celery's defaults of `task_publish_retry_policy`; times in seconds.
 RETRY_POLICY: Mapping[str, Any] = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
-
-
-class Outgoing(msgspec.Struct, frozen=True, gc=False):
-    """One message on its way to a queue; `due_ms` (Unix ms) when it is for later."""
-
-    queue: str
-    raw: bytes
-    priority: int = 0
-    due_ms: int | None = None
-    exchange: str = ""
-    routing_key: str = ""
+#: How long a sender waits before it looks again for room in a queue that is full, first and at most (seconds).
+ROOM_S = (0.02, 0.5)
 
 
 class Lines:
@@ -121,37 +112,93 @@ class Broker:
         """A key's name with the global prefix."""
         return self.key_prefix + name
 
-    def publish(self, message: Outgoing, retry_policy: Mapping[str, Any] | None = RETRY_POLICY) -> None:
-        """Put a message into its queue. Raises OperationalError when that has failed for good.
+    def publish(self, message: Outgoing, retry_policy: Mapping[str, Any] | None = RETRY_POLICY) -> str | None:
+        """Put a message into its queue; None, or the id of the one that has what it claims and stands for it.
 
-        A try whose answer was lost is repeated by a script that looks whether the message is there already.
+        Raises OperationalError when that has failed for good, QueueFull. A try whose answer was lost is repeated by a
+        script that looks whether the message is there already.
         """
         held = gathering.current()
         if held is not None:
             held.messages.append(message)
-            return
-        self._with_retries(lambda again: self._publish(message, again), retry_policy)
+            return None
+        if message.claim is not None:
+            return self._claim(message, retry_policy)
+        if message.limit is not None:
+            self.publish_many([message], retry_policy)
+        else:
+            self._with_retries(lambda again: self._publish(message, again), retry_policy)
+        return None
 
     def publish_many(self, messages: Sequence[Outgoing], retry_policy: Mapping[str, Any] | None = RETRY_POLICY) -> None:
-        """Put messages into their queues in one round trip; in each list they stand in this order.
+        """Put messages (without claims) into their queues in one round trip; in each list they stand in this order.
 
         Raises OperationalError when that has failed for good: some may have gone. A try whose answer was lost is
-        repeated as `publish` does it.
+        repeated as `publish` does it. Raises QueueFull; `sent` says how many had gone, from the first one on.
         """
         held = gathering.current()
         if held is not None:
             held.messages.extend(messages)
             return
-        self._with_retries(lambda again: self._publish_many(messages, again), retry_policy)
+        waits: Iterator[float] | None = None
+        left = list(messages)
+        while left := self._with_retries(lambda again: self._publish_many(left, again), retry_policy):
+            waits = waits or self._room_comes(left[0])
+            try:
+                time.sleep(next(waits))
+            except QueueFull as error:
+                error.sent = messages.index(left[0])
+                raise
 
-    def _with_retries(self, step: Callable[[bool], None], retry_policy: Mapping[str, Any] | None) -> None:
+    def _room_comes(self, message: Outgoing) -> Iterator[float]:
+        """How long to wait (seconds) each time before a message is tried again. Raises QueueFull in the end."""
+        limit = message.limit
+        assert limit is not None
+        delay_s, most_s = ROOM_S
+        until = None if limit.wait_s is None else time.monotonic() + limit.wait_s
+        if limit.wait_s != 0:
+            logger.warning("the queue %r is full (%d messages): sending waits for room", message.queue, limit.length)
+        while until is None or time.monotonic() < until:
+            yield delay_s * random.uniform(0.8, 1.2)
+            delay_s = min(delay_s * 2, most_s)
+        raise QueueFull(
+            f"cannot send the task: the queue {message.queue!r} is full",
+            why=f"it holds its max_length of {limit.length} messages",
+            hint="let workers catch up, raise its max_length in task_queues, or let senders wait (overflow: block)",
+        )
+
+    def _claim(self, message: Outgoing, retry_policy: Mapping[str, Any] | None) -> str | None:
+        """Publish a message that claims something. One that takes another's place gets its id."""
+        claim = message.claim
+        assert claim is not None
+        raw, task_id = message.raw, claim.task_id
+        waits: Iterator[float] | None = None
+
+        def step(_again: bool) -> tuple[bytes, bytes]:
+            place = self.make_known(message.queue, message.priority)
+            [(word, holder)] = self._run([claim_command(self, place, message, raw, task_id)])
+            return word, holder
+
+        while True:
+            word, holder = self._with_retries(step, retry_policy)
+            if word in (b"sent", b"replaced", b"there"):
+                return None if task_id == claim.task_id else task_id
+            if word == b"full":
+                waits = waits or self._room_comes(message)
+                time.sleep(next(waits))
+            elif not claim.debounced:
+                return holder.decode()
+            else:
+                task_id = holder.decode() if word == b"held" else claim.task_id
+                raw = message.raw if word == b"gone" else envelope.with_id(message.raw, task_id)
+
+    def _with_retries(self, step: Callable[[bool], T], retry_policy: Mapping[str, Any] | None) -> T:
         """Do a step until it works; it is told whether an earlier try may have arrived."""
         again, policy, left = False, RETRY_POLICY, 0
         delay = 0.0
         while True:
             try:
-                step(again)
-                return
+                return step(again)
             except (RedisConnectionError, RedisTimeoutError) as error:
                 if retry_policy is None:
                     raise self._failed(error) from error
@@ -176,42 +223,36 @@ class Broker:
     def _publish(self, message: Outgoing, again: bool) -> None:
         place = self.make_known(message.queue, message.priority)
         if again or message.due_ms is not None:
-            self._run([self._script(place, [message], again)])
+            self._run([publish_command(self, place, [message], again)])
         else:
             self._lines.ask("LPUSH", place, message.raw)
 
-    def _publish_many(self, messages: Sequence[Outgoing], again: bool) -> None:
-        """A command for each list: it takes all of its messages, or none."""
+    def _publish_many(self, messages: Sequence[Outgoing], again: bool) -> list[Outgoing]:
+        """A command for each list, which takes all of its messages or those there is room for; returns the others."""
         now: dict[str, list[bytes]] = {}
         scripted: dict[str, list[Outgoing]] = {}
         for message in messages:
             place = self.make_known(message.queue, message.priority)
-            if again or message.due_ms is not None or place in scripted:
+            if again or message.due_ms is not None or message.limit is not None or place in scripted:
                 scripted.setdefault(place, []).append(message)
             else:
                 now.setdefault(place, []).append(message.raw)
-        commands: list[tuple[Any, ...]] = [("LPUSH", place, *raws) for place, raws in now.items()]
-        self._run([*commands, *(self._script(place, some, again) for place, some in scripted.items())])
+        commands: list[Command] = [("LPUSH", place, *raws) for place, raws in now.items()]
+        commands += [publish_command(self, place, some, again) for place, some in scripted.items()]
+        arrived = self._run(commands)[len(now) :]
+        left = [each for some, count in zip(scripted.values(), arrived, strict=True) for each in some[count:]]
+        return left if len(scripted) < 2 else sorted(left, key=messages.index)
 
-    def _run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _run(self, commands: Sequence[Command]) -> list[Any]:
         """Commands and their answers; scripts that the server has forgotten are sent whole. Raises its errors."""
         answers = self._lines.ask_all(commands)
         for index, answer in enumerate(answers):
             if isinstance(answer, NoScriptError):
-                answers[index] = self._lines.ask("EVAL", PUBLISH.text, *commands[index][2:])
+                script = CLAIM if commands[index][1] == CLAIM.sha else PUBLISH
+                answers[index] = self._lines.ask("EVAL", script.text, *commands[index][2:])
             elif isinstance(answer, Exception):
                 raise answer
         return answers
-
-    def _script(self, place: str, messages: Sequence[Outgoing], again: bool) -> tuple[Any, ...]:
-        """The command that publishes messages of one list, each for now or for later."""
-        first = messages[0]
-        found = place, self.key(keys.delayed(first.queue)), self.key(keys.consumers(first.queue))
-        opening = "1" if again else "", self.priorities.suffix(first.priority)
-        words: list[Any] = []
-        for message in messages:
-            words += ("" if message.due_ms is None else message.due_ms, message.raw)
-        return ("EVALSHA", PUBLISH.sha, len(found), *found, *opening, *words)
 
     def make_known(self, queue: str, priority: int) -> str:
         """The list of a queue's messages. Once in each process the queue is made known: Celery's binding, our set."""

@@ -1,4 +1,4 @@
-"""What is in the queues: looking into one, emptying it, pausing it; how much waits says `depths`, handed on here."""
+"""What is in the queues: looking into one, pausing it; how much waits says `depths`, handed on here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from opsq.datastore.connection import errors
 from opsq.exceptions import DecodeError
 from opsq.protocol import envelope
 
-__all__ = ["QueueState", "Waiting", "known", "pause", "peek", "purge", "resume", "server_ms", "states"]
+__all__ = ["QueueState", "Waiting", "known", "pause", "peek", "resume", "server_ms", "states"]
 
 #: How much of a message's arguments is shown.
 _SHOWN = 200
@@ -73,22 +73,6 @@ def _waiting(raw: bytes, step: int) -> Waiting:
         kwargs=str(said.get("kwargsrepr") or "")[:_SHOWN],
         size=len(raw),
     )
-
-
-def purge(broker: Broker, queue: str) -> int:
-    """Throw away everything that waits in a queue, now or for later, in one step; how many messages that were.
-
-    What is in flight, and the dead letters, stay.
-    """
-    lists = [broker.key(each) for each in broker.priorities.lists(queue)]
-    delayed = broker.key(keys.delayed(queue))
-    with errors(broker.url):
-        pipe = broker.client.pipeline(transaction=True)
-        for each in lists:
-            pipe.llen(each)
-        pipe.zcard(delayed)
-        pipe.delete(*lists, delayed)
-        return int(sum(pipe.execute()[:-1]))
 
 
 def pause(broker: Broker, queue: str) -> None:

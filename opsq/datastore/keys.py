@@ -54,6 +54,8 @@ REVOKED_S = 86_400
 
 #: Dead letters kept for each queue; the oldest go first.
 DEAD_CAP = 100_000
+#: Seconds that what was purged lives at most, should its purger die.
+PURGED_S = 3_600
 #: Seconds a dead letter is kept.
 DEAD_AGE_S = 90 * 86_400
 #: Seconds the counts of an hour are kept after they were last written.
@@ -139,6 +141,9 @@ TABLE: tuple[KeyFact, ...] = (
     KeyFact("opsq:consumers:{<queue>}", "consumers of a queue and the ends of their leases", "removed by the reaper"),
     KeyFact("opsq:inflight:{<queue>}:<consumer>", "messages that a consumer holds", "ends when empty"),
     KeyFact("opsq:delayed:{<queue>}", "messages with a due time (score in ms)", "ends when empty"),
+    KeyFact("opsq:unique:<key>", "the id of a unique message", "unique_for, or the end of its task", needs_ttl=True),
+    KeyFact("opsq:debounced:{<queue>}:<key>", "which debounced message waits", "debounce + unique_for", needs_ttl=True),
+    KeyFact("opsq:purged:{<queue>}:<token>", "what was just purged", "an hour", needs_ttl=True),
     KeyFact("opsq:dead:{<queue>}", "dead letters by id", f"{DEAD_CAP} letters, {DEAD_AGE_S // 86_400} days"),
     KeyFact("opsq:dead-index:{<queue>}", "ids of the dead letters by time", "as the dead letters"),
     KeyFact("opsq:lost:{<queue>}", "messages whose holder was lost", f"{LOST_CAP}, {LOST_AGE_S // 86_400} days", True),
@@ -272,9 +277,24 @@ def consumers(queue: str) -> str:
     return f"opsq:consumers:{{{queue}}}"
 
 
+def purged(queue: str, token: str) -> str:
+    """What names of lists and sets begin with that were put aside to be thrown away."""
+    return f"opsq:purged:{{{queue}}}:{token}:"
+
+
 def delayed(queue: str) -> str:
     """Sorted set: `<priority suffix>|<message>` -> due time (ms)."""
     return f"opsq:delayed:{{{queue}}}"
+
+
+def unique(claim: str) -> str:
+    """String: the id of the unique message that has claimed this."""
+    return f"opsq:unique:{claim}"
+
+
+def debounced(queue: str, claim: str) -> str:
+    """String: `<due ms>|<delivery tag>|<id>` of the debounced message that waits in the delayed set of its queue."""
+    return f"opsq:debounced:{{{queue}}}:{claim}"
 
 
 def dead(queue: str) -> str:

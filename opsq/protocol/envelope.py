@@ -22,6 +22,8 @@ from opsq.protocol import codec, compression, jsontypes
 
 #: Counts how often a started message was given back (ours; Celery passes it by as a user's header).
 DELIVERIES = "x-opsq-deliveries"
+#: What a unique message has claimed (ours).
+UNIQUE = "x-opsq-unique"
 
 #: What follows a task, when nothing does.
 NO_EMBED: Mapping[str, None] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -30,7 +32,7 @@ REPR_LIMIT = 1024
 REPLY_TO = str(uuid.uuid4())
 
 
-class Headers(msgspec.Struct, gc=False, rename={"deliveries": DELIVERIES}):
+class Headers(msgspec.Struct, gc=False, rename={"deliveries": DELIVERIES, "unique": UNIQUE}):
     """The headers that decide what happens to a message; `argsrepr` and `kwargsrepr` are handed on as JSON, unread."""
 
     id: str
@@ -49,6 +51,7 @@ class Headers(msgspec.Struct, gc=False, rename={"deliveries": DELIVERIES}):
     argsrepr: msgspec.Raw = msgspec.Raw(b'""')
     kwargsrepr: msgspec.Raw = msgspec.Raw(b'""')
     deliveries: int = 0
+    unique: str | None = None
 
 
 class DeliveryInfo(msgspec.Struct, gc=False):
@@ -343,6 +346,13 @@ def changed(raw: bytes, headers: Mapping[str, Any], properties: Mapping[str, Any
     if properties:
         message["properties"] = {**message["properties"], **properties}
     return json.dumps(message).encode()
+
+
+def with_id(raw: bytes, task_id: str) -> bytes:
+    """The same message under another id."""
+    headers = json.loads(raw)["headers"]
+    root_id = task_id if headers["root_id"] == headers["id"] else headers["root_id"]
+    return changed(raw, {"id": task_id, "root_id": root_id}, {"correlation_id": task_id})
 
 
 def with_body(raw: bytes, body: bytes) -> bytes:

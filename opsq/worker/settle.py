@@ -126,7 +126,7 @@ class Settler:
     def outcome(self, queue: int, number: int, list_key: str, message: Envelope, outcome: Outcome) -> Settlement:
         """The end of a run: its result, what follows, and the dead letter if it is one."""
         headers = message.headers
-        if not (outcome.follows or outcome.requeue or outcome.dead is not None):
+        if not (outcome.follows or outcome.requeue or outcome.dead is not None or headers.unique is not None):
             writes = () if outcome.record is None else self.result(headers.id, outcome.record, outcome.failed)
             word = _WORDS.get(outcome.state, "")
             return Settlement(queue, number, writes, 1 if writes else 0, word, headers.task, outcome.runtime_s)
@@ -148,6 +148,9 @@ class Settler:
         if outcome.dead is not None:
             writes += self.dead_letter(queue, list_key, message.raw, outcome.dead, message, outcome.traceback)
             count += 1
+        if message.headers.unique is not None and outcome.state != states.RETRY and not outcome.requeue:
+            writes += self._freed(message.headers.unique, message.headers.id)
+            count += 1
         word: Word = "dead" if outcome.dead is not None else _WORDS.get(outcome.state, "")
         return Settlement(queue, number, tuple(writes), count, word, message.headers.task, outcome.runtime_s)
 
@@ -163,17 +166,23 @@ class Settler:
 
     def broken(self, queue: int, number: int, list_key: str, raw: bytes, error: DecodeError) -> Settlement:
         """A message that cannot be read: to the dead letters."""
-        writes = self.dead_letter(queue, list_key, raw, str(error), None)
-        return Settlement(queue, number, writes, 1, "dead", _some_task(raw) or "")
+        writes, count = self._buried(queue, list_key, raw, str(error))
+        return Settlement(queue, number, writes, count, "dead", _some_task(raw) or "")
 
     def bury(self, settlement: Settlement, list_key: str, raw: bytes, error: str) -> None:
         """A dead letter in place of an outcome that cannot be written."""
         logger.error("the outcome of a task cannot be written, its message goes to the dead letters: %s", error)
         reason = f"its outcome could not be written: {error}"
         parts = [write for write in _split(settlement.writes)[0] if write[0] == "C"]
-        letter = self.dead_letter(settlement.queue, list_key, raw, reason, None)
+        letter, count = self._buried(settlement.queue, list_key, raw, reason)
         settlement.writes = (*(word for part in parts for word in part), *letter)
-        settlement.count, settlement.word = len(parts) + 1, "dead"
+        settlement.count, settlement.word = len(parts) + count, "dead"
+
+    def _buried(self, queue: int, list_key: str, raw: bytes, reason: str) -> tuple[tuple[Any, ...], int]:
+        """The writes that bury a message that may not be readable, and their number."""
+        writes = self.dead_letter(queue, list_key, raw, reason, None)
+        claimed = _some_header(raw, envelope.UNIQUE)
+        return (writes, 1) if claimed is None else ((*writes, *self._freed(claimed, _some_id(raw))), 2)
 
     def dead_letter(
         self, queue: int, list_key: str, raw: bytes, reason: str, message: Envelope | None, error: str | None = None
@@ -195,6 +204,10 @@ class Settler:
         hash_key, index_key = self.key_prefix + keys.dead(name), self.key_prefix + keys.dead_index(name)
         oldest = repr(now - keys.DEAD_AGE_S)
         return ("D", hash_key, index_key, record["id"], repr(now), json.dumps(record), keys.DEAD_CAP, oldest)
+
+    def _freed(self, claimed: str, task_id: str) -> tuple[Any, ...]:
+        """The write that frees what a unique message had claimed."""
+        return ("U", self.key_prefix + keys.unique(claimed), task_id)
 
     def result(self, task_id: str, record: bytes, failed: bool = False) -> tuple[Any, ...]:
         """The write that stores a result."""

@@ -105,6 +105,14 @@ def test_a_task_that_nobody_here_knows_is_sent_by_its_name(make: MakeBeat, redis
     assert envelope.parse(raw).headers.task == "elsewhere.work"
 
 
+def test_a_unique_task_is_not_sent_while_its_last_run_waits(make: MakeBeat, redis_client: redis.Redis) -> None:
+    beat = make({"one": entry(5, options={"unique_key": "k"})})
+    assert len(play(beat, 21)) == 1
+    assert facts(beat, "one").total_runs == 4
+    redis_client.delete(keys.unique("shop.add:k"))
+    assert len(play(beat, 10)) == 1
+
+
 def test_what_cannot_be_sent_is_said_once_for_each_run_and_the_others_go_on(
     make: MakeBeat, caplog: pytest.LogCaptureFixture
 ) -> None:

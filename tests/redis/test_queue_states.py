@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from opsq.broker import queues, workers
+from opsq.broker import moving, queues, workers
 from opsq.broker.broker import Broker, Outgoing
 from opsq.datastore import keys
 from opsq.protocol import envelope
@@ -110,11 +110,11 @@ def test_a_purge_takes_what_waits_and_nothing_else(broker: Broker, redis_client:
     redis_client.hset(keys.dead("mail"), "d1", "{}")
     live(redis_client, "a@h:00000000:0")
     redis_client.hset(keys.inflight("mail", "a@h:00000000:0"), "1", "x")
-    assert queues.purge(broker, "mail") == 5
+    assert moving.purge(broker, "mail") == 5
     found = state(broker)
     assert (found.depth, found.delayed, found.in_flight, found.dead) == (0, 0, 1, 1)
     assert redis_client.llen("other") == 1
-    assert queues.purge(broker, "mail") == 0
+    assert moving.purge(broker, "mail") == 0
 
 
 def test_a_key_prefix_is_kept(redis_url: str, redis_client: redis.Redis) -> None:
@@ -123,7 +123,7 @@ def test_a_key_prefix_is_kept(redis_url: str, redis_client: redis.Redis) -> None
     assert queues.known(broker) == ["mail"]
     assert state(broker).depth == 1
     assert len(queues.peek(broker, "mail")) == 1
-    assert queues.purge(broker, "mail") == 1
+    assert moving.purge(broker, "mail") == 1
     redis_client.flushdb()
 
 

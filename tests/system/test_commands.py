@@ -217,6 +217,22 @@ def test_peek_and_purge(opsq: Run, redis_client: redis.Redis) -> None:
     assert redis_client.llen("mail") == 0
 
 
+def test_messages_are_moved_to_another_queue(opsq: Run, redis_client: redis.Redis) -> None:
+    for number in (1, 2, 3):
+        opsq("-A", "proj", "run", "task", "proj.add", f"[{number}, 2]", "-Q", "mail")
+    assert "no queue 'mial'" in mistake(opsq("queues", "move", "mial", "slow", "--yes"), 2)
+    assert "to itself" in mistake(opsq("queues", "move", "mail", "mail", "--yes"), 2)
+    assert "--yes" in opsq("queues", "move", "mail", "slow").stderr
+    told = opsq("queues", "move", "mail", "slow", "--limit", "2", "--dry-run").stderr
+    assert told == "would move 2 messages from mail to slow\n"
+    assert data(opsq("queues", "move", "mail", "slow", "--task", "x", "--yes", "--json"))["moved"] == 0
+    found = data(opsq("queues", "move", "mail", "slow", "--limit", "2", "--yes", "--json"))
+    assert found == {"from": "mail", "to": "slow", "moved": 2, "found": 2}
+    assert (redis_client.llen("mail"), redis_client.llen("slow")) == (1, 2)
+    assert opsq("queues", "move", "mail", "slow", "--yes").stderr == "moved: 1 messages from mail to slow\n"
+    assert opsq("queues", "move", "mail", "slow", "--yes").stderr == "nothing to move in mail\n"
+
+
 def test_workers_and_what_they_run(project: Project, opsq: Run, wait_for: Any) -> None:
     assert data(opsq("workers", "--json")) == {"workers": []}
     project.worker("-c", "2", "-n", "one@here", "--lease", "1")

@@ -1,10 +1,11 @@
 -- tick: one run of an entry of the schedule: its message and the record that it was sent, both or neither.
 --
 -- KEYS  1 lease of the beats  2 due times  3 entries  4 orders  5 last messages  6 list  7 delayed set
---       8 registry of the queue's consumers
+--       8 registry of the queue's consumers  9 key that the message claims, if it is a unique one
 -- ARGV  1 lease as the caller holds it  2 entry  3 due time that was served last, '' = none  4 due time served now
 --       5 the entry's record  6 message, '' = none  7 due time of the message in ms, '' = now
 --       8 member of the delayed set  9 order that asks for this run, '' = the clock does  10 '1' = keep the message
+--       11 id of a unique message, '' = it is none  12 how long its key is kept at most, in ms
 -- Returns 'sent', 'there' (an earlier try of the same caller had arrived), 'lost' (the lease is another's) or
 -- 'superseded' (this due time, or this order, was served by somebody else)
 --
@@ -19,7 +20,8 @@ else
   if served == ARGV[4] then return 'there' end
   if served ~= ARGV[3] then return 'superseded' end
 end
-if ARGV[6] ~= '' then
+-- A unique message that still waits or runs stands for this one.
+if ARGV[6] ~= '' and (ARGV[11] == '' or redis.call('EXISTS', KEYS[9]) == 0) then
   local later = false
   if ARGV[7] ~= '' then
     local now = redis.call('TIME')
@@ -31,6 +33,7 @@ if ARGV[6] ~= '' then
   else
     redis.call('LPUSH', KEYS[6], ARGV[6])
   end
+  if ARGV[11] ~= '' then redis.call('SET', KEYS[9], ARGV[11], 'PX', ARGV[12]) end
   if ARGV[10] == '1' then redis.call('HSET', KEYS[5], ARGV[2], ARGV[6]) end
 end
 if ARGV[9] ~= '' then

@@ -25,6 +25,7 @@
 --         L list bytes              a new message, at the end of its list
 --         H list bytes              a message given back, to the head of its list
 --         Z set score member        a message for later
+--         U key id                  a unique message has ended: its key is free, if it still holds this id (never fails)
 --         D hash index id time record cap oldest  a dead letter; an id that is taken gets a suffix; of those that are
 --                                   older than `oldest` or more than `cap` the oldest go
 --         C and 13 arguments        a part of a chord (chord_functions.lua); never fails
@@ -93,7 +94,7 @@ for _ = 1, groups do
   at = at + 3 + n
 end
 
-local wants = { R = 3, L = 2, H = 2, Z = 3, D = 7, C = 13 }
+local wants = { R = 3, L = 2, H = 2, Z = 3, D = 7, C = 13, U = 2 }
 local holds = { L = 'list', H = 'list', Z = 'zset', D = 'hash' }
 
 -- The error of the first write that cannot succeed because its key holds something else, or nil.
@@ -153,6 +154,11 @@ local function count_chord(i)
   return {}
 end
 
+local function free(key, id)
+  if redis.pcall('GET', key) == id then redis.pcall('DEL', key) end
+  return 1
+end
+
 local function write(i)
   local op = ARGV[i]
   if op == 'R' then return store_result(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end
@@ -160,6 +166,7 @@ local function write(i)
   if op == 'H' then return redis.pcall('RPUSH', ARGV[i + 1], ARGV[i + 2]) end
   if op == 'Z' then return redis.pcall('ZADD', ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end
   if op == 'C' then return count_chord(i + 1) end
+  if op == 'U' then return free(ARGV[i + 1], ARGV[i + 2]) end
   return bury(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
 end
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
 
+from opsq.broker import moving
 from opsq.broker import queues as store
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column
@@ -41,6 +44,7 @@ opsq queues
 opsq queues --json
 opsq queues peek mail --limit 5
 opsq queues purge mail --dry-run
+opsq queues move mail slow
 opsq queues pause mail
 """
 
@@ -112,7 +116,7 @@ def purge(context: Context, queue: str, yes: bool, dry_run: bool) -> None:
     if dry_run:
         context.out.say(f"would throw away {count} messages of {queue}")
     elif confirmed(f"throw away {count} messages of {queue}?", yes):
-        count = store.purge(broker, queue)
+        count = moving.purge(broker, queue)
         context.out.say(f"thrown away: {count} messages of {queue}")
     else:
         count = 0
@@ -120,6 +124,43 @@ def purge(context: Context, queue: str, yes: bool, dry_run: bool) -> None:
         context.out.document(
             {"queue": queue, "purged": 0 if dry_run else count, "waiting": state.depth + state.delayed}
         )
+
+
+MOVE_EXAMPLES = """
+opsq queues move mail slow --dry-run
+opsq queues move mail slow --limit 1000 --yes
+opsq queues move celery reports --task proj.report
+"""
+
+
+@queues.command(examples=MOVE_EXAMPLES, short_help="Put what waits in a queue into another one.")
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@click.option("--limit", type=click.IntRange(0), default=0, metavar="N", help="Only the next N messages (0: all).")
+@click.option("--task", metavar="NAME", help="Only messages of this task.")
+@confirm_options
+@pass_context
+def move(context: Context, source: str, target: str, limit: int, task: str | None, yes: bool, dry_run: bool) -> None:
+    """Put what waits in a queue, now or for later, into another one: in its order, with its priorities.
+
+    What runs goes on, dead letters stay. Workers may go on taking from both: a message is always in one of them.
+    """
+    broker = context.broker
+    _known(context, [source])
+    if source == target:
+        raise UsageError(f"cannot move messages from {source} to itself")
+    job = moving.Move(broker, source, target, task)
+    count = min(job.count(), limit or sys.maxsize)
+    moved = 0
+    if dry_run:
+        context.out.say(f"would move {count} messages from {source} to {target}")
+    elif count and confirmed(f"move {count} messages from {source} to {target}?", yes):
+        moved = job.run(limit)
+        context.out.say(f"moved: {moved} messages from {source} to {target}")
+    elif not count:
+        context.out.say(f"nothing to move in {source}")
+    if context.out.json:
+        context.out.document({"from": source, "to": target, "moved": moved, "found": count})
 
 
 PAUSE_EXAMPLES = """
@@ -146,11 +187,7 @@ def resume(context: Context, names: tuple[str, ...]) -> None:
 
 def _switch(context: Context, names: tuple[str, ...], paused: bool) -> None:
     broker = context.broker
-    known = store.known(broker, context.app.queues())
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 3)
-            raise UsageError(f"there is no queue {name!r}", hint=f"did you mean {' or '.join(near)}?" if near else "")
+    _known(context, names)
     for name in names:
         (store.pause if paused else store.resume)(broker, name)
     word = "paused" if paused else "resumed"
@@ -158,3 +195,12 @@ def _switch(context: Context, names: tuple[str, ...], paused: bool) -> None:
         context.out.document({word: list(names)})
     else:
         context.out.say(f"{word}: {', '.join(names)}")
+
+
+def _known(context: Context, names: Sequence[str]) -> None:
+    """Raises UsageError for a queue that nobody has ever used."""
+    known = store.known(context.broker, context.app.queues())
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 3)
+            raise UsageError(f"there is no queue {name!r}", hint=f"did you mean {' or '.join(near)}?" if near else "")

@@ -225,9 +225,10 @@ def _configure(app: Any, given: dict[str, Any]) -> None:
 
 
 def _purge(app: Any, queues: list[str]) -> None:
+    from opsq.broker.moving import purge
 
     for name in queues:
-        app.broker.client.delete(*[app.broker.key(key) for key in app.broker.priorities.lists(name)])
+        purge(app.broker, name)
 
 
 def _banner(context: Context, app: Any, plan: Any, as_json: bool) -> None:

@@ -26,6 +26,7 @@ _ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "call": ("tasks", ""),
     "queues peek": ("queues", ""),
     "queues purge": ("queues", ""),
+    "queues move": ("queues", "queues", ""),
     "queues pause": ("queues",),
     "queues resume": ("queues",),
     "hosts": ("hosts",),
