@@ -26,6 +26,7 @@ DOCUMENT = ROOT / "docs" / "benchmarks.md"
 SECTIONS: Mapping[str, str] = {
     "peers": "Beside the others",
     "drain": "How fast a queue is drained",
+    "scaling": "More children",
     "pools": "The pools",
     "enqueue": "How fast tasks are sent",
     "roundtrip": "From the call to its result",

@@ -93,12 +93,13 @@ def main(children: int, long_s: float, seconds: float, rate: float, as_json: boo
             began = written(marks, list(sent))
         runs = {name: Run(moment, began[name], began[name] + takes) for name, (moment, takes) in sent.items()}
         idle = idle_times(list(runs.values()), children)
+        span = max(run.end for run in runs.values()) - min(run.begin for run in runs.values())
         short = [run for name, run in runs.items() if name.startswith("short")]
         found = sorted(waits(short, idle))
         report.add(
             short_tasks=len(short),
             long_tasks=len(runs) - len(short),
-            a_child_idle_percent=round(sum(to - since for since, to in idle) / seconds * 100),
+            a_child_idle_percent=round(sum(to - since for since, to in idle) / span * 100),
             p50_ms=round(percentile(found, 50) * 1e3, 2),
             p99_ms=round(percentile(found, 99) * 1e3, 2),
             worst_ms=round(found[-1] * 1e3, 2),
