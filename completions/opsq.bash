@@ -3,7 +3,7 @@
 
 _opsq_below() {
     case "$1" in
-        "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues tasks results result dead schedule workers events why audit hosts jobs run init join keys config completion doctor' ;;
+        "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run init join keys config completion doctor' ;;
         "queues") echo 'move pause peek purge resume' ;;
         "dead") echo 'drop requeue show' ;;
         "schedule") echo 'add next pause remove resume run' ;;
@@ -40,6 +40,7 @@ _opsq_flags() {
         "queues peek") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues purge") echo '-y --yes --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues resume") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "limits") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "tasks") echo '--name --state -Q --queue --worker --since --grep --watch --profile --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "results") echo '--name --state -Q --queue --worker --since --grep --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "result") echo '-t --task --traceback --timeout -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
@@ -172,6 +173,7 @@ _opsq_value() {
         "queues move|--limit") echo '' ;;
         "queues move|--task") echo tasks ;;
         "queues peek|--limit") echo '' ;;
+        "limits|--limit") echo '' ;;
         "tasks|--name") echo '' ;;
         "tasks|--state") echo '' ;;
         "tasks|-Q"|"tasks|--queue") echo queues ;;

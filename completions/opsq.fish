@@ -18,7 +18,7 @@ end
 function __opsq_below
     switch $argv[1]
         case ''
-            string split ' ' 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues tasks results result dead schedule workers events why audit hosts jobs run init join keys config completion doctor'
+            string split ' ' 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run init join keys config completion doctor'
         case 'queues'
             string split ' ' 'move pause peek purge resume'
         case 'dead'
@@ -61,6 +61,8 @@ function __opsq_takes
         case 'queues move --limit' 'queues move --task'
             return 0
         case 'queues peek --limit'
+            return 0
+        case 'limits --limit'
             return 0
         case 'tasks --name' 'tasks --state' 'tasks -Q' 'tasks --queue' 'tasks --worker' 'tasks --since' 'tasks --grep' 'tasks --limit'
             return 0
@@ -162,6 +164,7 @@ complete -c opsq -n '__opsq_at \'\' 0' -a flower -d 'Show in a browser what runs
 complete -c opsq -n '__opsq_at \'\' 0' -a beat -d 'Send the app\'s periodic tasks when they are due.'
 complete -c opsq -n '__opsq_at \'\' 0' -a agent -d 'Take signed orders for this host, run them, and answer.'
 complete -c opsq -n '__opsq_at \'\' 0' -a queues -d 'What waits in each queue, and for how long; who consumes it.'
+complete -c opsq -n '__opsq_at \'\' 0' -a limits -d 'What tasks and queues are limited to, how that stands...'
 complete -c opsq -n '__opsq_at \'\' 0' -a tasks -d 'The app\'s tasks with what they say about themselves, and...'
 complete -c opsq -n '__opsq_at \'\' 0' -a results -d 'The state, the value or the error of a task; without an...'
 complete -c opsq -n '__opsq_at \'\' 0' -a result -d 'Wait until a task has ended, and print its value; of a...'
@@ -346,6 +349,8 @@ complete -c opsq -n '__opsq_at \'queues purge\'' -s h -l help -d 'Show this mess
 complete -c opsq -n '__opsq_at \'queues purge\' 0' -a '(__opsq_words queues)'
 complete -c opsq -n '__opsq_at \'queues resume\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'queues resume\' 0+' -a '(__opsq_words queues)'
+complete -c opsq -n '__opsq_at \'limits\'' -l limit -x -d 'Show at most N (100); 0 = all.'
+complete -c opsq -n '__opsq_at \'limits\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'tasks\'' -l name -x -d 'Tasks with this in their name; * stands for anything.'
 complete -c opsq -n '__opsq_at \'tasks\'' -l state -x -d 'In these states, with commas: FAILURE,RETRY.'
 complete -c opsq -n '__opsq_at \'tasks\'' -s Q -l queue -x -a '(__opsq_list queues)' -d 'Of this queue.'

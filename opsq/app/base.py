@@ -24,7 +24,7 @@ from opsq.app.following import CanvasFollowing
 from opsq.app.publisher import Publisher, running_request
 from opsq.app.registry import TaskRegistry
 from opsq.app.registry import shared_task as shared_task
-from opsq.app.task import Task
+from opsq.app.task import KEYS, Task
 from opsq.exceptions import AlwaysEagerIgnored, CeleryWarning, OpsqError
 from opsq.result.sets import GroupResult, ResultSet
 from opsq.result.single import AsyncResult
@@ -157,6 +157,8 @@ class App(Configured):
             "__qualname__": function.__qualname__,
             **options,
         }
+        for option in KEYS & options.keys():  # a function of the call's arguments is no method
+            members[option] = staticmethod(options[option]) if callable(options[option]) else options[option]
         task: Task[..., Any] = type(function.__name__, (base or self.Task,), members)()
         (self._borrowed.add if borrowed else self._borrowed.discard)(name)
         self._registry[name] = task

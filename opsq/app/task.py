@@ -35,6 +35,8 @@ CALL_OPTIONS = (
     "soft_time_limit",
     "debounce",
 )
+#: Options that may be functions of a call's arguments.
+KEYS = frozenset(("rate_limit_key", "concurrency_key"))
 
 
 class FromSettings:
@@ -97,6 +99,15 @@ class Task(Workflows, Generic[P, R]):
 
     serializer: Any = FromSettings("task_serializer")
     rate_limit: Any = FromSettings("task_default_rate_limit")
+    #: "worker" (each worker has the rate for itself, as in Celery) or "cluster".
+    rate_limit_scope: Any = FromSettings("task_default_rate_limit_scope")
+    #: A text with names of arguments in braces, or a function of them: each value has the limit for itself.
+    rate_limit_key: Any = None
+    #: How many run at once, everywhere; with `concurrency_key` for each of its values.
+    max_concurrency: int | None = None
+    concurrency_key: Any = None
+    #: After so many failures in a row calls wait; or a dict of fail_max, reset_timeout, reset_timeout_max (seconds).
+    circuit_breaker: Any = None
     priority: Any = FromSettings("task_default_priority")
     time_limit: Any = FromSettings("task_time_limit")
     soft_time_limit: Any = FromSettings("task_soft_time_limit")

@@ -34,12 +34,13 @@ class Balance:
     delayed: int
     letters: int
     waiting: int
+    limited: int
     ended: Mapping[str, int]
 
     @property
     def sent(self) -> int:
         """All that came into the queue, as far as it was taken or is there."""
-        return self.taken - self.moved + self.waiting + self.delayed
+        return self.taken - self.moved + self.waiting + self.delayed + self.limited
 
     @property
     def missing(self) -> int:
@@ -54,12 +55,12 @@ def balances(broker: Broker, queues: Sequence[str]) -> list[Balance]:
 
 
 def _balance(broker: Broker, queue: str) -> Balance:
-    places = [keys.totals(queue), keys.consumers(queue), keys.delayed(queue), keys.dead(queue)]
+    places = [keys.totals(queue), keys.consumers(queue), keys.delayed(queue), keys.dead(queue), keys.lane_facts(queue)]
     script_keys = [broker.key(each) for each in (*places, *broker.priorities.lists(queue))]
     answer: Any = AUDIT.run(broker.client, script_keys, [broker.key(keys.inflight(queue, ""))])
-    states = {state.decode(): int(count) for state, count in zip(answer[7::2], answer[8::2], strict=True)}
-    taken, moved, known, in_flight, delayed, letters, waiting = answer[:7]
-    return Balance(queue, taken, moved, known, in_flight, delayed, letters, waiting, states)
+    states = {state.decode(): int(count) for state, count in zip(answer[8::2], answer[9::2], strict=True)}
+    taken, moved, known, in_flight, delayed, letters, waiting, limited = answer[:8]
+    return Balance(queue, taken, moved, known, in_flight, delayed, letters, waiting, limited, states)
 
 
 def accept(broker: Broker, balance: Balance) -> None:

@@ -20,7 +20,7 @@ from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
 
-TURN = Script(LUA / "turn.lua", LUA / "chord_functions.lua")
+TURN = Script(LUA / "turn.lua", LUA / "chord_functions.lua", LUA / "lane.lua")
 RETIRE = Script(LUA / "retire.lua")
 
 #: A turn is answered within this time (seconds), or its connection is given up.
@@ -53,6 +53,8 @@ class Turn:
     held: int
     unregistered: bool
     complete: Sequence[str] = ()
+    #: What has changed of circuits: task, word, ms, ...
+    changed: Sequence[Any] = ()
 
 
 class Alive(Exception):
@@ -76,12 +78,13 @@ class Consumer:
     ) -> None:
         """`results_db`: the database of the results on this same server, None when turns store none."""
         self.url, self.queues, self.name = url, list(queues), name
-        self._priorities = priorities
+        self.key_prefix, self._priorities = key_prefix, priorities
         self._line = Line(url, reply_s=REPLY_S)
         self._line.on_push = self._notice
         self._db = str(self._line.db)
         self._results_db = "" if results_db is None or str(results_db) == self._db else str(results_db)
         self.stores = [key_prefix + keys.inflight(queue, name) for queue in self.queues]
+        self.passes = [key_prefix + keys.passes(queue, name) for queue in self.queues]
         self.lists = [
             key_prefix + priorities.at_step(queue, step) for step in priorities.steps for queue in self.queues
         ]
@@ -229,7 +232,7 @@ class Consumer:
         )
 
     def _read(self, answer: Any, number: int) -> Turn:
-        failed, leased, held, unregistered, revoked, complete = answer
+        failed, leased, held, unregistered, revoked, complete, *more = answer
         if leased:
             self.may_be_revoked = bool(revoked)
         batches = []
@@ -238,7 +241,8 @@ class Consumer:
             batches.append(Leased(place % len(self.queues), self.lists[place], number, messages))
             number += len(messages)
         errors = {int(n): text.decode() for n, text in zip(failed[::2], failed[1::2], strict=True)} if failed else {}
-        return Turn(errors, batches, held, bool(unregistered), [name.decode() for name in complete] if complete else ())
+        names = [name.decode() for name in complete] if complete else ()
+        return Turn(errors, batches, held, bool(unregistered), names, *more)
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 
@@ -267,6 +271,17 @@ class Consumer:
         """The list of a queue in which messages of a priority wait."""
         step = self._priorities.steps.index(self._priorities.step(priority))
         return self.lists[step * len(self.queues) + queue]
+
+    def passed(self) -> list[set[int]]:
+        """For each queue the numbers of the messages that hold a pass: they have something of their limits."""
+        self._line.send(*[("HKEYS", passes) for passes in self.passes])
+        return [{int(number) for number in self._line.receive()} for _ in self.passes]
+
+    def limit_keys(self, queue: int) -> list[str]:
+        """The keys that the limits of a queue's messages are about: store, passes, lanes, facts, totals."""
+        name, prefix = self.queues[queue], self.key_prefix
+        about = [prefix + key for key in (keys.lanes(name), keys.lane_facts(name), keys.totals(name))]
+        return [self.stores[queue], self.passes[queue], *about]
 
     def skip_numbers(self) -> None:
         """Begin numbering beyond what any turn may have used that was sent before (after a reconnect or a takeover)."""

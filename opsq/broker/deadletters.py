@@ -136,7 +136,7 @@ def _as_new(message: bytes) -> bytes:
             return message
     except DecodeError:
         return message
-    return envelope.changed(message, {envelope.DELIVERIES: 0})
+    return envelope.changed(envelope.unparked(message), {envelope.DELIVERIES: 0})
 
 
 def drop(broker: Broker, letters: Iterable[DeadLetter]) -> int:

@@ -49,7 +49,9 @@ def answers(broker: Place) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """One queue as it is now. `oldest_s`: how long the first message has waited, None if its message does not say."""
+    """One queue as it is now. `oldest_s`: how long the first message has waited, None if its message does not say;
+    `limited`: messages that wait for their limits.
+    """
 
     name: str
     waiting: Mapping[int, int]
@@ -59,6 +61,7 @@ class QueueState:
     oldest_s: float | None
     consumers: int
     paused: bool
+    limited: int = 0
 
     @property
     def depth(self) -> int:
@@ -72,6 +75,7 @@ class QueueState:
             "waiting": self.depth,
             "by_priority": {str(step): count for step, count in self.waiting.items()},
             "delayed": self.delayed,
+            "limited": self.limited,
             "in_flight": self.in_flight,
             "dead": self.dead,
             "oldest": self.oldest_s,
@@ -114,6 +118,7 @@ def _about(broker: Place, name: str, now_ms: int) -> list[tuple[Any, ...]]:
         *(("LLEN", each) for each in lists),
         *(("LINDEX", each, -1) for each in lists),
         ("ZCARD", broker.key(keys.delayed(name))),
+        ("HGET", broker.key(keys.lane_facts(name)), "#"),
         ("HLEN", broker.key(keys.dead(name))),
         ("EXISTS", broker.key(keys.paused(name))),
         ("ZCOUNT", consumers, now_ms, "+inf"),
@@ -133,7 +138,7 @@ def _in_flight(ask: Ask, broker: Place, names: Sequence[str], consumers: Sequenc
 
 def _state(name: str, steps: Sequence[int], part: Sequence[Any], held: int, now_ms: int) -> QueueState:
     lengths, heads = part[: len(steps)], part[len(steps) : 2 * len(steps)]
-    delayed, dead, paused, consumers, _members = part[2 * len(steps) :]
+    delayed, limited, dead, paused, consumers, _members = part[2 * len(steps) :]
     published = [ms for head in heads if head is not None and (ms := published_ms(head)) is not None]
     return QueueState(
         name=name,
@@ -144,6 +149,7 @@ def _state(name: str, steps: Sequence[int], part: Sequence[Any], held: int, now_
         oldest_s=max(now_ms - min(published), 0) / 1000 if published else None,
         consumers=consumers,
         paused=bool(paused),
+        limited=int(limited or 0),
     )
 
 

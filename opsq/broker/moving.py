@@ -25,11 +25,13 @@ DRIFT = 1000
 
 
 def purge(broker: Broker, queue: str) -> int:
-    """Throw away everything that waits in a queue, now or for later, in one step; how many messages that were.
+    """Throw away everything that waits in a queue, now, for later or for its limits, in one step.
 
-    What is in flight, and the dead letters, stay. What unique messages among them had claimed is free then.
+    Returns how many messages that were. What is in flight, and the dead letters, stay. What unique messages among them
+    had claimed is free then.
     """
-    places = [broker.key(each) for each in (keys.delayed(queue), *broker.priorities.lists(queue))]
+    of_queue = keys.delayed(queue), keys.lanes(queue), keys.lane_facts(queue)
+    places = [broker.key(each) for each in (*of_queue, *broker.priorities.lists(queue))]
     aside = broker.key(keys.purged(queue, uuid4().hex))
     with errors(broker.url):
         count, names = PURGE.run(broker.client, places, [aside, keys.PURGED_S])

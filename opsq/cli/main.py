@@ -52,6 +52,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     },
     "Look": {
         "queues": Entry("opsq.cli.commands.queues:queues", "What waits: depth, age, consumers; peek, purge."),
+        "limits": Entry("opsq.cli.commands.limits:limits", "Rates, concurrency, circuits: how they stand, what waits."),
         "tasks": Entry(
             "opsq.cli.commands.tasks:tasks", "The app's tasks, what runs now and how far, what a run costs."
         ),

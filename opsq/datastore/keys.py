@@ -21,6 +21,11 @@ QUEUES = "opsq:queues"
 #: The workers that live: worker id -> end of its lease, server time in ms (sorted set).
 WORKERS = "opsq:workers"
 
+#: The limits of tasks and queues: `task:<name>` or `queue:<name>` -> what it has (hash of JSON).
+LIMITS = "opsq:limits"
+#: Rates for the whole cluster that were set by command: task -> rate as it was typed (hash).
+RATE_LIMITS = "opsq:rate-limits"
+
 #: The hosts whose agents were ever seen here (set).
 HOSTS = "opsq:hosts"
 #: The jobs of `run host-batch` by time: job id -> Unix seconds (sorted set).
@@ -160,6 +165,15 @@ TABLE: tuple[KeyFact, ...] = (
     KeyFact("opsq:task-log:<id>", "what a task logged, its latest lines", "64 kB, a day", needs_ttl=True),
     KeyFact("opsq:task-logs", "the tasks of which lines are kept, by their last one", "a day", needs_ttl=True),
     KeyFact("opsq:task-log-sizes", "what the lines of each task take", "task_log_max_bytes, a day", needs_ttl=True),
+    KeyFact("opsq:limited:{<queue>}:<lane>", "messages that wait for a limit (lists by priority)", "ends when empty"),
+    KeyFact("opsq:lanes:{<queue>}", "lanes in which messages wait, and when to look (ms)", "one member a lane"),
+    KeyFact("opsq:lane-facts:{<queue>}", "their limits", "as the lanes"),
+    KeyFact("opsq:passes:{<queue>}:<consumer>", "what the messages of a consumer hold of limits", "7 days", True),
+    KeyFact("opsq:rate:<limit>", "when the next start is due by a rate (us)", "the rate", needs_ttl=True),
+    KeyFact("opsq:places:<limit>", "who runs within a limit of concurrency; who waits", "7 days", needs_ttl=True),
+    KeyFact("opsq:circuit:<task>", "failures in a row; since when it is open; who waits", "7 days", needs_ttl=True),
+    KeyFact("opsq:limits", "the limits of tasks and queues, as workers have them (JSON)", "one field a limited task"),
+    KeyFact("opsq:rate-limits", "rates for the whole cluster that were set by command", "one field a task"),
     KeyFact("opsq:paused:{<queue>}", "exists while the queue is paused", "until resumed"),
     KeyFact("opsq:schedules", "the apps that have a schedule", "one member an app"),
     KeyFact("opsq:schedule:{<app>}:entries", "what is known of each entry (JSON)", "one field an entry"),
@@ -315,6 +329,41 @@ def lost(queue: str) -> str:
 def paused(queue: str) -> str:
     """String; while it exists nothing is leased from the queue."""
     return f"opsq:paused:{{{queue}}}"
+
+
+def lanes(queue: str) -> str:
+    """Sorted set: lane (messages of a queue that are under the same limits) -> when to look at it (ms)."""
+    return f"opsq:lanes:{{{queue}}}"
+
+
+def lane_facts(queue: str) -> str:
+    """Hash: `=<lane>` -> its limits and lists (JSON), `+<lane>` -> what is on its way back, `#` -> messages in all."""
+    return f"opsq:lane-facts:{{{queue}}}"
+
+
+def limited(queue: str, lane: str) -> str:
+    """List: messages that wait for their limits; after it the suffix of their priority."""
+    return f"opsq:limited:{{{queue}}}:{lane}"
+
+
+def passes(queue: str, consumer: str) -> str:
+    """Hash: number of a message that has passed its limits -> what it holds of them (JSON)."""
+    return f"opsq:passes:{{{queue}}}:{consumer}"
+
+
+def rate(limit: str) -> str:
+    """String: when the next start is due by the rate (us of the server's clock); `@<worker>`: of one worker alone."""
+    return f"opsq:rate:{limit}"
+
+
+def places(limit: str) -> str:
+    """Sorted set: `<number>@<store>` of a message that runs -> since when (ms); `:waiting`: the lanes that wait."""
+    return f"opsq:places:{limit}"
+
+
+def circuit(task: str) -> str:
+    """Hash: failures in a row, and once it is open `until` (ms), `opens`, `probe`; `:waiting`: the lanes that wait."""
+    return f"opsq:circuit:{task}"
 
 
 def stats(queue: str) -> str:

@@ -27,7 +27,9 @@ def next_try(request: Context, message: Envelope, retry: Retry, embed: Mapping[s
     if priority is None:
         priority = message.properties.priority or 0
     raw = envelope.changed(
-        message.raw, _headers(request, message, call, due), _properties(message, call, queue, priority)
+        envelope.unparked(message.raw),
+        _headers(request, message, call, due),
+        _properties(message, call, queue, priority),
     )
     if "args" in call or "kwargs" in call:
         raw = _with_body(raw, message, call, embed)

@@ -25,6 +25,7 @@ QUEUE_GAUGES: Mapping[str, Family] = {
     "waiting": Family("opsq_queue_depth", "gauge", "Messages that wait in the queue, of all priorities."),
     "oldest": Family("opsq_queue_oldest_seconds", "gauge", "How long the first message of the queue has waited."),
     "delayed": Family("opsq_queue_delayed", "gauge", "Messages of the queue that are for later."),
+    "limited": Family("opsq_queue_limited", "gauge", "Messages of the queue that wait for their limits."),
     "in_flight": Family("opsq_queue_in_flight", "gauge", "Messages of the queue that workers hold."),
     "consumers": Family("opsq_queue_consumers", "gauge", "Consumers (of opsq) of the queue."),
     "paused": Family("opsq_queue_paused", "gauge", "1 while the queue is paused."),

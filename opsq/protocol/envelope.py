@@ -25,6 +25,9 @@ DELIVERIES = "x-opsq-deliveries"
 #: What a unique message has claimed (ours).
 UNIQUE = "x-opsq-unique"
 
+#: How a message begins that has waited for its limits and was put back into its queue (ours; no reader looks there).
+PARKED = b'{"x-opsq-parked": 1, '
+
 #: What follows a task, when nothing does.
 NO_EMBED: Mapping[str, None] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 REPR_LIMIT = 1024
@@ -353,6 +356,16 @@ def with_id(raw: bytes, task_id: str) -> bytes:
     headers = json.loads(raw)["headers"]
     root_id = task_id if headers["root_id"] == headers["id"] else headers["root_id"]
     return changed(raw, {"id": task_id, "root_id": root_id}, {"correlation_id": task_id})
+
+
+def parked(raw: bytes) -> bytes:
+    """The same message, marked as one that was here before those that wait for its limits."""
+    return raw if raw.startswith(PARKED) else PARKED + raw.lstrip()[1:]
+
+
+def unparked(raw: bytes) -> bytes:
+    """The same message without that mark."""
+    return b"{" + raw[len(PARKED) :] if raw.startswith(PARKED) else raw
 
 
 def with_body(raw: bytes, body: bytes) -> bytes:

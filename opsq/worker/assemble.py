@@ -26,6 +26,7 @@ from opsq.protocol import codec
 from opsq.runtime.logs import Buffered, level_number
 from opsq.worker.child import Setup
 from opsq.worker.herald import ALWAYS, AUTOMATIC, NEVER, News
+from opsq.worker.limits import Policy
 from opsq.worker.record import Plan
 from opsq.worker.settle import Results, Settler, without_claims
 from opsq.worker.successor import Judge
@@ -175,6 +176,9 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None,
         news=_news(app, wishes, url),
         discards=bool(conf.worker_discard_invalid_messages),
         task_log_bytes=max(conf.task_log_max_bytes or 0, 0),
+        policy=Policy(
+            app.tasks, conf.queue_limits, prefix, app.broker.priorities, no_rates=bool(conf.worker_disable_rate_limits)
+        ),
     )
     terms = _terms(app, wishes, setup)
     leftovers = Leftovers(queues, prefix, conf.broker_transport_options or {})

@@ -16,7 +16,7 @@ from opsq.execution.outcome import ExceptionInfo, Outcome
 from opsq.execution.runner import Plan, Runner, traceback_text
 from opsq.protocol.envelope import Envelope, parse
 from opsq.worker.batch import Held
-from opsq.worker.gate import Gate, Later, Never
+from opsq.worker.gate import Elsewhere, Gate, Later, Never
 from opsq.worker.herald import Herald
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
@@ -165,6 +165,8 @@ class Attempts:
             return self._settler.later(held.queue, held.number, message, verdict.due_ms)
         if isinstance(verdict, Never):
             return self._revoked(held, message, verdict)
+        if isinstance(verdict, Elsewhere):
+            return Settlement(held.queue, held.number)
         return None
 
     def _revoked(self, held: Held, message: Envelope, never: Never) -> Settlement:

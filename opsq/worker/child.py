@@ -28,12 +28,14 @@ from opsq.runtime.parent import die_with_parent
 from opsq.runtime.process import start_ticks
 from opsq.states import STARTED
 from opsq.worker import slots
+from opsq.worker.admission import Admission
 from opsq.worker.attempt import Attempts, Ports
 from opsq.worker.chords import Conductor
 from opsq.worker.gate import Gate
 from opsq.worker.herald import Herald, News
 from opsq.worker.idle import Waiting
 from opsq.worker.ledger import Ledger
+from opsq.worker.limits import Policy
 from opsq.worker.lines import Lines
 from opsq.worker.loop import Line
 from opsq.worker.revocations import Revocations
@@ -51,7 +53,8 @@ class Setup:
 
     `worker_id` is `<node>:<8 hex>`; times are in seconds; `redirect_level`: prints become log lines of this level;
     `zone`: of times that name none; `news`: what is told as events; `discards`: what cannot
-    be run is thrown away; `task_log_bytes`: what the kept lines of all tasks may take, 0 = none are kept.
+    be run is thrown away; `task_log_bytes`: what the kept lines of all tasks may take, 0 = none are kept;
+    `policy`: the limits.
     """
 
     url: str
@@ -70,6 +73,7 @@ class Setup:
     news: News
     discards: bool
     task_log_bytes: int
+    policy: Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,10 @@ def _line(means: Means, index: int, lines: Lines) -> Line:
     ports = Ports(
         lambda message: _store_started(means, message), lambda _number, name: _limit_begins(means, slot, name)
     )
-    gate = Gate(setup.zone, [Revocations(consumer, setup.key_prefix)])
+    page = means.table.words
+    admission = Admission(consumer, setup.worker_id, setup.policy, means.accept, lambda: int(page[slots.LIMITS]))
+    ledger.passed = admission.passed
+    gate = Gate(setup.zone, [Revocations(consumer, setup.key_prefix)], [admission])
     attempts = Attempts(runner, ledger, slot, lines, herald, ports, gate)
     waiting = Waiting(setup.waiting_lock, setup.lease_s)
     line = Line(means.table, slot, ledger, attempts, waiting, lines, means.call_parent, setup.caps)

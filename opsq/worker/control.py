@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 
 from opsq.broker import revoked
+from opsq.broker.limits import is_rate, rate_per_second
+from opsq.datastore import keys
 from opsq.protocol.envelope import Envelope
 from opsq.worker.holdings import held_by
 from opsq.worker.panel import NO_REPLY, Panel, State, control_command, inspect_command, nok, ok
@@ -118,6 +120,27 @@ def disable_events(state: State) -> Any:
 @control_command
 def election(state: State, id: str, topic: str, action: Any = None, **_: Any) -> None:
     """Hold election: nobody stands for one here."""
+
+
+# -- limits ------------------------------------------------------------------------------------------------------------
+
+
+@control_command(
+    args=[("task_name", str), ("rate_limit", str)], signature="<task_name> <rate_limit (e.g., 5/s | 5/m | 5/h)>"
+)
+def rate_limit(state: State, task_name: str, rate_limit: str | int | float | None, **_: Any) -> Any:
+    """Tell worker(s) to modify the rate limit for a task by type."""
+    if not is_rate(rate_limit):
+        return nok(f"Invalid rate limit string: {rate_limit!r}")
+    if task_name not in state.app.tasks:
+        logger.error("Rate limit attempt for unknown task %s", task_name)
+        return nok("unknown task")
+    text, own = str(rate_limit or 0), state.leases.limited.policy.is_own(task_name)
+    if not own:
+        state.redis.hset(state.key(keys.RATE_LIMITS), task_name, text)
+    state.in_lease_thread(lambda: state.leases.change_rate(task_name, text, own))
+    lifted = not rate_per_second(rate_limit)
+    return ok("rate limits disabled successfully" if lifted else "new rate limit set successfully")
 
 
 # -- the worker --------------------------------------------------------------------------------------------------------

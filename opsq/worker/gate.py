@@ -33,7 +33,12 @@ class Never:
     detail: str = ""
 
 
-Verdict = Later | Never
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The message is not held any more: the check has moved it to where it waits."""
+
+
+Verdict = Later | Never | Elsewhere
 
 
 class Check(Protocol):

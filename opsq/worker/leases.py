@@ -1,8 +1,8 @@
 """The worker's thread at the broker: renews its leases, and does all else that its parent wants of Redis.
 
 One pipeline every third of the lease and a sign of life every two seconds are all that an idle worker sends besides its
-waiter's turn. What is due (`later`), who is gone (`rescue`) and what is told (`pulse`) have files of their own. So the
-parent itself never waits for Redis.
+waiter's turn. What is due (`later`, `limited`), who is gone (`rescue`) and what is told (`pulse`) have files of their
+own. So the parent itself never waits for Redis.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from redis.exceptions import NoScriptError, RedisError
 
 from opsq._state import set_clock_ahead
 from opsq.broker.broker import LUA, announce_queue
+from opsq.broker.limits import RELEASE
 from opsq.datastore import keys
 from opsq.datastore.connection import TROUBLE, client
 from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
 from opsq.worker import slots
 from opsq.worker.later import PROMOTE, Later
+from opsq.worker.limited import Limited
 from opsq.worker.post import Post
 from opsq.worker.pulse import Pulse
 from opsq.worker.rescue import Rescue
@@ -54,6 +56,7 @@ class Leases(threading.Thread):
         table: Slots,
         rescue: Rescue,
         pulse: Pulse,
+        limited: Limited,
         describe: Callable[[], dict[str, Any]],
         on_strays: Callable[[set[int]], None],
     ) -> None:
@@ -61,7 +64,8 @@ class Leases(threading.Thread):
         super().__init__(name="opsq-leases", daemon=True)
         self.post, self.table, self.rescue, self._pulse = post, table, rescue, pulse
         self._describe, self._on_strays = describe, on_strays
-        self._later = Later(post.queues, post.key_prefix, post.priorities)
+        self.limited = limited
+        self._movers = (Later(post.queues, post.key_prefix, post.priorities), limited)
         #: The slots whose consumers are registered, and with which queues.
         self.registered: dict[int, list[str]] = {}
         self.ready = threading.Event()
@@ -164,14 +168,28 @@ class Leases(threading.Thread):
         except redis.ResponseError:
             self._tracks = False
         self._listen_to_commands()
-        for script in (RENEW, PROMOTE):
+        for script in (RENEW, PROMOTE, RELEASE):
             self._line.ask("SCRIPT", "LOAD", script.text)
         pipe = client(self.post.url).pipeline(transaction=False)
         for name in self.post.queues:
             announce_queue(pipe, name, self.post.key_prefix, self.post.priorities)
         pipe.execute()
+        self._learn_limits()
         self._connected, self._connected_at = True, time.monotonic()
         self._next_renewal = 0.0
+
+    def _learn_limits(self) -> None:
+        """The limits as they are now, here and in the children."""
+        if self.limited.learn(client(self.post.url)):
+            self.table.words[slots.LIMITS] += 1
+
+    def change_rate(self, task: str, rate: str, own: bool) -> None:
+        """A rate was set by command: for this worker alone, or for the cluster (and it stands in Redis)."""
+        if own:
+            self.limited.own_rates[task] = rate
+            self._renew()  # the worker's record has it: children read it there
+        self._learn_limits()
+        self.limited.noticed = True
 
     def _listen_to_commands(self) -> None:
         """Its confirmation is a push, its refusal an answer: the answer to PING comes after either."""
@@ -185,7 +203,8 @@ class Leases(threading.Thread):
 
     def _on_push(self, push: Sequence[Any]) -> None:
         if push[0] == b"invalidate":
-            self._later.noticed = True
+            for mover in self._movers:
+                mover.noticed = True
         elif push[0] == b"message":
             self.on_command(push[2])
 
@@ -195,16 +214,16 @@ class Leases(threading.Thread):
         moments = [self._next_renewal]
         if self._pulse.next_at is not None:
             moments.append(self._pulse.next_at)
-        if self._later.due_in_s is not None:
-            moments.append(now + self._later.due_in_s)
-        if not self._later.noticed:
+        moments += [now + mover.due_in_s for mover in self._movers if mover.due_in_s is not None]
+        if not any(mover.noticed for mover in self._movers):
             self._sleep(min(moments) - now)
         now = time.monotonic()
         if now >= self._next_renewal:
             self._renew()
-        elif self._later.noticed or self._later.due_in_s == 0:
+        elif due := [mover for mover in self._movers if mover.noticed or mover.due_in_s == 0]:
             time.sleep(LATER_PAUSE_S)
-            self._later.take(self.ask_all(self._later.commands(self._tracks)))
+            for mover in due:
+                mover.take(self.ask_all(mover.commands(self._tracks)))
         if self._pulse.next_at is not None and now >= self._pulse.next_at:
             self._pulse.beat(self._line)
 
@@ -238,15 +257,22 @@ class Leases(threading.Thread):
         commands.append(_renewal([prefix + keys.WORKERS], [lease_ms, post.worker_id]))
         info = json.dumps(self._describe())
         commands.append(("SET", prefix + keys.worker(post.worker_id), info, "PX", 3 * lease_ms))
+        commands.append(self.limited.rates_question())
+        moves = [mover.commands(self._tracks) for mover in self._movers]
         sent, sent_at = time.monotonic(), time.time()
-        answers = self.ask_all(commands + self._later.commands(self._tracks))
+        answers = self.ask_all([*commands, *moves[0], *moves[1]])
         for answer in answers[: len(commands)]:
             if isinstance(answer, Exception):
                 raise answer
         self._extend(sent)
         self._look_at_clock(sent_at, answers[len(post.queues)][2] / 1000)
         self._next_renewal = sent + post.lease_s / 3
-        self._later.take(answers[len(commands) :])
+        later, limited = self._movers
+        first = len(commands) + len(moves[0])
+        later.take(answers[len(commands) : first])
+        limited.take(answers[first:])
+        if self.limited.differs(answers[len(commands) - 1]):
+            self._learn_limits()
         queues = answers[: len(post.queues)]
         self._look_for_strays(consumers, [answer[0] for answer in queues])
         # After an outage longer than a lease every lease has run out although everybody lives.
@@ -260,7 +286,8 @@ class Leases(threading.Thread):
         queues = list(dict.fromkeys([*self._wanted, *held]))
         if queues != self.post.queues:
             self.post = self.rescue.post = replace(self.post, queues=queues)
-            self._later = Later(queues, self.post.key_prefix, self.post.priorities)
+            self._movers = (Later(queues, self.post.key_prefix, self.post.priorities), self.limited)
+            self.limited.look_after(self.post)
             pipe = client(self.post.url).pipeline(transaction=False)
             for name in queues:
                 announce_queue(pipe, name, self.post.key_prefix)
@@ -312,7 +339,7 @@ class Leases(threading.Thread):
             if missing is None:
                 return answers
             if attempt == 1:
-                for script in (RENEW, PROMOTE):
+                for script in (RENEW, PROMOTE, RELEASE):
                     self._line.ask("SCRIPT", "LOAD", script.text)
         raise RedisError("the server forgets scripts as soon as it is told them")
 

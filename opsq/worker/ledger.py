@@ -19,6 +19,7 @@ from opsq.exceptions import DecodeError
 from opsq.protocol.envelope import parse
 from opsq.worker import slots
 from opsq.worker.batch import Held
+from opsq.worker.limits import tell_changes
 from opsq.worker.settle import Settler
 from opsq.worker.slots import Slot
 
@@ -46,6 +47,8 @@ class Ledger:
         #: An answer went missing on this connection: what was sent on it is not answered any more.
         self._broken = False
         self._hopeless: dict[int, tuple[Settlement, str]] = {}
+        #: Numbers of the messages that hold a pass.
+        self.passed: set[int] = set()
         self._held = 0
         self._book = 0
 
@@ -122,7 +125,15 @@ class Ledger:
         if refused:
             self._try_again([settlement for settlement in settlements if settlement.number in refused], refused)
             settlements[:] = [settlement for settlement in settlements if settlement.number not in refused]
+        if self.passed:
+            self._hand_in(settlements)
         self.consumer.send(settlements, want, armed, self._take_events())
+
+    def _hand_in(self, settlements: list[Settlement]) -> None:
+        """The passes of what is settled."""
+        for settlement in settlements:
+            if settlement.number in self.passed:
+                self.settler.hand_in(settlement, self.consumer.passes[settlement.queue])
 
     def receive(self) -> None:
         """Take the answer to the oldest turn that was sent."""
@@ -149,6 +160,10 @@ class Ledger:
         self._held -= len(settled) - len(turn.failed)
         if not self._sent:
             self._slot.wipe(self._book ^ 1)
+        if self.passed:
+            self.passed.difference_update(each.number for each in settled if each.number not in turn.failed)
+        if turn.changed:
+            tell_changes(turn.changed)
         for leased in turn.leased:
             self._add(leased)
         if turn.failed:

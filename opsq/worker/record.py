@@ -38,6 +38,8 @@ class Record:
         #: When it has started (Unix seconds).
         self.since = time.time()
         self._processed = 0
+        #: Rates of this worker alone that were set by command: task -> rate.
+        self.rate_limits: dict[str, str] = {}
 
     def ended(self, done: int) -> None:
         """A child has ended that had run so many tasks."""
@@ -79,6 +81,7 @@ class Record:
             "tasks": sorted(name for name in terms.tasks if not name.startswith("celery.")),
             "children": children,
             "processed": self.count()[1],
+            "rate_limits": self.rate_limits,
         }
 
 

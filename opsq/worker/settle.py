@@ -48,6 +48,9 @@ _WORDS: Mapping[str, Word] = {
     states.IGNORED: "ignored",
 }
 
+#: What that means for a circuit breaker.
+_ENDED: Mapping[str, str] = {"succeeded": "well", "failed": "failed", "retried": "failed", "dead": "failed"}
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
@@ -163,6 +166,23 @@ class Settler:
     def back(self, queue: int, number: int, list_key: str, raw: bytes) -> Settlement:
         """A message that was not started: to the head of its list, as it is."""
         return Settlement(queue, number, ("H", list_key, raw), 1)
+
+    @staticmethod
+    def hand_in(settlement: Settlement, passes: str, unused: bool | None = None) -> None:
+        """Have what a message holds of its limits become free with its settlement.
+
+        `unused`: it was not started; None = as its settlement says. One that goes back says that it was before others.
+        """
+        if settlement.writes[:1] == ("F",):
+            return
+        if unused is None:
+            unused = settlement.word in ("", "expired")
+        ended = "unused" if unused else _ENDED.get(settlement.word, "")
+        writes = settlement.writes
+        if unused and writes[:1] == ("H",):
+            writes = (*writes[:2], envelope.parked(writes[2]), *writes[3:])
+        settlement.writes = ("F", passes, settlement.number, ended, *writes)
+        settlement.count += 1
 
     def broken(self, queue: int, number: int, list_key: str, raw: bytes, error: DecodeError) -> Settlement:
         """A message that cannot be read: to the dead letters."""

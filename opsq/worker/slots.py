@@ -31,7 +31,7 @@ NOTEBOOK = 32_768
 SIZE = PAGE + COUNT * (SLOT + 2 * NOTEBOOK)
 
 # The parent's page: words of 8 bytes.
-_MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING, EVENTS, CLOCK, AHEAD_MS, HELP, FACTS_AT = range(11)
+_MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING, EVENTS, CLOCK, AHEAD_MS, HELP, FACTS_AT, LIMITS = range(12)
 LARGEST = 2**64 - 1
 _BOOT = slice(128, 192)
 #: Two places for the facts; the word FACTS_AT tells which one counts, so that nobody ever reads half of them.

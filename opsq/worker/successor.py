@@ -170,6 +170,11 @@ def _settle(
         if settlement.number in refused:
             number, list_key = settlement.number, consumer.list_of(settlement.queue, 0)
             settler.bury(settlement, list_key, raws[number], refused[number])
+    passed = consumer.passed()
+    for settlement in settlements:
+        if settlement.number in passed[settlement.queue]:
+            unused = settlement.writes[:1] == ("H",) and settlement.writes[2] == raws[settlement.number]
+            settler.hand_in(settlement, consumer.passes[settlement.queue], unused)
     for start in range(0, len(settlements), MOST):
         act(settlements[start : start + MOST])
     for queue, found in losses.items():

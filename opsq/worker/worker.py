@@ -25,6 +25,7 @@ from opsq.worker.child import Means
 from opsq.worker.children import Child, Children
 from opsq.worker.herald import Herald
 from opsq.worker.leases import Leases
+from opsq.worker.limited import Limited
 from opsq.worker.newcomer import Report, Told
 from opsq.worker.panel import State
 from opsq.worker.post import Post
@@ -120,7 +121,9 @@ class Worker:
         names = setup.key_prefix, setup.priorities
         post = Post(setup.url, setup.worker_id, setup.queues, setup.lease_s, *names, self.plan.folder)
         rescue = Rescue(post, self.judge, self.plan.leftovers)
-        leases = Leases(post, self._table, rescue, pulse, self._record.describe, self._on_strays)
+        limited = Limited(post, setup.policy)
+        limited.own_rates = self._record.rate_limits
+        leases = Leases(post, self._table, rescue, pulse, limited, self._record.describe, self._on_strays)
         state = State(self, leases, pulse, self._record, self._children, self._calls, self._accept)
         leases.on_command = Ear(state, self._accept, self.app.conf.task_serializer).heard
         return leases

@@ -189,6 +189,7 @@ def test_queues_are_listed_as_the_contract_says(opsq: Run) -> None:
         "waiting": 0,
         "by_priority": {"0": 0, "3": 0, "6": 0, "9": 0},
         "delayed": 0,
+        "limited": 0,
         "in_flight": 0,
         "dead": 0,
         "oldest": None,

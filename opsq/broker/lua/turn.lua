@@ -28,14 +28,17 @@
 --         U key id                  a unique message has ended: its key is free, if it still holds this id (never fails)
 --         D hash index id time record cap oldest  a dead letter; an id that is taken gets a suffix; of those that are
 --                                   older than `oldest` or more than `cap` the oldest go
+--         F passes number ended     it had passed its limits: what it holds of them becomes free, and who waited for that
+--                                   comes to the head of its queue; `ended` as lane.lua says; never fails
 --         C and 13 arguments        a part of a chord (chord_functions.lua); never fails
--- Returns {failed, leased, held, unregistered, revoked, complete}
+-- Returns {failed, leased, held, unregistered, revoked, complete}, and when a circuit has changed {..., changed}
 --       failed   flat: number, error of each message whose writes did not go through (it stays in flight)
 --       leased   flat: index of its source list (1..), messages; in the order of their numbers
 --       held     messages in this consumer's stores now
 --       unregistered  1 if a queue was passed over because this consumer is not in its registry
 --       revoked  1 if messages were leased, and there are revocations: who leased them has to look
 --       complete  names of the chords that are complete now and whose body is the caller's to send
+--       changed  flat: task, 'open' or 'closed', for how many ms
 --       or the string 'alive' (nothing done) when ARGV[8] says 'expired' and the lease has not run out
 --
 -- Invariant: a message is in exactly one of its list, one store, the delayed set or the dead letters whenever the script
@@ -94,7 +97,7 @@ for _ = 1, groups do
   at = at + 3 + n
 end
 
-local wants = { R = 3, L = 2, H = 2, Z = 3, D = 7, C = 13, U = 2 }
+local wants = { R = 3, L = 2, H = 2, Z = 3, D = 7, C = 13, U = 2, F = 3 }
 local holds = { L = 'list', H = 'list', Z = 'zset', D = 'hash' }
 
 -- The error of the first write that cannot succeed because its key holds something else, or nil.
@@ -159,6 +162,16 @@ local function free(key, id)
   return 1
 end
 
+-- Limits: no trouble here hurts a message.
+local lanes, changed = nil, {}
+
+local function hand_in(i)
+  lanes = lanes or lane()
+  local worker = string.match(consumer, '^(.*):')
+  local well, told = pcall(lanes.hand_in, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], worker)
+  for _, each in ipairs(well and told or {}) do changed[#changed + 1] = each end
+end
+
 local function write(i)
   local op = ARGV[i]
   if op == 'R' then return store_result(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end
@@ -167,6 +180,7 @@ local function write(i)
   if op == 'Z' then return redis.pcall('ZADD', ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end
   if op == 'C' then return count_chord(i + 1) end
   if op == 'U' then return free(ARGV[i + 1], ARGV[i + 2]) end
+  if op == 'F' then return hand_in(i) end
   return bury(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
 end
 
@@ -346,4 +360,5 @@ for q = 1, Q do held = held + redis.call('HLEN', KEYS[2 * q - 1]) end
 
 -- Looked at only when something was leased, for the same reason.
 local revoked = #leased > 0 and redis.call('EXISTS', revocations) or 0
+if changed[1] then return { failed, leased, held, unregistered, revoked, complete, changed } end
 return { failed, leased, held, unregistered, revoked, complete }

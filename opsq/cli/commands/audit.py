@@ -24,6 +24,7 @@ COLUMNS = (
     Column("running", "RUNNING", "number"),
     Column("waiting", "WAITING", "number"),
     Column("delayed", "DELAYED", "number"),
+    Column("limited", "LIMITED", "number", extra=True),
     Column("missing", "MISSING", "number"),
     Column("known", "KNOWN", "number", extra=True),
     Column("retried", "RETRIED", "number", extra=True),
@@ -47,7 +48,7 @@ opsq audit --accept
 @limit_option
 @pass_context
 def audit(context: Context, queue: str | None, accept: bool, limit: int) -> None:
-    """Whether all is accounted for: sent = done + failed + dead + retried + running + waiting + delayed, by queue.
+    """Whether all is accounted for: sent = done + failed + dead + retried + running + waiting + delayed + limited.
 
     The turn of the workers keeps the books, so they begin when a message is taken: what waits was not counted on its
     way in, what a Celery worker took is not in them. Each try of a retried task is a message of its own, and so is a
@@ -79,6 +80,7 @@ def _row(balance: Balance) -> dict[str, Any]:
         "running": balance.in_flight,
         "waiting": balance.waiting,
         "delayed": balance.delayed,
+        "limited": balance.limited,
         "missing": balance.missing,
         "known": balance.known,
         "taken": balance.taken,

@@ -21,6 +21,7 @@ COLUMNS = (
     Column("name", "QUEUE", cut="start"),
     Column("waiting", "WAITING", "number"),
     Column("delayed", "DELAYED", "number"),
+    Column("limited", "LIMITED", "number", extra=True),
     Column("in_flight", "IN FLIGHT", "number"),
     Column("dead", "DEAD", "number"),
     Column("oldest", "OLDEST", "seconds"),
@@ -109,10 +110,10 @@ opsq queues purge mail --yes
 @confirm_options
 @pass_context
 def purge(context: Context, queue: str, yes: bool, dry_run: bool) -> None:
-    """Throw away all that waits in a queue, now or for later; what runs goes on, dead letters stay."""
+    """Throw away all that waits in a queue, now, for later or for its limits; what runs goes on, dead letters stay."""
     broker = context.broker
     state = store.states(broker, [queue])[0]
-    count = state.depth + state.delayed
+    count = state.depth + state.delayed + state.limited
     if dry_run:
         context.out.say(f"would throw away {count} messages of {queue}")
     elif confirmed(f"throw away {count} messages of {queue}?", yes):
@@ -122,7 +123,7 @@ def purge(context: Context, queue: str, yes: bool, dry_run: bool) -> None:
         count = 0
     if context.out.json:
         context.out.document(
-            {"queue": queue, "purged": 0 if dry_run else count, "waiting": state.depth + state.delayed}
+            {"queue": queue, "purged": 0 if dry_run else count, "waiting": state.depth + state.delayed + state.limited}
         )
 
 

@@ -22,9 +22,10 @@ def consumers(look: Look) -> Iterator[Finding]:
     if workers.celery_waits(look.broker):
         return  # Redis does not tell which queues Celery's workers wait for
     for state in look.queues:
-        if state.depth + state.delayed and not state.consumers:
+        waiting = state.depth + state.delayed + state.limited
+        if waiting and not state.consumers:
             yield Finding(
-                f"{state.depth + state.delayed} messages wait in {state.name!r}, and no worker consumes it",
+                f"{waiting} messages wait in {state.name!r}, and no worker consumes it",
                 "they wait until one does",
                 f"opsq{_app_flag(look)} worker -Q {state.name}",
             )

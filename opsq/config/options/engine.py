@@ -6,6 +6,10 @@ from opsq.config.option import WORKS, Option
 
 # fmt: off
 ENGINE_OPTIONS: tuple[Option, ...] = (
+    Option("queue_limits", dict, {}, "", WORKS,
+           "Limits of queues: {\"mail\": {\"rate_limit\": \"100/s\", \"max_concurrency\": 4}}"),
+    Option("task_default_rate_limit_scope", str, "worker", "", WORKS,
+           "Where the rates of tasks count: \"worker\" (each worker has them for itself) or \"cluster\""),
     Option("task_max_deliveries", int, 5, "", WORKS,
            "A message that was started and lost with its process so often goes to the dead letters; 0 = never"),
     Option("task_log_max_bytes", int, 32_000_000, "", WORKS,
