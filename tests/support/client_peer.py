@@ -45,6 +45,10 @@ class Client(Peer):
         """Revoke a task by its result."""
         self.ask("revoke", task_id, how)
 
+    def flow(self, name: str, *args: Any) -> Any:
+        """What a function of the project's `flows.py` returns."""
+        return self.ask("flow", name, args)
+
     def state(self, task_id: str) -> str:
         answer: str = self.ask("state", task_id)
         return answer
@@ -74,8 +78,14 @@ def _serve() -> None:
         how = {name: arguments.pop(name) for name in _HOW if name in arguments}
         return app.control.broadcast(method, arguments=arguments, **{"reply": True, **how})
 
+    def flow(name: str, args: Any) -> Any:
+        import flows
+
+        return getattr(flows, name)(*args)
+
     serve(
         {
+            "flow": flow,
             "send": lambda task, args, kwargs, options: getattr(proj, task).apply_async(args, kwargs, **options).id,
             "send_by_name": lambda name, args: app.send_task(name, args).id,
             "get": lambda task_id, timeout: app.AsyncResult(task_id).get(timeout=timeout),

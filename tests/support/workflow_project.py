@@ -1,0 +1,233 @@
+"""Workflows written once for Celery and once for opsq: only the import differs. Parts go to two queues in turn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SOURCE = '''
+import itertools
+import os
+
+from LIBRARY import Celery, chain, chord, chunks, group, signature
+from LIBRARY.result import GroupResult
+
+app = Celery("flows", broker=os.environ["PROJ_BROKER"], backend=os.environ["PROJ_BACKEND"])
+app.conf.update(broker_connection_retry_on_startup=True, worker_prefetch_multiplier=1)
+app.conf.task_allow_error_cb_on_chord_header = False
+
+
+@app.task
+def add(x, y):
+    return x + y
+
+
+@app.task
+def total(values):
+    return sum(values)
+
+
+@app.task
+def echo(value):
+    return value
+
+
+@app.task
+def fail(*_values):
+    raise ValueError("no", 42)
+
+
+@app.task
+def write(value, path):
+    with open(path, "a") as file:
+        file.write(f"{value}\\n")
+    return value
+
+
+@app.task
+def write_error(request, exc, traceback, path):
+    with open(path, "a") as file:
+        file.write(f"{request.id} {type(exc).__name__}\\n")
+
+
+@app.task(bind=True)
+def become(self, x, y):
+    raise self.replace(add.s(x, y).set(queue=self.request.delivery_info["routing_key"]))
+
+
+@app.task(bind=True)
+def become_group(self, count):
+    raise self.replace(group(add.s(number, 1) for number in range(count)))
+
+
+@app.task(bind=True)
+def grow(self, count):
+    for number in range(count):
+        self.add_to_chord(add.si(number, 100))
+    return 0
+
+
+@app.task(bind=True)
+def tell(self, *_args):
+    request = self.request
+    return {
+        "stamps": request.stamps, "stamped": sorted(request.stamped_headers or ()), "root": request.root_id,
+        "parent": request.parent_id, "id": request.id, "nesting": request.replaced_task_nesting,
+    }
+
+
+turn = itertools.cycle(["a", "b"])
+
+
+def here(task, *args, **options):
+    """A call whose queue is the next one in turn."""
+    return task.s(*args).set(queue=next(turn), **options)
+
+
+def long_chain(steps):
+    return chain([here(add, 0, 1)] + [here(add, 1) for _ in range(steps - 1)]).delay().get(timeout=30)
+
+
+def parents():
+    result = chain(here(add, 1, 1), here(add, 1), here(add, 1)).delay()
+    values = [result.get(timeout=30)]
+    while result.parent is not None:
+        result = result.parent
+        values.append(result.get(timeout=30))
+    return values
+
+
+def group_values(count):
+    return group(here(add, number, number) for number in range(count)).delay().get(timeout=30)
+
+
+def chord_value(count):
+    return chord([here(add, number, number) for number in range(count)])(here(total)).get(timeout=30)
+
+
+def in_a_chain():
+    flow = chain(
+        here(add, 1, 1),
+        group(here(add, 1), chain(here(add, 2), here(add, 3))),
+        here(total),
+        group(here(add, 0), here(add, 1)),
+        here(total),
+        here(add, 1000),
+    )
+    return flow.delay().get(timeout=30)
+
+
+def nested():
+    inner = chord([here(add, 1, 1), here(add, 2, 2)], here(total))
+    first = chord([here(add, 5, 5), inner], here(echo)).delay().get(timeout=30)
+    to_group = chain(here(add, 1, 1), group(here(add, 1), here(add, 2)))
+    second = chord([to_group, here(add, 0, 0)], here(echo)).delay().get(timeout=30)
+    third = chord([here(add, 1, 1), here(add, 2, 2)], group(here(total), here(echo))).delay().get(timeout=30)
+    return [first, second, third]
+
+
+def empty():
+    return chord([])(here(echo)).get(timeout=30)
+
+
+def maps():
+    parts = add.chunks(list(zip(range(5), range(5))), 2)
+    return [
+        total.map([[1, 2], [3, 4]]).set(queue=next(turn)).delay().get(timeout=30),
+        add.starmap([(1, 2), (3, 4)]).set(queue=next(turn)).delay().get(timeout=30),
+        parts.group().set(queue=next(turn)).delay().get(timeout=30),
+    ]
+
+
+def links(path):
+    first = here(add, 1, 2)
+    first.link(here(write, path))
+    first.link(here(write, path))
+    result = first.delay()
+    value = result.get(timeout=30)
+    return [value, sorted(child.get(timeout=30) for node in result.children for child in (node.results or [node])
+                          if child) if hasattr(result.children[0], "results") else None]
+
+
+def errbacks(path):
+    result = here(fail).on_error(here(write, path)).on_error(write_error.s(path)).delay()
+    try:
+        result.get(timeout=30)
+    except ValueError as error:
+        return [result.id, list(error.args)]
+
+
+def failed_chord(path):
+    body = here(total)
+    body.link_error(here(write, path))
+    result = chord([here(add, 1, 1), here(fail), here(add, 2, 2)], body).delay()
+    result.parent = None
+    try:
+        result.get(timeout=30)
+    except Exception as error:
+        return [result.id, type(error).__name__, str(error)]
+
+
+def failed_chain():
+    result = chain(here(fail), here(add, 1), here(add, 1)).delay()
+    states = []
+    result.parent = None
+    try:
+        result.get(timeout=30)
+    except Exception as error:
+        return [type(error).__name__, result.state]
+
+
+def replaced():
+    return [
+        here(become, 2, 3).delay().get(timeout=30),
+        chain(here(become, 2, 3), here(add, 10)).delay().get(timeout=30),
+        chord([here(become, 1, 1), here(add, 2, 2)], here(total)).delay().get(timeout=30),
+        chain(here(become_group, 3), here(total)).delay().get(timeout=30),
+    ]
+
+
+def grown():
+    return chord([here(grow, 3), here(add, 1, 1)], here(total)).delay().get(timeout=30)
+
+
+def stamped():
+    flow = chain(here(tell), here(tell))
+    flow.stamp(customer="acme")
+    result = flow.delay()
+    return [result.get(timeout=30), result.parent.get(timeout=30)]
+
+
+def many_chords(count, path):
+    results = [chord([here(add, n, 0), here(add, n, 0), here(add, n, 0)], here(write, path)).delay()
+               for n in range(count)]
+    return [result.get(timeout=30) for result in results]
+
+
+def send_group(count):
+    result = group(here(add, number, number) for number in range(count)).delay()
+    result.save()
+    return result.id
+
+
+def read_group(group_id):
+    return GroupResult.restore(group_id, app=app).get(timeout=30)
+
+
+def from_json(text):
+    import json
+    return signature(json.loads(text), app=app).delay().get(timeout=30)
+
+
+def to_json():
+    import json
+    flow = chain(here(add, 1, 1), group(here(add, 1), here(add, 2)), here(total))
+    return json.dumps(flow)
+'''
+
+
+def write(folder: Path, library: str) -> Path:
+    """The workflows in a folder: `flows.py`, importing `celery` or `opsq`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "flows.py").write_text(SOURCE.replace("LIBRARY", library))
+    (folder / "proj.py").write_text("from flows import app\n\nOdd = ValueError\n")
+    return folder
