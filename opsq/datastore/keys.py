@@ -63,6 +63,8 @@ DEAD_CAP = 100_000
 PURGED_S = 3_600
 #: Seconds a dead letter is kept.
 DEAD_AGE_S = 90 * 86_400
+#: Seconds that a consumer whose messages were taken for lost may take their dead letters back.
+TAKEN_S = 86_400
 #: Seconds the counts of an hour are kept after they were last written.
 STATS_AGE_S = 26 * 3600
 #: Totals (a task in a state) of a queue; what comes after that is counted under the task name "(other)".
@@ -151,6 +153,7 @@ TABLE: tuple[KeyFact, ...] = (
     KeyFact("opsq:purged:{<queue>}:<token>", "what was just purged", "an hour", needs_ttl=True),
     KeyFact("opsq:dead:{<queue>}", "dead letters by id", f"{DEAD_CAP} letters, {DEAD_AGE_S // 86_400} days"),
     KeyFact("opsq:dead-index:{<queue>}", "ids of the dead letters by time", "as the dead letters"),
+    KeyFact("opsq:taken:{<queue>}:<consumer>", "dead letters that it may take back", "a day", needs_ttl=True),
     KeyFact("opsq:lost:{<queue>}", "messages whose holder was lost", f"{LOST_CAP}, {LOST_AGE_S // 86_400} days", True),
     KeyFact("opsq:revoked", "ids and stamps of revoked tasks", f"{REVOKED_CAP}, a day", needs_ttl=True),
     KeyFact("opsq:history", "latest tasks (the monitor's records)", f"{HISTORY_CAP} of either kind, 7 days", True),
@@ -324,6 +327,11 @@ def dead_index(queue: str) -> str:
 def lost(queue: str) -> str:
     """List (JSON): what befell messages whose holder was lost, the latest first."""
     return f"opsq:lost:{{{queue}}}"
+
+
+def taken(queue: str, consumer: str) -> str:
+    """Hash: field of the in-flight store -> where the dead letter is that a peer has made of the message (JSON)."""
+    return f"opsq:taken:{{{queue}}}:{consumer}"
 
 
 def paused(queue: str) -> str:

@@ -223,9 +223,12 @@ class Ledger:
         there = self.consumer.numbers()
         stray = [numbers - known for numbers in there]
         held = set().union(*there)
-        for message in [message for message in self.waiting if message.number not in held]:
+        taken_over = [message for message in self.waiting if message.number not in held]
+        for message in reversed(taken_over):
             self.waiting.remove(message)
-        self._held = self._return(stray) if any(stray) else len(held)
+            # It was not started. Who took it over may have taken it for lost: then it goes back to its queue.
+            self.settle(self.settler.back(message.queue, message.number, message.source, message.raw))
+        self._held = (self._return(stray) if any(stray) else len(held)) + len(taken_over)
         self.consumer.skip_numbers()
 
     def _return(self, stray: list[set[int]]) -> int:

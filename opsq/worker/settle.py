@@ -229,6 +229,14 @@ class Settler:
         """The write that frees what a unique message had claimed."""
         return ("U", self.key_prefix + keys.unique(claimed), task_id)
 
+    def may_take_back(self, settlement: Settlement, consumer: str) -> None:
+        """Add to a dead letter what its consumer needs to take it back, should it turn out to be alive."""
+        name, prefix = self.queues[settlement.queue], self.key_prefix
+        where = prefix + keys.stats(name), prefix + keys.totals(name)
+        field = prefix + keys.taken(name, consumer), settlement.number
+        settlement.writes = (*settlement.writes, "X", *field, *where, settlement.task, keys.TAKEN_S)
+        settlement.count += 1
+
     def result(self, task_id: str, record: bytes, failed: bool = False) -> tuple[Any, ...]:
         """The write that stores a result."""
         ttl_s = self.results.failure_ttl_s if failed else self.results.ttl_s

@@ -142,7 +142,10 @@ def take_over(judge: Judge, consumer: Consumer, why: str) -> int:
     """Settle what a consumer elsewhere held, whose lease has run out. Raises `Alive` when it has not."""
 
     def decide(settler: Settler, queue: int, number: int, list_key: str, message: Envelope) -> Settlement:
-        return judge.lost(settler, queue, number, list_key, message, why)
+        settlement = judge.lost(settler, queue, number, list_key, message, why)
+        if settlement.word == "dead":
+            settler.may_take_back(settlement, consumer.name)
+        return settlement
 
     return _settle(judge, consumer, decide, consumer.take_over, why)
 

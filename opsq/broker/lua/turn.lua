@@ -31,6 +31,8 @@
 --         F passes number ended     it had passed its limits: what it holds of them becomes free, and who waited for that
 --                                   comes to the head of its queue; `ended` as lane.lua says; never fails
 --         C and 13 arguments        a part of a chord (chord_functions.lua); never fails
+--         X hash field counts totals task ttl     after D, of a peer that takes over: what its holder needs to take the dead
+--                                   letter back (below), kept for ttl seconds
 -- Returns {failed, leased, held, unregistered, revoked, complete}, and when a circuit has changed {..., changed}
 --       failed   flat: number, error of each message whose writes did not go through (it stays in flight)
 --       leased   flat: index of its source list (1..), messages; in the order of their numbers
@@ -44,7 +46,9 @@
 -- Invariant: a message is in exactly one of its list, one store, the delayed set or the dead letters whenever the script
 -- ends, however it ends. A script is no transaction, so: a message's writes come first, each by pcall, the removals last
 -- and in bulk; a slice of leased messages is recorded before the next is popped. A message that is no longer in the store
--- was settled or taken over: it is passed by, nothing is written for it and it is not counted. A store that is not empty
+-- was settled or taken over: it is passed by, nothing is written for it and it is not counted; unless a peer took it for
+-- lost and the dead letter that it wrote (X) is still there: then its holder, who knows better, takes that back, and what it
+-- says is written and counted in its place. A store that is not empty
 -- has its consumer in the registry: nothing is leased to a consumer that is not registered.
 -- The books balance: of each queue what was taken is what has ended (tallies), was moved on (settled without a tally: given
 -- back, for later), or is held.
@@ -89,16 +93,45 @@ local function tally(t, count)
   if t > 0 and count > 0 then settled[t] = (settled[t] or 0) + count end
 end
 
+-- What a peer has written down when it took a message of this consumer for lost, if its dead letter is still there:
+-- hash, index, id and digest of the letter, where it was counted.
+local function buried(q, field)
+  local told = redis.call('HGET', (string.gsub(KEYS[2 * q - 1], 'opsq:inflight:', 'opsq:taken:', 1)), field)
+  if not told then return nil end
+  local found = cjson.decode(told)
+  local letter = redis.call('HGET', found[1], found[3])
+  return letter and redis.sha1hex(letter) == found[4] and found or nil
+end
+
+local risen = {}
+local function take_back(q, field, found)
+  redis.call('HDEL', (string.gsub(KEYS[2 * q - 1], 'opsq:inflight:', 'opsq:taken:', 1)), field)
+  redis.call('HDEL', found[1], found[3])
+  redis.call('ZREM', found[2], found[3])
+  risen[#risen + 1] = found
+end
+
 local groups = tonumber(ARGV[at])
 at = at + 1
 for _ = 1, groups do
   local n = tonumber(ARGV[at + 2])
-  tally(tonumber(ARGV[at + 1]), remove(tonumber(ARGV[at]), ARGV, at + 3, at + 2 + n))
+  local q, t = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  local removed = remove(q, ARGV, at + 3, at + 2 + n)
+  if removed < n then
+    for i = at + 3, at + 2 + n do
+      local found = buried(q, ARGV[i])
+      if found then
+        take_back(q, ARGV[i], found)
+        removed = removed + 1
+      end
+    end
+  end
+  tally(t, removed)
   at = at + 3 + n
 end
 
-local wants = { R = 3, L = 2, H = 2, Z = 3, D = 7, C = 13, U = 2, F = 3 }
-local holds = { L = 'list', H = 'list', Z = 'zset', D = 'hash' }
+local wants = { R = 3, L = 2, H = 2, Z = 3, D = 7, C = 13, U = 2, F = 3, X = 6 }
+local holds = { L = 'list', H = 'list', Z = 'zset', D = 'hash', X = 'hash' }
 
 -- The error of the first write that cannot succeed because its key holds something else, or nil.
 local function wrong_type(first, count)
@@ -137,11 +170,13 @@ local function forget(hash, index, ids)
   end
 end
 
+local letter
 local function bury(hash, index, id, time, record, cap, oldest)
   local free, n = id, 1
   while redis.call('HEXISTS', hash, free) == 1 do n = n + 1; free = id .. '~' .. n end
   local done = redis.pcall('HSET', hash, free, record)
   if type(done) == 'table' and done.err then return done end
+  letter = { hash, index, free, redis.sha1hex(record) }
   done = redis.pcall('ZADD', index, time, free)
   if type(done) == 'table' and done.err then return done end
   forget(hash, index, redis.call('ZRANGEBYSCORE', index, '-inf', '(' .. oldest, 'LIMIT', 0, 100))
@@ -172,6 +207,13 @@ local function hand_in(i)
   for _, each in ipairs(well and told or {}) do changed[#changed + 1] = each end
 end
 
+local function remember(hash, field, counts, totals, task, ttl)
+  local told = { letter[1], letter[2], letter[3], letter[4], counts, totals, task }
+  local done = redis.pcall('HSET', hash, field, cjson.encode(told))
+  redis.pcall('EXPIRE', hash, ttl)
+  return done
+end
+
 local function write(i)
   local op = ARGV[i]
   if op == 'R' then return store_result(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end
@@ -181,6 +223,7 @@ local function write(i)
   if op == 'C' then return count_chord(i + 1) end
   if op == 'U' then return free(ARGV[i + 1], ARGV[i + 2]) end
   if op == 'F' then return hand_in(i) end
+  if op == 'X' then return remember(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]) end
   return bury(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
 end
 
@@ -202,7 +245,7 @@ local function present(store, first, n, width)
 end
 
 local function store_group(q, t, ttl, first, n)
-  local here, removable, stored = present(KEYS[2 * q - 1], first, n, 3), gone[q], 0
+  local here, removable, stored, absent = present(KEYS[2 * q - 1], first, n, 3), gone[q], 0, nil
   to_results()
   for i = first, first + (n - 1) * 3, 3 do
     local field = ARGV[i]
@@ -215,9 +258,25 @@ local function store_group(q, t, ttl, first, n)
         removable[#removable + 1] = field
         stored = stored + 1
       end
+    else
+      absent = absent or {}
+      absent[#absent + 1] = i
     end
   end
   to_broker()
+  for _, i in ipairs(absent or {}) do
+    local found = buried(q, ARGV[i])
+    if found then
+      local done = store_result(ARGV[i + 1], ttl, ARGV[i + 2])
+      if done.err then
+        failed[#failed + 1] = ARGV[i]
+        failed[#failed + 1] = done.err
+      else
+        take_back(q, ARGV[i], found)
+        stored = stored + 1
+      end
+    end
+  end
   tally(t, stored)
 end
 
@@ -232,7 +291,11 @@ end
 while at <= #ARGV do
   local q, field, count = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 3])
   local i = at + 4
-  local here = redis.call('HEXISTS', KEYS[2 * q - 1], field) == 1
+  local here, found = redis.call('HEXISTS', KEYS[2 * q - 1], field) == 1, nil
+  if not here then
+    found = buried(q, field)
+    here = found ~= nil
+  end
   local trouble = here and wrong_type(i, count)
   for _ = 1, count do
     if here and not trouble then
@@ -245,7 +308,7 @@ while at <= #ARGV do
     failed[#failed + 1] = field
     failed[#failed + 1] = trouble
   elseif here then
-    gone[q][#gone[q] + 1] = field
+    if found then take_back(q, field, found) else gone[q][#gone[q] + 1] = field end
     if ARGV[at + 2] == '0' then moved[q] = moved[q] + 1 else tally(tonumber(ARGV[at + 2]), 1) end
   end
   at = i
@@ -292,6 +355,8 @@ for t = 1, tallies do
     count(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], settled[t], took, ARGV[i + 6], costs)
   end
 end
+
+for _, found in ipairs(risen) do count(found[5], found[6], 'dead', found[7], -1, '0', '', '') end
 
 -- Looked at only when there is something to lease: what an empty turn reads arms its notice.
 local known = {}
