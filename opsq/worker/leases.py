@@ -277,7 +277,7 @@ class Leases(threading.Thread):
         self._look_for_strays(consumers, [answer[0] for answer in queues])
         # After an outage longer than a lease every lease has run out although everybody lives.
         if time.monotonic() - self._connected_at >= post.lease_s:
-            self.rescue.reap([answer[1] for answer in queues], answers[len(post.queues)][1])
+            self.rescue.reap([answer[1] for answer in queues], answers[len(post.queues)][1], self._next_renewal)
         self.rescue.restore_celerys()
 
     def _look_at_queues(self) -> None:

@@ -32,8 +32,11 @@ class Rescue:
         self.post, self._judge, self._celery = post, judge, celery
         self._next_look = 0.0
 
-    def reap(self, expired: Sequence[Sequence[bytes]], workers: Sequence[bytes]) -> None:
-        """Take over from consumers whose leases ran out, for each queue; forget workers that are gone."""
+    def reap(self, expired: Sequence[Sequence[bytes]], workers: Sequence[bytes], until: float) -> None:
+        """Take over from consumers whose leases ran out, for each queue; forget workers that are gone.
+
+        `until` (monotonic): then the own leases must be renewed; who is left is told again with that.
+        """
         names = {name.decode() for found in expired for name in found}
         ours = f"{self.post.worker_id}:"
         names = {name for name in names if not name.startswith(ours)}
@@ -41,7 +44,8 @@ class Rescue:
             self.leftovers()
         for name in sorted(names):
             queues = [q for q, found in zip(self.post.queues, expired, strict=True) if name.encode() in found]
-            self._take_over(name, queues)
+            if not self._take_over(name, queues, until):
+                return
         for worker in workers:
             client(self.post.url).zrem(self.post.key_prefix + keys.WORKERS, worker)
 
@@ -73,16 +77,23 @@ class Rescue:
             post.url, queues, name, results_db=results_db, key_prefix=post.key_prefix, priorities=post.priorities
         )
 
-    def _take_over(self, name: str, queues: list[str]) -> None:
+    def _take_over(self, name: str, queues: list[str], until: float) -> bool:
+        """False when time is up before all was taken over."""
         consumer = self.consumer(queues, name)
+        count = 0
         try:
             consumer.connect()
             host = name.rsplit(":", 2)[0]
-            count = successor.take_over(self._judge, consumer, f"{host} was lost, the task may have started")
+            why = f"{host} was lost, the task may have started"
+            while part := successor.take_over(self._judge, consumer, why):
+                count += part
+                if time.monotonic() > until:
+                    return False
             consumer.retire()
-            if count:
-                logger.warning("took over %d messages of %s, which was lost", count, name)
         except Alive:
             logger.info("%s is alive after all", name)
         finally:
             consumer.close()
+            if count:
+                logger.warning("took over %d messages of %s, which was lost", count, name)
+        return True

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from opsq.broker.consumer import MOST, Consumer
+from opsq.broker.consumer import MOST, Consumer, Turn
 from opsq.broker.losses import Loss, note
 from opsq.broker.settlement import Settlement
 from opsq.exceptions import DecodeError, TimeLimitExceeded, WorkerLostError
@@ -25,6 +25,9 @@ from opsq.worker.settle import Settler, counted
 from opsq.worker.slots import Slot, Slots
 
 logger = logging.getLogger("opsq.worker")
+
+#: Messages of each queue that are taken over at once from somebody elsewhere: leases are renewed in between.
+AT_ONCE = 1000
 
 
 def digest(url: str) -> str:
@@ -139,7 +142,9 @@ def settle_slot(
 
 
 def take_over(judge: Judge, consumer: Consumer, why: str) -> int:
-    """Settle what a consumer elsewhere held, whose lease has run out. Raises `Alive` when it has not."""
+    """Settle what a consumer elsewhere held, whose lease has run out: a part of it, the newest; to be called until
+    nothing is left (0). Raises `Alive` when the lease has not run out.
+    """
 
     def decide(settler: Settler, queue: int, number: int, list_key: str, message: Envelope) -> Settlement:
         settlement = judge.lost(settler, queue, number, list_key, message, why)
@@ -147,27 +152,32 @@ def take_over(judge: Judge, consumer: Consumer, why: str) -> int:
             settler.may_take_back(settlement, consumer.name)
         return settlement
 
-    return _settle(judge, consumer, decide, consumer.take_over, why)
+    return _settle(judge, consumer, decide, consumer.take_over, why, AT_ONCE)
 
 
 Decide = Callable[[Settler, int, int, str, Envelope], Settlement | None]
 
 
 def _settle(
-    judge: Judge, consumer: Consumer, decide: Decide, act: Callable[[list[Settlement]], object], why: str
+    judge: Judge,
+    consumer: Consumer,
+    decide: Decide,
+    act: Callable[[list[Settlement]], Turn],
+    why: str,
+    most: int | None = None,
 ) -> int:
     settler = judge.make_settler(consumer.queues)
     judge.begin()
     settlements, raws = [], {}
-    losses: dict[int, list[Loss]] = {}
+    losses: dict[int, Loss] = {}
     for queue, holding in enumerate(consumer.holdings()):
         # The newest first: each goes to the head of its list, so the oldest ends up as the next one out.
-        for number, raw in sorted(holding.items(), reverse=True):
+        for number, raw in sorted(holding.items(), reverse=True)[:most]:
             raws[number] = raw
             settlement, message = _one(settler, consumer, decide, queue, number, raw)
             settlements.append(settlement)
             if (loss := _loss(settlement, message, consumer.name, why)) is not None:
-                losses.setdefault(queue, []).append(loss)
+                losses[number] = loss
     refused = settler.store_elsewhere(settlements)
     for settlement in settlements:
         if settlement.number in refused:
@@ -178,12 +188,17 @@ def _settle(
         if settlement.number in passed[settlement.queue]:
             unused = settlement.writes[:1] == ("H",) and settlement.writes[2] == raws[settlement.number]
             settler.hand_in(settlement, consumer.passes[settlement.queue], unused)
+    settled: list[Settlement] = []
     for start in range(0, len(settlements), MOST):
-        act(settlements[start : start + MOST])
-    for queue, found in losses.items():
-        note(consumer.url, settler.key_prefix, consumer.queues[queue], found)
+        part = settlements[start : start + MOST]
+        failed = act(part).failed
+        settled += [settlement for settlement in part if settlement.number not in failed]
+    for queue, name in enumerate(consumer.queues):
+        mine = [settlement.number for settlement in settled if settlement.queue == queue]
+        if found := [losses[number] for number in mine if number in losses]:
+            note(consumer.url, settler.key_prefix, name, found)
     judge.tell_losses()
-    return len(settlements)
+    return len(settled)
 
 
 def _one(

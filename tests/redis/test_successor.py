@@ -171,6 +171,19 @@ def test_of_a_host_that_is_gone_only_late_tasks_go_back(left: Left) -> None:
     left.client.zrem(keys.consumers(QUEUE), f"{WORKER}:0")
 
 
+def test_of_thousands_a_part_is_taken_over_at_a_time_and_their_order_kept(left: Left) -> None:
+    left.hold(*["late"] * 2_500, started=0)
+    left.client.zadd(keys.consumers(QUEUE), {f"{WORKER}:0": 1})
+    consumer = left.consumer([QUEUE], f"{WORKER}:0")
+    consumer.connect()
+    parts = [take_over(left.judge, consumer, "its host was lost") for _ in range(4)]
+    consumer.close()
+    assert parts == [1_000, 1_000, 500, 0]
+    assert left.waiting() == [f"id-{place}" for place in range(2_500)]
+    assert left.client.llen(keys.lost(QUEUE)) == keys.LOST_CAP
+    left.client.zrem(keys.consumers(QUEUE), f"{WORKER}:0")
+
+
 def test_a_message_that_cannot_be_read_is_dead(left: Left) -> None:
     left.hold("late", started=0)
     left.client.hset(keys.inflight(QUEUE, f"{WORKER}:0"), "99", b"not a message")
