@@ -19,21 +19,28 @@ on_app_finalizers: set[Callable[[Any], Any]] = set()
 _default_app: Any = None
 _thread = threading.local()
 _requests: ContextVar[tuple[Any, ...]] = ContextVar("opsq_requests", default=())
-_ahead_s = 0.0
+_broker_epoch = 0.0
+
+#: A wall clock that is not more wrong than this (seconds) is right.
+CLOCK_TOLERANCE_S = 0.5
 
 
-def set_clock_ahead(seconds: float) -> None:
-    """How far the wall clock of this host is ahead of the broker's (behind: negative)."""
-    global _ahead_s
-    _ahead_s = seconds
+def set_broker_epoch(seconds: float) -> None:
+    """The broker's time (Unix seconds) at the zero of this host's monotonic clock; 0 = not known."""
+    global _broker_epoch
+    _broker_epoch = seconds
 
 
 def broker_time() -> float:
-    """Now by the broker's clock (Unix seconds), as far as this process knows how far its own is ahead of that.
+    """Now (Unix seconds): by this host's wall clock as long as it is right, else by the broker's, where that is known.
 
-    What is due, and what has expired, goes by this one: a host whose clock is wrong then neither waits nor hurries.
+    What is due and what has expired goes by this: a host whose clock is wrong, or jumps, neither waits nor hurries.
     """
-    return time.time() - _ahead_s
+    now = time.time()
+    if not _broker_epoch:
+        return now
+    expected = time.monotonic() + _broker_epoch
+    return now if abs(now - expected) <= CLOCK_TOLERANCE_S else expected
 
 
 def set_default_app(app: Any) -> None:

@@ -256,11 +256,18 @@ class Consumer:
 
     # -- what is held -----------------------------------------------------------------------------------------------
 
-    def holdings(self) -> list[dict[int, bytes]]:
-        """For each queue what this consumer holds: number -> message."""
+    def holdings(self, most: int | None = None) -> list[dict[int, bytes]]:
+        """For each queue what this consumer holds: number -> message; with `most` only so many, the newest."""
+        if most is not None:
+            return [self._newest(store, held, most) for store, held in zip(self.stores, self.numbers(), strict=True)]
         self._line.send(*[("HGETALL", store) for store in self.stores])
         answers = [self._line.receive() for _ in self.stores]
         return [{int(number): raw for number, raw in sorted(_pairs(answer), key=_by_number)} for answer in answers]
+
+    def _newest(self, store: str, held: set[int], most: int) -> dict[int, bytes]:
+        newest = sorted(held)[-most:]
+        answer = self._line.ask("HMGET", store, *newest) if newest else []
+        return {number: raw for number, raw in zip(newest, answer, strict=True) if raw is not None}
 
     def numbers(self) -> list[set[int]]:
         """For each queue the numbers of the messages that this consumer holds."""

@@ -178,8 +178,7 @@ def _line(means: Means, index: int, lines: Lines) -> Line:
     attempts = Attempts(runner, ledger, slot, lines, herald, ports, gate)
     waiting = Waiting(setup.waiting_lock, setup.lease_s)
     line = Line(means.table, slot, ledger, attempts, waiting, lines, means.call_parent, setup.caps)
-    waiting.install()
-    signal.signal(signal.SIGUSR1, _on_usr1(line, waiting))
+    waiting.install(_on_usr1(line, waiting))
     return line
 
 

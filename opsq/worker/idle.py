@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,15 +38,17 @@ class Waiting:
     def __init__(self, lock: Path, lease_s: float) -> None:
         self._path, self._lease_s = lock, lease_s
         self._descriptor: int | None = None
+        self._handler: Callable[[int, FrameType | None], None] = self.on_signal
         self.held = False
         self._may_wake = False
         self._vain_s = 0.0
         self._poll_s = POLL_S[0]
 
-    def install(self) -> None:
-        """In the child: open the lock's file anew (a lock belongs to an open file) and take SIGUSR1."""
+    def install(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        """In the child: open the lock's file anew (a lock belongs to an open file); `handler` gets SIGUSR1."""
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        signal.signal(signal.SIGUSR1, self.on_signal)
+        self._handler = handler
+        signal.signal(signal.SIGUSR1, handler)
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """SIGUSR1: wake the child if it waits."""
@@ -59,6 +62,8 @@ class Waiting:
         `wanted(turn)` is true for a turn that the caller must see.
         """
         keep = False
+        if signal.getsignal(signal.SIGUSR1) is not self._handler:  # a task has taken it away
+            signal.signal(signal.SIGUSR1, self._handler)
         try:
             if not self.held:
                 self._take_lock()

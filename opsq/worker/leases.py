@@ -21,7 +21,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError, RedisError
 
-from opsq._state import set_clock_ahead
+from opsq._state import CLOCK_TOLERANCE_S, set_broker_epoch
 from opsq.broker.broker import LUA, announce_queue
 from opsq.broker.limits import RELEASE
 from opsq.datastore import keys
@@ -43,8 +43,6 @@ RENEW = Script(LUA / "renew.lua")
 #: The least time between two looks at the delayed sets (seconds).
 LATER_PAUSE_S = 0.01
 REPLY_S = 5.0
-#: A clock that is not more wrong than this (seconds) is right.
-CLOCK_TOLERANCE_S = 0.5
 
 
 class Leases(threading.Thread):
@@ -78,7 +76,7 @@ class Leases(threading.Thread):
         self._wanted = post.queues
         self._line = Line(post.url, reply_s=REPLY_S)
         self._line.on_push = self._on_push
-        self._connected = self._tracks = False
+        self._connected = self._tracks = self._clock_is_wrong = False
         self._connected_at = self._next_renewal = 0.0
 
     # -- what the parent calls --------------------------------------------------------------------------------------
@@ -259,13 +257,13 @@ class Leases(threading.Thread):
         commands.append(("SET", prefix + keys.worker(post.worker_id), info, "PX", 3 * lease_ms))
         commands.append(self.limited.rates_question())
         moves = [mover.commands(self._tracks) for mover in self._movers]
-        sent, sent_at = time.monotonic(), time.time()
+        sent = time.monotonic()
         answers = self.ask_all([*commands, *moves[0], *moves[1]])
         for answer in answers[: len(commands)]:
             if isinstance(answer, Exception):
                 raise answer
         self._extend(sent)
-        self._look_at_clock(sent_at, answers[len(post.queues)][2] / 1000)
+        self._look_at_clock(sent, answers[len(post.queues)][2] / 1000)
         self._next_renewal = sent + post.lease_s / 3
         later, limited = self._movers
         first = len(commands) + len(moves[0])
@@ -309,19 +307,22 @@ class Leases(threading.Thread):
             words[slots.GENERATION] += 1
         words[slots.DEADLINE_NS] = int((sent + self.post.lease_s * 0.9) * 1e9)
 
-    def _look_at_clock(self, sent_at: float, server_s: float) -> None:
-        """Tell the children how far this host's clock is ahead of the server's, which was asked at `sent_at`."""
-        low, high = sent_at - server_s, time.time() - server_s
-        ahead = 0.0 if low <= CLOCK_TOLERANCE_S and high >= -CLOCK_TOLERANCE_S else (low + high) / 2
-        words = self.table.words
-        if abs(ahead - slots.signed(words[slots.AHEAD_MS]) / 1000) <= CLOCK_TOLERANCE_S:
-            return
-        words[slots.AHEAD_MS] = round(ahead * 1000) & slots.LARGEST
-        words[slots.GENERATION] += 1
-        set_clock_ahead(ahead)
-        if ahead:
+    def _look_at_clock(self, sent: float, server_s: float) -> None:
+        """Tell the children the broker's time: it was `server_s` (Unix) at some moment since `sent` (monotonic)."""
+        low, high = server_s - time.monotonic() - CLOCK_TOLERANCE_S, server_s - sent + CLOCK_TOLERANCE_S
+        words, own = self.table.words, time.time() - time.monotonic()
+        epoch = words[slots.BROKER_EPOCH_MS] / 1000
+        if not low <= epoch <= high:
+            epoch = own if low <= own <= high else (low + high) / 2
+            words[slots.BROKER_EPOCH_MS] = round(epoch * 1000)
+            words[slots.GENERATION] += 1
+            set_broker_epoch(epoch)
+        ahead = own - epoch
+        wrong = abs(ahead) > CLOCK_TOLERANCE_S
+        if wrong and not self._clock_is_wrong:
             told = "the clock of this host is %.1f s %s the broker's: what is due goes by the broker's"
             logger.warning(told, abs(ahead), "ahead of" if ahead > 0 else "behind")
+        self._clock_is_wrong = wrong
 
     def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send all, read all; a server that has forgotten the scripts is told them, and asked again."""

@@ -31,8 +31,9 @@ NOTEBOOK = 32_768
 SIZE = PAGE + COUNT * (SLOT + 2 * NOTEBOOK)
 
 # The parent's page: words of 8 bytes.
-_MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING, EVENTS, CLOCK, AHEAD_MS, HELP, FACTS_AT, LIMITS = range(12)
-LARGEST = 2**64 - 1
+_MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING, EVENTS, CLOCK, BROKER_EPOCH_MS, HELP, FACTS_AT, LIMITS = (
+    range(12)
+)
 _BOOT = slice(128, 192)
 #: Two places for the facts; the word FACTS_AT tells which one counts, so that nobody ever reads half of them.
 _FACTS = (slice(512, PAGE // 2), slice(PAGE // 2, PAGE))
@@ -58,11 +59,6 @@ class Facts:
     queues: list[str]
     broker: str
     parent: list[int]
-
-
-def signed(word: int) -> int:
-    """A word that may be negative (it is written as `number & LARGEST`)."""
-    return word - LARGEST - 1 if word > LARGEST >> 1 else word
 
 
 class Slots:

@@ -57,8 +57,17 @@ class Judge:
         """From now on judge by what this runner knows of tasks."""
         self.runner, self._most = runner, max_deliveries
 
-    def lost(self, settler: Settler, queue: int, number: int, list_key: str, message: Envelope, why: str) -> Settlement:
-        """A message that had been started, or may have been: back with one delivery more, or dead."""
+    def lost(
+        self,
+        settler: Settler,
+        queue: int,
+        number: int,
+        list_key: str,
+        message: Envelope,
+        why: str,
+        level: int = logging.WARNING,
+    ) -> Settlement:
+        """A message that had been started, or may have been: back with one delivery more (told at `level`), or dead."""
         plan = self.runner.plan(message.headers.task)
         late = plan is not None and plan.acks_late and plan.task.reject_on_worker_lost is not False
         if not late:
@@ -66,7 +75,7 @@ class Judge:
         if 0 < self._most <= message.headers.deliveries + 1:
             reason = f"{why}; it was started {message.headers.deliveries + 1} times"
             return self._dead(settler, queue, number, list_key, message, reason)
-        logger.warning("Task %s[%s] goes back to its queue: %s", message.name, message.headers.id, why)
+        logger.log(level, "Task %s[%s] goes back to its queue: %s", message.name, message.headers.id, why)
         return settler.back(queue, number, list_key, counted(message))
 
     def killed(
@@ -147,7 +156,7 @@ def take_over(judge: Judge, consumer: Consumer, why: str) -> int:
     """
 
     def decide(settler: Settler, queue: int, number: int, list_key: str, message: Envelope) -> Settlement:
-        settlement = judge.lost(settler, queue, number, list_key, message, why)
+        settlement = judge.lost(settler, queue, number, list_key, message, why, logging.INFO)
         if settlement.word == "dead":
             settler.may_take_back(settlement, consumer.name)
         return settlement
@@ -170,9 +179,9 @@ def _settle(
     judge.begin()
     settlements, raws = [], {}
     losses: dict[int, Loss] = {}
-    for queue, holding in enumerate(consumer.holdings()):
+    for queue, holding in enumerate(consumer.holdings(most)):
         # The newest first: each goes to the head of its list, so the oldest ends up as the next one out.
-        for number, raw in sorted(holding.items(), reverse=True)[:most]:
+        for number, raw in sorted(holding.items(), reverse=True):
             raws[number] = raw
             settlement, message = _one(settler, consumer, decide, queue, number, raw)
             settlements.append(settlement)

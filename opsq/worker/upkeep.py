@@ -12,7 +12,7 @@ from typing import Protocol
 
 from redis.exceptions import ResponseError
 
-from opsq._state import set_clock_ahead
+from opsq._state import set_broker_epoch
 from opsq.broker.consumer import Turn
 from opsq.datastore.connection import TROUBLE
 from opsq.datastore.seeking import Replica
@@ -121,9 +121,9 @@ class Upkeep:
     # -- orders, the end --------------------------------------------------------------------------------------------
 
     def _look_at_page(self) -> None:
-        """What the parent tells: to stop, to leave, that the lease had run out for a while, how wrong the clock is."""
+        """What the parent tells: to stop, to leave, that the lease had run out for a while, what time it is."""
         page = self.page
-        set_clock_ahead(slots.signed(page[slots.AHEAD_MS]) / 1000)
+        set_broker_epoch(page[slots.BROKER_EPOCH_MS] / 1000)
         self._generation = int(page[slots.GENERATION])
         if page[slots.STOPPING] or self.slot.words[slots.LEAVE]:
             self.stopping = True

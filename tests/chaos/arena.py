@@ -12,6 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +22,37 @@ from chaos.wire import Wire
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from support import redis_server
+from support.namespaces import HUB, Network
 from support.processes import Running, Spawner
+from support.world import World, compiler
 
-LEASE_S = 2.0
 PATIENCE_S = 60.0
-QUEUES = ("celery", "side")
+#: Seconds that a lease lasts when nobody says anything.
+DEFAULT_LEASE_S = 15.0
+QUEUES = ("celery", "side", "greedy")
 #: Which queues a worker takes from: what `a` sends to the other queue only `b` runs.
-TAKES = {"a": "celery", "b": "celery,side"}
+TAKES = {"a": "celery,greedy", "b": "celery,side,greedy"}
 
 #: `follow` sends its second half to another queue, as a retry does.
 TASKS = """
+import ctypes
 import os
 import random
+import signal
 import time
+from contextlib import suppress
 
 from opsq import Celery
 
 app = Celery("tasks")
 app.conf.broker_connection_retry_on_startup = True
-MARKS = os.open(os.environ["MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
 def mark(what, number):
-    os.write(MARKS, f"{what} {number} {os.getpid()}\\n".encode())
+    # Opened each time: `rude` closes what it finds open.
+    file = os.open(os.environ["MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, f"{what} {number} {os.getpid()}\\n".encode())
+    os.close(file)
 
 
 def work(number):
@@ -69,6 +78,53 @@ def follow(self, number):
         mark("first", number)
         raise self.retry(countdown=0, queue="side")
     work(number)
+
+
+def hold():
+    # Sleeps inside C code that keeps the interpreter's lock.
+    ctypes.PyDLL(None).usleep(int(float(os.environ["HOLD_S"]) * 1_000_000))
+
+
+def fork():
+    child = os.fork()
+    if not child:
+        time.sleep(0.1)
+        os._exit(0)
+    if random.random() < 0.5:
+        with suppress(ChildProcessError):  # who ignores SIGCHLD has none to wait for
+            os.waitpid(child, 0)
+
+
+def close_all():
+    os.closerange(3, 4096)
+
+
+def change_handlers():
+    how = random.choice((signal.SIG_IGN, signal.SIG_DFL, lambda *_: None))
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGCHLD):
+        signal.signal(number, how)
+
+
+def be_rude(number):
+    mark("begin", number)
+    random.choice((hold, fork, close_all, change_handlers))()
+    mark("effect", number)
+    mark("end", number)
+
+
+@app.task(acks_late=True)
+def rude(number):
+    be_rude(number)
+
+
+@app.task
+def rude_early(number):
+    be_rude(number)
+
+
+@app.task(acks_late=True, ignore_result=True)
+def bulk(number):
+    mark("bulk", number)
 """
 
 #: An early task is sent once: a try that fails may have arrived or not. A late one is sent until Redis has it.
@@ -81,6 +137,7 @@ import tasks
 from opsq.exceptions import OpsqError
 
 PATIENT = {"max_retries": 5, "interval_start": 0, "interval_step": 0.05, "interval_max": 0.1}
+EARLY, RUDE = ("early", "rude_early"), float(os.environ["RUDE"])
 client = tasks.app.broker.client
 
 
@@ -97,13 +154,14 @@ with open("sent", "a", buffering=1) as sent:
         if not ready():
             time.sleep(0.02)
             continue
-        kind = random.choice(("late", "early", "early", "late", "follow"))
+        rude = random.random() < RUDE
+        kind = random.choice(("rude", "rude_early") if rude else ("late", "early", "early", "late", "follow"))
         number += 1
         while True:
             try:
-                handle = getattr(tasks, kind).apply_async((number,), retry=kind != "early", retry_policy=PATIENT)
+                handle = getattr(tasks, kind).apply_async((number,), retry=kind not in EARLY, retry_policy=PATIENT)
             except OpsqError:
-                if kind != "early":
+                if kind not in EARLY:
                     time.sleep(0.05)
                     continue
                 sent.write(f"unsure {kind} {number} -\\n")
@@ -113,7 +171,7 @@ with open("sent", "a", buffering=1) as sent:
         time.sleep(0.002)
 """
 
-#: Tasks whose message is in more than one place at this instant.
+#: Tasks whose message is in more than one place at this instant, of the queues in which early ones are.
 _IN_TWO_PLACES = """
 local places, doubled = {}, {}
 local function see(raw)
@@ -123,13 +181,13 @@ local function see(raw)
   places[id] = (places[id] or 0) + 1
   if places[id] == 2 then doubled[#doubled + 1] = message.headers.task .. ' ' .. id end
 end
-for _, list in ipairs(KEYS) do
-  if redis.call('TYPE', list).ok == 'list' then
-    for _, raw in ipairs(redis.call('LRANGE', list, 0, -1)) do see(raw) end
+for _, queue in ipairs(KEYS) do
+  if redis.call('TYPE', queue).ok == 'list' then
+    for _, raw in ipairs(redis.call('LRANGE', queue, 0, -1)) do see(raw) end
   end
-end
-for _, store in ipairs(redis.call('KEYS', 'opsq:inflight:*')) do
-  for _, raw in ipairs(redis.call('HVALS', store)) do see(raw) end
+  for _, store in ipairs(redis.call('KEYS', 'opsq:inflight:{' .. queue .. '}:*')) do
+    for _, raw in ipairs(redis.call('HVALS', store)) do see(raw) end
+  end
 end
 for _, set in ipairs(redis.call('KEYS', 'opsq:delayed:*')) do
   for _, raw in ipairs(redis.call('ZRANGE', set, 0, -1)) do see(string.match(raw, '^%d*|(.*)$')) end
@@ -152,6 +210,23 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = PATIENC
     raise Stuck(f"not within {timeout_s:.0f} s: {what}")
 
 
+@dataclass(frozen=True)
+class Setup:
+    """How the arena is set up. `lease_s`: None = the default; `rude`: how many of the tasks are (0..1); `hold_s`: how
+    long such a one keeps the interpreter's lock (seconds).
+    """
+
+    lease_s: float | None = 2.0
+    rude: float = 0.01
+    hold_s: float = 3.0
+    appendfsync: str = "always"
+
+    @property
+    def lease(self) -> float:
+        """Seconds that a lease lasts."""
+        return DEFAULT_LEASE_S if self.lease_s is None else self.lease_s
+
+
 class Stuck(Exception):
     """Something did not happen."""
 
@@ -159,22 +234,36 @@ class Stuck(Exception):
 class Store:
     """A Redis that can be killed and comes back with what it had acknowledged."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, redis_server.free_port()
+    def __init__(self, folder: Path, network: Network | None, appendfsync: str) -> None:
+        self.folder, self.port, self._network, self._appendfsync = (
+            folder,
+            redis_server.free_port(),
+            network,
+            appendfsync,
+        )
         folder.mkdir()
+        self.world = World(folder / "world") if compiler() else None
         self.start()
 
     def start(self, *options: str) -> None:
         """Start it; it may still be loading."""
-        argv = [redis_server.binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        on, addresses = (self._network.on("hub"), [HUB, "127.0.0.1"]) if self._network else ([], ["127.0.0.1"])
+        argv = [*on, redis_server.binary(), "--port", str(self.port), "--bind", *addresses, "--save", ""]
         argv += ["--unixsocket", str(self.folder / "sock"), "--dir", str(self.folder), "--logfile", "log"]
-        argv += ["--appendonly", "yes", "--appendfsync", "always", *options]
-        self.process = subprocess.Popen(argv, preexec_fn=redis_server.die_with_parent, stdin=subprocess.DEVNULL)
+        argv += ["--appendonly", "yes", "--appendfsync", self._appendfsync, "--protected-mode", "no", *options]
+        environment = {**os.environ, **(self.world.environment if self.world else {})}
+        self.process = subprocess.Popen(
+            argv, preexec_fn=redis_server.die_with_parent, stdin=subprocess.DEVNULL, env=environment
+        )
 
     def kill(self) -> None:
         """kill -9."""
         self.process.kill()
         self.process.wait()
+
+    def url(self, db: int = 0) -> str:
+        """By its Unix socket."""
+        return f"redis+socket://{self.folder / 'sock'}?virtual_host={db}"
 
     def client(self, db: int = 0, socket_timeout: float = 5.0) -> redis.Redis:
         """Over the socket, past the wire; nothing is sent twice."""
@@ -211,30 +300,48 @@ class Marks:
 
 
 class Arena:
-    """Worker `a` speaks through a wire that can be cut, worker `b` does not; each lives on a "host" of its own."""
+    """Worker `a` speaks through a wire that can be cut, worker `b` by a cable (where the machine lets us lay one); each
+    lives on a "host" of its own, with a clock of its own.
+    """
 
-    def __init__(self, folder: Path, chance: random.Random, results_db: int) -> None:
-        self.folder, self.chance = folder, chance
+    def __init__(
+        self, folder: Path, chance: random.Random, results_db: int, setup: Setup, network: Network | None
+    ) -> None:
+        self.folder, self.chance, self.setup, self.network = folder, chance, setup, network
         (folder / "tasks.py").write_text(TASKS)
         (folder / "producer.py").write_text(PRODUCER)
         self.spawn = Spawner(folder)
-        self.store = Store(folder / "redis")
+        self.store = Store(folder / "redis", network, setup.appendfsync)
         wait_for(self.store.is_up, "Redis answers")
-        self.wire = Wire(self.store.port)
+        self.memory_before = self.memory()
+        self.wire = Wire(self.store.folder / "sock")
+        self.worlds = {name: World(folder / f"world-{name}") for name in TAKES} if compiler() else {}
         self.results_db = results_db
         self.marks = Marks(folder / "marks")
         self.workers: dict[str, Running] = {}
         self.starts = 0
+        self.bulk = 0
         self.doubled: set[str] = set()
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
-    def environment(self, port: int) -> dict[str, str]:
+    def memory(self) -> int:
+        """What Redis uses (bytes)."""
+        return int(self.store.client().info("memory")["used_memory"])
+
+    def environment(self, name: str = "") -> dict[str, str]:
+        """Of a worker, or of the producer."""
+        hub = HUB if self.network else "127.0.0.1"
+        place = {"a": f"127.0.0.1:{self.wire.port}", "b": f"{hub}:{self.store.port}"}.get(name)
+        urls = [f"redis://{place}/{db}" if place else self.store.url(db) for db in (0, self.results_db)]
         return {
-            "OPSQ_BROKER_URL": f"redis://127.0.0.1:{port}/0",
-            "OPSQ_RESULT_BACKEND": f"redis://127.0.0.1:{port}/{self.results_db}",
+            **(self.worlds[name].environment if name in self.worlds else {}),
+            "OPSQ_BROKER_URL": urls[0],
+            "OPSQ_RESULT_BACKEND": urls[1],
             "MARKS": str(self.folder / "marks"),
+            "RUDE": str(self.setup.rude),
+            "HOLD_S": str(self.setup.hold_s),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH")])),
         }
 
@@ -245,16 +352,20 @@ class Arena:
     def start_worker(self, name: str) -> Running:
         """Start a worker on its host; the next strike need not wait until it is ready."""
         self.starts += 1
-        argv = [sys.executable, "-m", "opsq", "-A", "tasks", "worker", "-c", "2", "--lease", str(LEASE_S), "-l", "info"]
+        argv = [sys.executable, "-m", "opsq", "-A", "tasks", "worker", "-l", "info"]
         argv += ["-n", f"{name}@chaos", "-Q", TAKES[name]]
-        environment = self.environment(self.wire.port if name == "a" else self.store.port)
+        if self.setup.lease_s is not None:
+            argv += ["-c", "2", "--lease", str(self.setup.lease_s)]
+        if self.network is not None and name == "b":
+            argv = [*self.network.on(name), *argv]
+        environment = self.environment(name)
         environment["OPSQ_STATE_DIR"] = str(self.state_directory(name))
         self.workers[name] = self.spawn(argv, name=f"worker-{name}-{self.starts}", env=environment, cwd=self.folder)
         return self.workers[name]
 
     def start_producer(self) -> Running:
         argv = [sys.executable, "producer.py"]
-        return self.spawn(argv, name="producer", env=self.environment(self.store.port), cwd=self.folder)
+        return self.spawn(argv, name="producer", env=self.environment(), cwd=self.folder)
 
     def family(self, name: str) -> list[psutil.Process]:
         """A worker's processes: the parent first, then the template, then children."""
@@ -274,6 +385,13 @@ class Arena:
         held = sum(int(client.hlen(key)) for key in client.scan_iter("opsq:inflight:*"))
         return not (waiting or held or list(client.scan_iter("opsq:delayed:*")))
 
+    def nobody_is_late(self) -> bool:
+        """No lease that has run out is left."""
+        client = self.store.client()
+        now = int(client.time()[0]) * 1000
+        registries = ["opsq:workers", *(f"opsq:consumers:{{{queue}}}" for queue in QUEUES)]
+        return not any(client.zcount(key, "-inf", now) for key in registries)
+
     def dead_letters(self) -> list[dict[str, Any]]:
         found = []
         for queue in QUEUES:
@@ -286,7 +404,7 @@ class Arena:
         client = self.store.client()
         while not self._over.wait(0.05):
             with suppress(redis.RedisError, OSError):
-                found: Any = client.eval(_IN_TWO_PLACES, len(QUEUES), *QUEUES)
+                found: Any = client.eval(_IN_TWO_PLACES, 2, "celery", "side")
                 self.doubled |= {line.decode() for line in found if line.startswith(b"tasks.early ")}
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Two workers, a Redis with an append-only file, and everything that can happen to them, at random instants.
 
     python tests/chaos/nothing_lost.py [--strikes 60] [--only child,redis_killed] [--results-db 1] [--seed N] [--keep]
-        [--write docs/chaos.md]
+        [--defaults] [--appendfsync everysec] [--write docs/chaos.md]
 
 What was sent is written down by the producer, what was done by the tasks. Prints a table; ends with 1 if a promise was
 broken, or if fewer than half of the kills landed while a task ran.
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,9 +27,10 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from chaos import oracle
-from chaos.arena import Arena, Stuck, wait_for
-from chaos.strikes import KILLS, OTHERS
+from chaos.arena import Arena, Setup, Stuck, wait_for
+from chaos.strikes import KILLS, OTHERS, possible
 from support import redis_server
+from support.namespaces import NotPossible, bare_network
 
 from opsq import __version__
 
@@ -38,6 +40,8 @@ class Run:
     """What was done, and what came of it."""
 
     seed: int
+    setup: Setup
+    skipped: set[str] = field(default_factory=set)
     strikes: Counter[str] = field(default_factory=Counter)
     kills: int = 0
     hits: int = 0
@@ -59,9 +63,19 @@ class Run:
     def document(self, only: str) -> str:
         """All counts as Markdown, with what they were taken on."""
         how = f"--strikes {sum(self.strikes.values())} --seed {self.seed}" + (f" --only {only}" if only else "")
+        how += " --defaults" if self.setup.lease_s is None else ""
+        how += f" --appendfsync {self.setup.appendfsync}" if self.setup.appendfsync != "always" else ""
         told = "; ".join(self.verdict.broken) or "every promise was kept"
         lines = [f"`python tests/chaos/nothing_lost.py {how}`", "", f"{told.capitalize()}, {self.seconds:.0f} s."]
-        lines += [machine(), "", "| what | count |", "|---|---:|"]
+        if self.skipped:
+            lines.append(f"Not possible on this machine: {', '.join(sorted(self.skipped))}.")
+        lines += [
+            machine(),
+            f"The server's file is synced {self.setup.appendfsync}.",
+            "",
+            "| what | count |",
+            "|---|---:|",
+        ]
         lines += [f"| {name.strip().replace('_', ' ')} | {count:,} |" for name, count in self.rows()]
         return "\n".join(["", *lines]) + "\n"
 
@@ -73,16 +87,28 @@ def machine() -> str:
     return f"opsq {__version__}, Redis {server}, Python {platform.python_version()}, {os.cpu_count()} cores."
 
 
-def strike(folder: Path, names: Sequence[str], seed: int, results_db: int = 1) -> Run:
+def strike(folder: Path, names: Sequence[str], seed: int, results_db: int = 1, setup: Setup = Setup()) -> Run:  # noqa: B008
     """Strike in this order at random instants, while tasks are sent; then judge."""
-    run, chance, begin = Run(seed), random.Random(seed), time.monotonic()
-    arena = Arena(folder, chance, results_db)
+    with ExitStack() as stack:
+        network = None
+        try:
+            network = stack.enter_context(bare_network(folder, ["b"]))
+        except NotPossible as error:
+            click.echo(f"no cable is laid: {error}", err=True)
+        return _strike(Arena(folder, random.Random(seed), results_db, setup, network), names, Run(seed, setup))
+
+
+def _strike(arena: Arena, names: Sequence[str], run: Run) -> Run:
+    chance, begin = arena.chance, time.monotonic()
     try:
         for name in ("a", "b"):
             arena.start_worker(name)
         producer = arena.start_producer()
         wait_for(lambda: len(arena.marks.read().counts["end"]) > 10, "tasks run")
         for name in names:
+            if not possible(arena, name):
+                run.skipped.add(name)
+                continue
             time.sleep(chance.uniform(0.0, 0.3))
             wait_for(arena.busy, "a task runs")
             if name in KILLS:
@@ -92,7 +118,7 @@ def strike(folder: Path, names: Sequence[str], seed: int, results_db: int = 1) -
             else:
                 OTHERS[name](arena)
             run.strikes[name] += 1
-        (folder / "stop").touch()
+        (arena.folder / "stop").touch()
         producer.wait()
         run.verdict = oracle.judge(arena)
     except Stuck as error:
@@ -110,16 +136,29 @@ def strike(folder: Path, names: Sequence[str], seed: int, results_db: int = 1) -
 @click.option("--only", default="", help="Names of strikes; without it all, kills as often as all others together.")
 @click.option("--results-db", default=1, show_default=True, help="The database of the results; the broker's is 0.")
 @click.option("--seed", type=int, help="Repeat a run's choices.")
+@click.option("--defaults", is_flag=True, help="Workers without any option: a lease of 15 s, and a task of 30 s in C.")
+@click.option("--appendfsync", default="always", show_default=True, help="When the server syncs its file.")
 @click.option("--write", type=click.Path(path_type=Path), help="Add the table to a Markdown file.")
 @click.option("--keep", is_flag=True, help="Keep the folder with all logs and name it.")
-def main(strikes: int, only: str, results_db: int, seed: int | None, write: Path | None, keep: bool) -> None:
+def main(
+    strikes: int,
+    only: str,
+    results_db: int,
+    seed: int | None,
+    defaults: bool,
+    appendfsync: str,
+    write: Path | None,
+    keep: bool,
+) -> None:
     """Strike, and see whether anything is lost."""
     seed = random.randrange(10**6) if seed is None else seed
     chance = random.Random(seed)
     chosen = only.split(",") if only else []
     names = [chance.choice(chosen or sorted(chance.choice((KILLS, OTHERS)))) for _ in range(strikes)]
     folder = Path(tempfile.mkdtemp(prefix="opsq-chaos-"))
-    run = strike(folder, names, seed, results_db)
+    usual = Setup(appendfsync=appendfsync)
+    setup = Setup(lease_s=None, rude=0.002, hold_s=30.0, appendfsync=appendfsync) if defaults else usual
+    run = strike(folder, names, seed, results_db, setup)
     if not keep:
         shutil.rmtree(folder)
     click.echo(f"seed {seed}, {run.seconds:.0f} s, {os.cpu_count()} cores" + (f", {folder}" if keep else ""))

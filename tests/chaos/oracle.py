@@ -8,11 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chaos.arena import QUEUES, Arena, wait_for
+from chaos.arena import PATIENCE_S, QUEUES, Arena, wait_for
 from support import key_audit
+
+from opsq.broker import audit
+from opsq.broker.broker import Broker
 
 #: Reasons for which a late task may be a dead letter although its effect was not had: what it would send is impossible.
 _IMPOSSIBLE = "its outcome could not be written"
+#: What Redis may use in the end besides what keys hold: scripts, connections, tables of keys (bytes).
+MEMORY_BESIDES = 4_000_000
 
 
 @dataclass
@@ -31,29 +36,35 @@ class Verdict:
 def judge(arena: Arena) -> Verdict:
     """Wait until everything is settled, stop the workers, compare."""
     verdict = Verdict()
-    wait_for(arena.is_settled, "everything is settled")
+    wait_for(arena.is_settled, "everything is settled", patience_s(arena))
+    wait_for(arena.nobody_is_late, "all who are gone have been reaped", patience_s(arena))
     _end_workers(arena, verdict)
     sent, unsure, ids = _sent(arena.folder / "sent")
     marks = arena.marks.read().counts
     letters = arena.dead_letters()
-    dead = {task: numbers_of(letters, task) for task in ("early", "late", "follow")}
+    dead = {task: numbers_of(letters, task) for task in ("early", "late", "follow", "rude", "rude_early", "bulk")}
+    dead["early"] |= dead["rude_early"]
     reasons = {_number(letter): letter["reason"] for letter in letters}
     had = set(marks["effect"])
-    late = sent["late"] | sent["follow"]
+    late = sent["late"] | sent["follow"] | sent["rude"]
     blocked = {number for number in dead["follow"] if _IMPOSSIBLE in reasons[number]}
 
     verdict.expect(late - had - blocked, "late tasks never had their effect")
     verdict.expect(
-        {n for n in dead["late"] | dead["follow"] if n not in blocked and n not in had}, "late tasks are dead"
+        {n for n in dead["late"] | dead["follow"] | dead["rude"] if n not in blocked and n not in had},
+        "late tasks are dead",
     )
-    early = sent["early"] | unsure
+    verdict.expect(set(range(arena.bulk)) - set(marks["bulk"]), "of ten thousand were never run")
+    early = sent["early"] | sent["rude_early"] | unsure
     verdict.expect({n for n in early if marks["begin"][n] > 1}, "early tasks ran more than once")
-    verdict.expect(sent["early"] - set(marks["end"]) - dead["early"], "early tasks are lost")
+    lost = (sent["early"] | sent["rude_early"]) - set(marks["end"]) - dead["early"]
+    verdict.expect(lost, "early tasks are lost")
     verdict.expect([letter["id"] for letter in letters if not letter["reason"]], "dead letters have no reason")
     doubled = [one for one, count in Counter(letter["id"] for letter in letters).items() if count > 1]
     verdict.expect(doubled, "dead letters are there twice")
     verdict.expect(arena.doubled, "messages were in two places at once")
     _results(arena, ids, verdict)
+    _books(arena, letters, verdict)
     _redis(arena, verdict)
     verdict.counts |= {
         "sent": sum(map(len, sent.values())),
@@ -70,6 +81,11 @@ def judge(arena: Arena) -> Verdict:
     return verdict
 
 
+def patience_s(arena: Arena) -> float:
+    """Longer than a task that keeps the interpreter, and what was lost, may take."""
+    return PATIENCE_S + 4 * arena.setup.lease + 4 * arena.setup.hold_s
+
+
 def _end_workers(arena: Arena, verdict: Verdict) -> None:
     """A warm stop ends with 0, and nobody is registered after it."""
     for name, running in arena.workers.items():
@@ -79,16 +95,15 @@ def _end_workers(arena: Arena, verdict: Verdict) -> None:
             verdict.broken.append(f"worker {name} stopped with {code}")
     client = arena.store.client()
     registries = ["opsq:workers", *(f"opsq:consumers:{{{queue}}}" for queue in QUEUES)]
-    # Those who were killed and never came back under their name are left to reapers: none of them holds anything.
     verdict.counts["registered in the end"] = sum(int(client.zcard(key)) for key in registries)
     verdict.expect([key.decode() for key in client.scan_iter("opsq:inflight:*")], "stores of consumers are not empty")
-    if client.zcard("opsq:workers") or client.zcard(registries[1]):
+    if verdict.counts["registered in the end"]:
         verdict.broken.append("leases are left: " + str([client.zrange(key, 0, -1) for key in registries]))
 
 
 def _sent(path: Path) -> tuple[dict[str, set[int]], set[int], dict[int, str]]:
     """Numbers by task, early ones that may or may not have arrived, and ids."""
-    sent: dict[str, set[int]] = {"early": set(), "late": set(), "follow": set()}
+    sent: dict[str, set[int]] = {task: set() for task in ("early", "late", "follow", "rude", "rude_early")}
     unsure, ids = set(), {}
     for line in path.read_text().rpartition("\n")[0].splitlines():
         how, task, number, task_id = line.split()
@@ -123,7 +138,30 @@ def _results(arena: Arena, ids: dict[int, str], verdict: Verdict) -> None:
     verdict.expect({n for n in dead if states.get(n) == "SUCCESS"}, "dead letters have the result SUCCESS")
 
 
+def _books(arena: Arena, letters: list[dict[str, Any]], verdict: Verdict) -> None:
+    """`opsq audit` says the same as what was written down."""
+    for books in audit.balances(Broker(arena.store.url()), QUEUES):
+        if books.missing or books.in_flight or books.waiting or books.delayed:
+            verdict.broken.append(f"the books of {books.queue!r} do not balance: {books}")
+        buried = sum(letter["queue"] == books.queue for letter in letters)
+        if books.ended.get("dead", 0) != buried:
+            verdict.broken.append(f"{books.ended.get('dead')} dead in the books of {books.queue!r}, {buried} letters")
+        verdict.counts[f"books of {books.queue}"] = books.sent
+
+
 def _redis(arena: Arena, verdict: Verdict) -> None:
-    """No key is left that nobody knows or that nothing bounds."""
+    """No key is left that nobody knows or that nothing bounds, and no memory is used for anything else."""
+    arena.store.client(15).flushdb()  # what made it slow to load
+    known = 0
     for db in {0, arena.results_db}:
-        verdict.broken += key_audit.problems(arena.store.client(db))
+        client = arena.store.client(db)
+        verdict.broken += key_audit.problems(client)
+        pipe = client.pipeline(transaction=False)
+        for key in client.scan_iter(count=1000):
+            pipe.memory_usage(key, samples=0)
+        known += sum(size or 0 for size in pipe.execute())
+    more = arena.memory() - arena.memory_before - known
+    verdict.counts["memory of results and dead letters, kB"] = known // 1024
+    verdict.counts["memory besides, more than at first, kB"] = more // 1024
+    if more > MEMORY_BESIDES:
+        verdict.broken.append(f"Redis uses {more:,} bytes more than at first, besides results and dead letters")

@@ -10,10 +10,17 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import redis
-from chaos.arena import LEASE_S, Arena, wait_for
+from chaos.arena import Arena, wait_for
+from support.lab import new_id
+
+from opsq.broker.consumer import Consumer
+from opsq.datastore import keys
+from opsq.protocol import envelope
 
 #: A strike returns whether it was a kill, and if so whether it hit a task that ran; None: nothing was there to kill.
 Strike = Callable[[Arena], bool | None]
+#: Free slots of somebody greedy.
+BULK = 10_000
 
 
 def _pick(arena: Arena) -> str:
@@ -82,7 +89,7 @@ def _kill_group(arena: Arena, name: str) -> bool:
 def _start_again(arena: Arena, name: str) -> None:
     arena.workers[name].process.wait()
     if arena.chance.random() < 0.3:
-        time.sleep(LEASE_S * 1.5)
+        time.sleep(arena.setup.lease * 1.5)
     arena.start_worker(name)
 
 
@@ -91,7 +98,7 @@ def freeze(arena: Arena) -> None:
     family = arena.family(_pick(arena))
     for process in family:
         process.suspend()
-    time.sleep(LEASE_S * arena.chance.uniform(1.2, 2.0))
+    time.sleep(arena.setup.lease * arena.chance.uniform(1.2, 2.0))
     for process in family:
         process.resume()
 
@@ -120,6 +127,19 @@ def loading(arena: Arena) -> bool | None:
     return hit
 
 
+def slow_disk(arena: Arena) -> bool | None:
+    """The disk is slow to sync, and Redis is killed meanwhile; it comes back with its append-only file."""
+    assert arena.store.world is not None
+    arena.store.world.slow_disk(arena.chance.uniform(0.1, 0.4))
+    time.sleep(arena.chance.uniform(0.5, 1.5))
+    hit = bool(wait_for(arena.busy, "a task runs"))
+    arena.store.kill()
+    arena.store.world.slow_disk(0.0)
+    arena.store.start()
+    wait_for(arena.store.is_up, "Redis is back")
+    return hit
+
+
 def connections(arena: Arena) -> None:
     """All connections are closed by the server."""
     arena.store.client().client_kill_filter(_type="normal", skipme=True)
@@ -136,6 +156,40 @@ def silence(arena: Arena) -> None:
     arena.wire.fall_silent()
     time.sleep(arena.chance.uniform(5.2, 6.0))
     arena.wire.speak()
+
+
+def cable(arena: Arena) -> None:
+    """A worker's network cable is pulled, for less or for more than its lease, and put in again."""
+    assert arena.network is not None
+    arena.network.cut("b")
+    time.sleep(arena.setup.lease * arena.chance.choice((0.3, 1.2, 3.0)))
+    arena.network.join("b")
+
+
+def clock_jump(arena: Arena) -> None:
+    """The wall clock of a worker's host is set wrong, and right again."""
+    world = arena.worlds[_pick(arena)]
+    for offset_s in (arena.chance.uniform(-7200, 7200), arena.chance.uniform(-5, 5), 0.0):
+        world.set_clock(offset_s)
+        time.sleep(arena.chance.uniform(0.2, 1.5))
+
+
+def ten_thousand(arena: Arena) -> None:
+    """Somebody with 10,000 free slots takes as many messages in one turn, and is lost."""
+    first, arena.bulk = arena.bulk, arena.bulk + BULK
+    client, name = arena.store.client(), f"greedy@chaos:{first:08x}:0"
+    bulk = [
+        envelope.build(task="tasks.bulk", id=new_id(), args=[number], kwargs={}, queue="greedy", headers={})
+        for number in range(first, arena.bulk)
+    ]
+    client.lpush("greedy", *bulk)
+    client.zadd(keys.consumers("greedy"), {name: 9e15})
+    consumer = Consumer(arena.store.url(), ["greedy"], name)
+    consumer.connect()
+    consumer.turn((), BULK)
+    consumer.close()
+    # Its lease runs out only when all of it is in its hands; both workers see it at their next renewal.
+    client.zadd(keys.consumers("greedy"), {name: 0})
 
 
 def out_of_memory(arena: Arena) -> None:
@@ -191,13 +245,19 @@ def no_permission(arena: Arena) -> None:
     client.execute_command("ACL", "SETUSER", "default", "+@scripting")
 
 
+def possible(arena: Arena, name: str) -> bool:
+    """Whether this machine has what a strike needs."""
+    needs = {"cable": arena.network, "clock_jump": arena.worlds, "slow_disk": arena.store.world}
+    return bool(needs.get(name, True))
+
+
 KILLS: dict[str, Strike] = {
-    each.__name__: each for each in (child, template, parent, group, host_lost, redis_killed, loading)
+    each.__name__: each for each in (child, template, parent, group, host_lost, redis_killed, loading, slow_disk)
 }
 OTHERS: dict[str, Callable[[Arena], None]] = {
     each.__name__: each
     for each in (
         *(freeze, connections, lost_answers, silence, out_of_memory, read_only),
-        *(busy, forgotten_scripts, wrong_type, no_permission),
+        *(busy, forgotten_scripts, wrong_type, no_permission, cable, clock_jump, ten_thousand),
     )
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 from support.proxy import CutAfterForward
 
@@ -12,10 +13,11 @@ from support.proxy import CutAfterForward
 class Wire(CutAfterForward):
     """Forwards turns and cuts their answers off as often as `limit` says; while silent it holds everything back."""
 
-    def __init__(self, server_port: int) -> None:
-        self._speaks = threading.Event()
+    def __init__(self, server: Path) -> None:
+        """`server`: its Unix socket."""
+        self._speaks, self._server = threading.Event(), server
         self._speaks.set()
-        super().__init__(server_port, limit=0, every=2)
+        super().__init__(0, limit=0, every=2)
 
     def lose_answers(self, count: int) -> None:
         """The answers to the next turns are lost, and their connections."""
@@ -35,7 +37,10 @@ class Wire(CutAfterForward):
 
     def connect(self, client: socket.socket) -> socket.socket | None:
         """A connection to the server; who cannot be served is closed."""
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with suppress(OSError):
-            return super().connect(client)
+            server.connect(str(self._server))
+            return server
+        server.close()
         client.close()
         return None

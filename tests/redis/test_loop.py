@@ -51,7 +51,7 @@ def line(redis_url: str, redis_client: redis.Redis, tmp_path: Path) -> Iterator[
     table.words[slots.DEADLINE_NS] = 2**62
     ledger = Ledger(Consumer(redis_url, ["celery"], NAME), Settler(["celery"], Results()), table.slot(0))
     waiting, before = Waiting(tmp_path / "lock", 15.0), signal.getsignal(signal.SIGUSR1)
-    waiting.install()
+    waiting.install(waiting.on_signal)
     line = Line(table, table.slot(0), ledger, Tasks(ledger), waiting, Lines(None, None), lambda: None, Caps())
     yield line
     signal.signal(signal.SIGUSR1, before)

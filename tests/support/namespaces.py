@@ -83,15 +83,21 @@ class Network:
 
 @contextmanager
 def network(folder: Path, names: Sequence[str]) -> Iterator[Network]:
-    """All of it, up; taken down at the end. Raises NotPossible."""
+    """All of it, with a Redis on the hub; taken down at the end. Raises NotPossible."""
+    with bare_network(folder, names) as made, _redis(made):
+        yield made
+
+
+@contextmanager
+def bare_network(folder: Path, names: Sequence[str]) -> Iterator[Network]:
+    """The hub and the hosts alone. Raises NotPossible."""
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
         raise NotPossible(f"not installed: {', '.join(missing)}")
     with _privileged() as inside:
         made = Network(folder, inside, names)
         try:
             made.make()
-            with _redis(made):
-                yield made
+            yield made
         finally:
             made.remove()
 

@@ -65,6 +65,17 @@ def test_what_is_due_goes_by_the_brokers_clock(lab: Lab, world: World, offset_s:
     assert worker.stop() == 0
 
 
+def test_what_is_due_is_right_at_once_after_a_jump(lab: Lab, world: World) -> None:
+    """The next renewal, 10 s later, is not waited for."""
+    worker = lab.worker("-c", "1", "--lease", "30", **world.environment)
+    for offset_s in (HOUR_S, -HOUR_S):
+        world.set_clock(offset_s)
+        begin = time.time()
+        lab.result(lab.send("again", f"after a jump of {offset_s}"))
+        assert time.time() - begin < labs.soon(1)
+    assert worker.stop() == 0
+
+
 def test_a_clock_that_jumps_while_a_task_runs_starts_it_no_second_time(lab: Lab, world: World) -> None:
     worker = lab.worker("-c", "1", "--lease", "1", **world.environment)
     other = lab.worker("-c", "1", "--lease", "1", OPSQ_STATE_DIR=str(lab.folder / "other"))
