@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import random
 from typing import Any
 
@@ -26,6 +27,13 @@ def add_autoretry(task: Any) -> None:
         return
     run = task.run
 
+    def again(error: BaseException) -> BaseException:
+        how = dict(wanted["retry_kwargs"])
+        if wanted["retry_backoff"]:
+            how["countdown"] = _backoff(task.request.retries, wanted)
+        retry: BaseException = task.retry(exc=error, **how)
+        return retry
+
     @functools.wraps(run)
     def retried(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -33,11 +41,19 @@ def add_autoretry(task: Any) -> None:
         except (Ignore, Retry, *never):
             raise
         except errors as error:
-            how = dict(wanted["retry_kwargs"])
-            if wanted["retry_backoff"]:
-                how["countdown"] = _backoff(task.request.retries, wanted)
-            raise task.retry(exc=error, **how) from error
+            raise again(error) from error
 
+    @functools.wraps(run)
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await run(*args, **kwargs)
+        except (Ignore, Retry, *never):
+            raise
+        except errors as error:
+            raise again(error) from error
+
+    if inspect.iscoroutinefunction(run):
+        retried = awaited
     retried.__retried__ = run  # type: ignore[attr-defined]
     task.run = retried
 

@@ -250,6 +250,10 @@ class Consumer:
         """Whether something can be read within the time (seconds); reads nothing."""
         return self._line.readable(timeout_s)
 
+    def fileno(self) -> int:
+        """The connection's descriptor, for who waits for other things too; -1 while there is none."""
+        return self._line.fileno()
+
     def read_notices(self) -> None:
         """Read the pushes that have arrived; nothing else is on the way while one waits. Sets `noticed`."""
         self._line.read()

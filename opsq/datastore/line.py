@@ -6,7 +6,6 @@ between, which cost more than Redis' own work on a small command. Nothing is eve
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 from collections import deque
@@ -20,6 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from opsq.datastore.connection import connection
 from opsq.datastore.seeking import Replica, is_read_only
+from opsq.runtime.ready import readable
 
 
 class Line:
@@ -107,9 +107,7 @@ class Line:
         """Whether something arrives within the time (seconds), be it the end of the connection; reads nothing."""
         if self._replies or (hasattr(self._sock, "pending") and self._sock.pending()):
             return True
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(max(timeout_s, 0) * 1000))
+        return bool(readable([self._sock.fileno()], timeout_s))
 
     def read(self) -> None:
         """Read once, waiting for it; hands pushes over and keeps answers."""

@@ -6,11 +6,13 @@ Built for the hot path: what is known of a task is looked up once (`Plan`), what
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any, Literal
 
 from opsq import _state, signals, states
+from opsq.concurrency.coroutines import is_coroutine, to_end
 from opsq.exceptions import (
     ContentDisallowed,
     DecodeError,
@@ -21,6 +23,7 @@ from opsq.exceptions import (
     Reject,
     Retry,
     TaskRevokedError,
+    TimeLimitExceeded,
 )
 from opsq.execution import workflow
 from opsq.execution.context import Context
@@ -32,15 +35,26 @@ from opsq.protocol.envelope import NO_EMBED, Envelope
 #: (request, state, value or error, traceback) -> the record to store. Raises EncodeError.
 Record = Callable[[Context, str, Any, "str | None"], bytes]
 
+#: Makes a coroutine and awaits it, so that it can be interrupted.
+Drive = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+
 #: A handler of this module does nothing and is not called.
 _DEFAULT_HANDLERS = "opsq.app.task"
+
+
+class _Refused(Exception):
+    """A message cannot be run."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
 
 
 class Plan:
     """What the runner needs to know of a task, looked up once."""
 
     __slots__ = (
-        *("acks_failures", "acks_late", "acks_timeouts", "call", "handlers", "ignore_result", "limited", "name"),
+        *("acks_failures", "acks_late", "acks_timeouts", "call", "coroutine", "handlers", "ignore_result", "limited"),
+        "name",
         *("quiet", "send_events", "soft_time_limit", "store_errors", "task", "throws", "time_limit", "track_started"),
     )
 
@@ -48,6 +62,10 @@ class Plan:
         self.task, self.name = task, task.name
         custom = type(task).__call__.__module__ != _DEFAULT_HANDLERS
         self.call: Callable[..., Any] = task if custom else task.run
+        #: What makes the coroutine of an `async def` task, for who has a loop; `call` runs it to its end.
+        self.coroutine: Callable[..., Any] | None = None
+        if is_coroutine(task.run):
+            self.coroutine, self.call = self.call, to_end(self.call)
         self.ignore_result = bool(task.ignore_result)
         self.store_errors = bool(task.store_errors_even_if_ignored)
         self.acks_late = bool(task.acks_late)
@@ -85,35 +103,74 @@ class Runner:
         self.plans: dict[str, Plan] = {}
         #: True while a task's own code runs: only then may a time limit interrupt this thread.
         self.inside = False
+        #: Makes a task's function one that can be interrupted, where it takes more than a signal.
+        self.wrap: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
 
     def plan(self, name: str) -> Plan | None:
         """What is known of a task; None when there is no such task."""
         plan = self.plans.get(name)
         if plan is None and name in self.tasks:
-            plan = self.plans[name] = Plan(self.tasks[name])
+            plan = Plan(self.tasks[name])
+            if self.wrap is not None:
+                plan.call = self.wrap(plan.call)
+            self.plans[name] = plan
         return plan
 
     def run(self, message: Envelope, plan: Plan | None = None) -> Outcome:
         """Run one message. Never raises for what a task or a message does wrong."""
         plan = plan or self.plan(message.headers.task)
+        try:
+            request, args, kwargs, follows = self._open(message, plan)
+        except _Refused as refused:
+            return refused.outcome
+        assert plan is not None
+        token = _state.push_request(request)
+        try:
+            return self._call(plan, request, args, kwargs, follows)
+        finally:
+            _state.pop_request(token)
+
+    async def run_in_loop(self, message: Envelope, plan: Plan, drive: Drive) -> Outcome:
+        """The same for a task whose code is a coroutine, in the loop that runs here; `drive` makes and awaits it."""
+        try:
+            request, args, kwargs, follows = self._open(message, plan)
+        except _Refused as refused:
+            return refused.outcome
+        _state.push_request(request)  # in the context of this asyncio task, which ends with it
+        told = signals.around_runs or not plan.quiet
+        if told and signals.task_prerun.receivers:
+            signals.task_prerun.send(plan.task, task_id=request.id, task=plan.task, args=args, kwargs=kwargs)
+        begin = perf_counter()
+        try:
+            if told and "before_start" in plan.handlers:
+                plan.task.before_start(request.id, args, kwargs)
+            assert plan.coroutine is not None
+            value = await drive(partial(plan.coroutine, *args, **kwargs))
+            outcome = self._success(plan, request, value, follows)
+        except BaseException as error:  # whatever a task raises is its outcome
+            outcome = self._judge(plan, request, error)
+        outcome.runtime_s = perf_counter() - begin
+        if told:
+            self._after(plan, request, outcome, args, kwargs)
+        return outcome
+
+    def _open(self, message: Envelope, plan: Plan | None) -> tuple[Context, Any, Any, bool]:
+        """The request of a message, its arguments, and whether something follows. Raises _Refused."""
         if plan is None:
-            return self.refuse(message, NotRegistered(message.headers.task), f"unknown task {message.headers.task!r}")
+            name = message.headers.task
+            raise _Refused(self.refuse(message, NotRegistered(name), f"unknown task {name!r}"))
         try:
             args, kwargs, embed = message.arguments(self.accept)
         except (DecodeError, ContentDisallowed) as error:
-            return self.refuse(message, error, str(error))
+            raise _Refused(self.refuse(message, error, str(error))) from None
         request = Context.of(message, plan.task, self.hostname, args, kwargs)
         follows = embed is not NO_EMBED and embed != NO_EMBED
         if follows:
             request.update(embed)
             if self.following is None:
                 reason = "nothing can follow a task here"
-                return self.refuse(message, OpsqError("cannot run the task", why=reason), reason)
-        token = _state.push_request(request)
-        try:
-            return self._call(plan, request, args, kwargs, follows)
-        finally:
-            _state.pop_request(token)
+                raise _Refused(self.refuse(message, OpsqError("cannot run the task", why=reason), reason))
+        return request, args, kwargs, follows
 
     def _call(self, plan: Plan, request: Context, args: Any, kwargs: Any, follows: bool) -> Outcome:
         told = signals.around_runs or not plan.quiet
@@ -161,6 +218,8 @@ class Runner:
         outcome = self.failure(plan, request, error, traceback_text(error))
         workflow.call_errbacks(self.tasks, request, error, outcome.traceback)
         outcome.expected = isinstance(error, plan.throws)
+        if isinstance(error, TimeLimitExceeded) and not plan.acks_timeouts:
+            outcome.dead = f"it exceeded its time limit ({error}), and such are not acknowledged"
         if not plan.acks_failures:
             outcome.dead = f"it failed ({type(error).__name__}), and its failures are not acknowledged"
         return outcome

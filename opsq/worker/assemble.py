@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,6 +19,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from opsq._version import __version__
 from opsq.broker.leftovers import Leftovers
 from opsq.broker.order import QueueOrder
+from opsq.concurrency.base import POOLS, Pool, pool_named
 from opsq.datastore import connection, keys
 from opsq.events.event import MAILBOX_SUFFIX, Channels
 from opsq.exceptions import BrokerError, ImproperlyConfigured, RefusedError, UsageError
@@ -43,7 +45,8 @@ LEASE_S = 15.0
 HEARTBEAT_S = 2.0
 #: Children of a worker: the mapped file has some slots more, for those whose messages are being settled.
 MOST_CHILDREN = 1000
-POOLS = ("prefork", "solo")
+#: The most tasks that one process runs at once.
+MOST_AT_ONCE = 20_000
 #: Settings of a worker that are numbers.
 NUMBERS = (
     "worker_concurrency",
@@ -154,7 +157,8 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None,
     conf = app.conf
     _check_numbers(conf)
     worker_id = f"{node}:{uuid.uuid4().hex[:8]}"
-    pool = wishes.pool or app.conf.worker_pool or "prefork"
+    pool = pool_named(wishes.pool or app.conf.worker_pool or "prefork")
+    _refuse_what_is_not_installed(pool)
     setup = Setup(
         url=url,
         queues=queues,
@@ -168,9 +172,10 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None,
             prefetch=_prefetch(app, wishes),
             tasks=conf.worker_max_tasks_per_child or 0,
             memory_kib=conf.worker_max_memory_per_child or 0,
+            at_once=_size(app, wishes, pool) if pool.many else 1,
         ),
         waiting_lock=folder / f"{worker_id.rpartition(':')[2]}.waiting",
-        pool=pool,
+        pool=pool.name,
         redirect_level=level_number(conf.worker_redirect_stdouts_level) if conf.worker_redirect_stdouts else None,
         zone=app.timezone,
         news=_news(app, wishes, url),
@@ -198,7 +203,8 @@ def _terms(app: Any, wishes: Wishes, setup: Setup) -> Terms:
             )
         least = max(least, 1)
     else:
-        most = _concurrency(app, wishes, setup.pool)
+        pool = POOLS[setup.pool]
+        most = 1 if pool.many else _size(app, wishes, pool)
         least = min(most, AT_ONCE)
     return Terms(
         queues=setup.queues,
@@ -247,17 +253,25 @@ def _check_numbers(conf: Any) -> None:
             raise ImproperlyConfigured(f"cannot use {name} = {value!r}", why="it is no number")
 
 
-def _concurrency(app: Any, wishes: Wishes, pool: str) -> int:
-    if pool not in POOLS:
+def _refuse_what_is_not_installed(pool: Pool) -> None:
+    if pool.library and find_spec(pool.library) is None:
         raise ImproperlyConfigured(
-            f"there is no pool {pool!r} yet", why=f"this version has {' and '.join(POOLS)}", hint="use -P prefork"
+            f"cannot use the pool {pool.name}",
+            why=f"{pool.library} is not installed",
+            hint=f"pip install 'opsq[{pool.library}]'",
         )
-    if pool == "solo":
+
+
+def _size(app: Any, wishes: Wishes, pool: Pool) -> int:
+    """How many tasks run at once: children, or as many in one child."""
+    if pool.name == "solo":
         return 1
-    count = int(wishes.concurrency or app.conf.worker_concurrency or cpus())
-    if not 0 < count <= MOST_CHILDREN:
-        raise UsageError(f"cannot run {count} children", why=f"a worker has from 1 to {MOST_CHILDREN}")
-    return count
+    size = int(wishes.concurrency or app.conf.worker_concurrency or pool.size or cpus())
+    most = MOST_AT_ONCE if pool.many else MOST_CHILDREN
+    if not 0 < size <= most:
+        what = "tasks at once" if pool.many else "children"
+        raise UsageError(f"cannot run {size} {what}", why=f"a worker has from 1 to {most}")
+    return size
 
 
 def _prefetch(app: Any, wishes: Wishes) -> int:

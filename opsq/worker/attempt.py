@@ -38,7 +38,7 @@ class Ports:
     limit_begins: Callable[[int, str], None]
 
 
-class Place(Protocol):
+class Desk(Protocol):
     """Where it is written down what runs."""
 
     def begin(self, number: int, now_ns: int, soft_ns: int, hard_ns: int) -> None:
@@ -55,7 +55,7 @@ class Attempts:
         self,
         runner: Runner,
         ledger: Ledger,
-        slot: Place,
+        slot: Desk,
         lines: Lines,
         herald: Herald,
         ports: Ports,
@@ -79,13 +79,13 @@ class Attempts:
         try:
             message = parse(held.raw)
         except DecodeError as error:
-            self.ledger.settle(self._broken(held, error))
+            self.ledger.settle_run(self._broken(held, error))
             return None
         headers = message.headers
         if headers.eta is not None or headers.expires is not None or self.gate.stopped:
             settlement = self._gate(held, message)
             if settlement is not None:
-                self.ledger.settle(settlement)
+                self.ledger.settle_run(settlement)
                 return None
         plan = self.runner.plan(headers.task)
         now = monotonic_ns()

@@ -16,6 +16,9 @@ from typing import Any
 from opsq import signals
 from opsq.broker.consumer import Consumer
 from opsq.broker.order import QueueOrder
+from opsq.concurrency import coroutines
+from opsq.concurrency.base import POOLS
+from opsq.concurrency.kinds import make_executor
 from opsq.datastore.connection import TROUBLE
 from opsq.datastore.keys import Priorities
 from opsq.events.event import TASKS
@@ -38,9 +41,10 @@ from opsq.worker.ledger import Ledger
 from opsq.worker.limits import Policy
 from opsq.worker.lines import Lines
 from opsq.worker.loop import Line
+from opsq.worker.many import ManyLine, SharedLedger
 from opsq.worker.revocations import Revocations
 from opsq.worker.settle import Settler
-from opsq.worker.slots import Slot, Slots
+from opsq.worker.slots import Slots
 from opsq.worker.task_log import TaskLog
 from opsq.worker.upkeep import Caps
 
@@ -112,13 +116,13 @@ def run(means: Means, index: int) -> None:
         task_log.install()
     slot = means.table.slot(index)
     slot.words[slots.PID], slot.words[slots.TICKS] = os.getpid(), start_ticks(os.getpid()) or 0
-    line = _line(means, index, Lines(means.buffer, prints))
+    work = _work(means, index, Lines(means.buffer, prints))
     signals.worker_process_init.send(None)
     conductor = Conductor(means.app, means.settler) if means.backend.keeps_results else None
     if conductor is not None:
         means.settler.on_complete = conductor.complete
     try:
-        line.run()
+        work()
         if conductor is not None:
             conductor.finish()
     except Exception:
@@ -151,7 +155,8 @@ def _name_process(setup: Setup, index: int) -> None:
     setproctitle(f"opsq worker {setup.node}: child {index}")
 
 
-def _line(means: Means, index: int, lines: Lines) -> Line:
+def _work(means: Means, index: int, lines: Lines) -> Callable[[], None]:
+    """What this child does until it ends."""
     setup = means.setup
     slot = means.table.slot(index)
     consumer = Consumer(
@@ -165,21 +170,41 @@ def _line(means: Means, index: int, lines: Lines) -> Line:
         events_channel=setup.news.channel(TASKS),
     )
     herald = Herald(means.table, setup.node, setup.news.exchange)
-    ledger = Ledger(consumer, means.settler, slot, herald.take)
     runner = Runner(means.tasks, means.accept, setup.node, _record(means.backend), means.app.following)
     runner.discards = setup.discards
-    ports = Ports(
-        lambda message: _store_started(means, message), lambda _number, name: _limit_begins(means, slot, name)
-    )
+    pool, arguments = POOLS[setup.pool], (consumer, means.settler, slot, herald.take)
+    ledger = SharedLedger(*arguments) if pool.many else Ledger(*arguments)
     page = means.table.words
     admission = Admission(consumer, setup.worker_id, setup.policy, means.accept, lambda: int(page[slots.LIMITS]))
     ledger.passed = admission.passed
     gate = Gate(setup.zone, [Revocations(consumer, setup.key_prefix)], [admission])
-    attempts = Attempts(runner, ledger, slot, lines, herald, ports, gate)
+
+    def store_started(message: Envelope) -> None:
+        _store_started(means, message)
+
+    if isinstance(ledger, SharedLedger):
+        many = ManyLine(means.table, slot, ledger, lines, setup.caps)
+
+        def many_limit_begins(number: int, name: str) -> None:
+            many.runs.name(number, name)
+            _watch_limits(means)
+
+        ports = Ports(store_started, many_limit_begins)
+        attempts = Attempts(runner, ledger, many.runs, lines, herald, ports, gate)
+        executor = make_executor(pool, setup.caps.at_once, many.runs.take, many.run_one, many.alarm.ring)
+        runner.wrap = executor.wrap
+        many.equip(attempts, executor, means.call_parent, setup.lease_s)
+        return lambda: executor.serve(many.run)
+
+    def limit_begins(_number: int, name: str) -> None:
+        slot.name_task(name)
+        _watch_limits(means)
+
+    attempts = Attempts(runner, ledger, slot, lines, herald, Ports(store_started, limit_begins), gate)
     waiting = Waiting(setup.waiting_lock, setup.lease_s)
     line = Line(means.table, slot, ledger, attempts, waiting, lines, means.call_parent, setup.caps)
     waiting.install(_on_usr1(line, waiting))
-    return line
+    return line.run
 
 
 def _on_usr1(line: Line, waiting: Waiting) -> Callable[[int, FrameType | None], None]:
@@ -188,6 +213,8 @@ def _on_usr1(line: Line, waiting: Waiting) -> Callable[[int, FrameType | None], 
     def handle(number: int, frame: FrameType | None) -> None:
         if line.soft_limit_reached():
             line.slot.words[slots.SOFT_NUMBER] = 0
+            if coroutines.here().interrupt(SoftTimeLimitExceeded):
+                return
             raise SoftTimeLimitExceeded
         waiting.on_signal(number, frame)
 
@@ -198,9 +225,8 @@ def _record(backend: Any) -> Callable[[Context, str, Any, str | None], bytes] | 
     return backend.record if backend is not None and backend.keeps_results else None
 
 
-def _limit_begins(means: Means, slot: Slot, name: str) -> None:
+def _watch_limits(means: Means) -> None:
     """Wake the parent, unless it is looking at the limits already."""
-    slot.name_task(name)
     if not means.table.words[slots.WATCHING]:
         means.table.words[slots.WATCHING] = 1
         means.call_parent()

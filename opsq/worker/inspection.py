@@ -26,7 +26,6 @@ logger = logging.getLogger("opsq.worker")
 
 #: What is told of a registered task, besides its name.
 _TOLD_OF_TASKS = ("exchange", "routing_key", "rate_limit")
-_POOLS = {"prefork": "opsq.concurrency.prefork:TaskPool", "solo": "opsq.concurrency.solo:TaskPool"}
 #: kombu's exchange and queue as mappings.
 _EXCHANGE = {
     "type": "direct",
@@ -166,8 +165,8 @@ def _pool(state: State) -> dict[str, Any]:
     done = [int(each[slots.DONE]) for each in words]
     total = sum(done) or 1
     return {
-        "implementation": _POOLS.get(pool, f"opsq.concurrency.{pool}:TaskPool"),
-        "max-concurrency": state.record.terms.most,
+        "implementation": f"opsq.concurrency.{pool}:TaskPool",
+        "max-concurrency": state.record.terms.most * state.record.terms.caps.at_once,
         "processes": [int(each[slots.PID]) for each in words if each[slots.PID]],
         "max-tasks-per-child": tasks or "N/A",
         "put-guarded-by-semaphore": False,

@@ -59,7 +59,7 @@ class Ledger:
         self._finished.append(settlement)
 
     def settle_run(self, settlement: Settlement) -> None:
-        """The same for a message that has run: how it ended is noted until the broker has confirmed it.
+        """The same for a message whose turn to run has come: how it ended is noted until the broker has confirmed it.
 
         Noted last: when the stall thread sends it in between, a note that is not needed any more is left for a while.
         """
@@ -135,7 +135,7 @@ class Ledger:
             if settlement.number in self.passed:
                 self.settler.hand_in(settlement, self.consumer.passes[settlement.queue])
 
-    def receive(self) -> None:
+    def receive(self) -> Turn:
         """Take the answer to the oldest turn that was sent."""
         try:
             turn = self.consumer.receive()
@@ -143,6 +143,7 @@ class Ledger:
             self._broken = True
             raise
         self._take(turn)
+        return turn
 
     def take(self, turn: Turn) -> None:
         """Take the answer to a turn that settled nothing and was sent past the ledger (the waiter's)."""

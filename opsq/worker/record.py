@@ -49,7 +49,7 @@ class Record:
         """How many tasks run now, and how many have run."""
         used = list(self._table.used())
         done = sum(slot.words[slots.DONE] for slot in used if slot.words[slots.STATE] != slots.SETTLING)
-        return sum(bool(slot.words[slots.CURRENT]) for slot in used), self._processed + done
+        return sum(slot.running for slot in used), self._processed + done
 
     def describe(self) -> dict[str, Any]:
         """All of it, for those who look into Redis."""
@@ -63,6 +63,8 @@ class Record:
                     "slot": slot.index,
                     "pid": words[slots.PID],
                     "number": words[slots.CURRENT] or None,
+                    "running": slot.running,
+                    "most": terms.caps.at_once,
                     "since": time.time() - (time.monotonic_ns() - started) / 1e9 if started else None,
                 }
             )
@@ -72,7 +74,7 @@ class Record:
             "pid": os.getpid(),
             "host": self._plan.host,
             "since": self.since,
-            "concurrency": terms.most,
+            "concurrency": terms.most * terms.caps.at_once,
             "least": terms.least,
             "autoscale": terms.scales,
             "pool": setup.pool,

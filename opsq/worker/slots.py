@@ -38,13 +38,16 @@ _BOOT = slice(128, 192)
 #: Two places for the facts; the word FACTS_AT tells which one counts, so that nobody ever reads half of them.
 _FACTS = (slice(512, PAGE // 2), slice(PAGE // 2, PAGE))
 
-# A slot: words of 8 bytes; the second half of a slot names the task that runs, if it has a time limit.
-_NAME = slice(SLOT // 2, SLOT)
+# A slot: words of 8 bytes; the last part of a slot names the task that runs, if it has a time limit.
+_NAME = slice(160, SLOT)
 PID, TICKS, FIRST, CURRENT, STARTED_NS, SOFT_NS, HARD_NS, SEEN, STATE, DONE, SOFT_NUMBER, SOFT_TOLD, HIGHEST, LEAVE = (
     range(14)
 )
 #: How much is written in each of the two notebooks (bytes).
 NOTED = (14, 15)
+#: In a child that runs many at once: how many. CURRENT and what belongs to it then is the message whose hard limit
+#: comes first, if there is one.
+RUNNING = 16
 FREE, STARTING, IDLE, BUSY, LEAVING, SETTLING = range(6)
 
 _begin = struct.Struct("=QQQQ").pack_into
@@ -194,9 +197,14 @@ class Slot:
         """The message that ran has ended."""
         _number(self._bytes, CURRENT * 8, 0)
 
+    @property
+    def running(self) -> int:
+        """How many messages run."""
+        return self.words[RUNNING] or int(self.words[CURRENT] != 0)
+
     def name_task(self, name: str) -> None:
         """Write down what runs, for whoever speaks of it."""
-        self._bytes[_NAME] = name.encode(errors="replace")[: SLOT // 2].ljust(SLOT // 2, b"\0")
+        self._bytes[_NAME] = name.encode(errors="replace")[: SLOT - _NAME.start].ljust(SLOT - _NAME.start, b"\0")
 
     @property
     def task_name(self) -> str:

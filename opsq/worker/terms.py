@@ -68,6 +68,7 @@ def differences(old: Terms, new: Terms) -> list[str]:
     """What has changed, in words."""
     pairs = [
         ("concurrency", _size(old), _size(new)),
+        ("tasks at once", old.caps.at_once, new.caps.at_once),
         ("queues", ",".join(old.queues), ",".join(new.queues)),
         ("prefetch", old.caps.prefetch or "automatic", new.caps.prefetch or "automatic"),
         ("max tasks per child", old.caps.tasks or "none", new.caps.tasks or "none"),

@@ -8,12 +8,11 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from redis.exceptions import ResponseError
 
 from opsq._state import set_broker_epoch
-from opsq.broker.consumer import Turn
 from opsq.datastore.connection import TROUBLE
 from opsq.datastore.seeking import Replica
 from opsq.worker import slots
@@ -23,6 +22,7 @@ from opsq.worker.memory import Growth
 from opsq.worker.slots import Slot, Slots
 
 logger = logging.getLogger("opsq.worker")
+Result = TypeVar("Result")
 
 #: How long a child that stops waits for a broker that is away, to write its outcomes (seconds).
 STOP_PATIENCE_S = 5.0
@@ -32,11 +32,14 @@ REFUSED_MOST_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """Limits of a child, 0 = none: messages in hand, tasks and memory (KiB) after which it ends."""
+    """Limits of a child, 0 = none: messages in hand, tasks and memory (KiB) after which it ends; how many tasks it runs
+    at once.
+    """
 
     prefetch: int = 0
     tasks: int = 0
     memory_kib: int = 0
+    at_once: int = 1
 
 
 class Rest(Protocol):
@@ -67,15 +70,16 @@ class Upkeep:
         """Whether nothing is being run."""
         return True
 
-    def _meanwhile(self) -> None:
-        """What is to be done also while the broker is away."""
+    def _meanwhile(self) -> float | None:
+        """What is to be done also while the broker is away; seconds until it is to be done again."""
+        return None
 
     def _end_threads(self) -> None:
         """Nothing is run any more."""
 
     # -- trouble ----------------------------------------------------------------------------------------------------
 
-    def _guarded(self, step: Callable[[], Turn | None]) -> Turn | None:
+    def _guarded(self, step: Callable[[], Result]) -> Result | None:
         """A step with Redis; after trouble everything is in order again and the step is to be asked for anew."""
         try:
             return step()

@@ -10,18 +10,20 @@ import os
 import select
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from opsq import signals
+from opsq.concurrency.base import POOLS
 from opsq.execution.runner import Runner
 from opsq.protocol.envelope import Envelope
 from opsq.runtime import notify
 from opsq.runtime.logs import Buffered
-from opsq.worker import child, chords, epilogue, reload, slots, successor, watchdog
+from opsq.worker import child, chords, epilogue, greenchild, reload, slots, successor, watchdog
 from opsq.worker.autoscale import Heads
 from opsq.worker.calls import Calls
-from opsq.worker.child import Means
+from opsq.worker.child import Means, Setup
 from opsq.worker.children import Child, Children
 from opsq.worker.herald import Herald
 from opsq.worker.leases import Leases
@@ -148,6 +150,8 @@ class Worker:
         )
 
     def become_child(self, index: int) -> None:
+        if POOLS[self.plan.setup.pool].library:
+            greenchild.execute(self.plan.setup, index, self._table.path, self._calls.writer)
         child.run(self._means(self._table), index)
 
     def tell_epilogue(self, path: str) -> None:
@@ -156,6 +160,12 @@ class Worker:
             chords.dispatch_file(Path(path), self.app, self._settler)
         else:
             epilogue.tell(Path(path), self.judge.runner)
+
+    def serve_as_child(self, setup: Setup, index: int, table: Slots, writer: int) -> None:
+        """Be the child of a worker that runs already, in a process that was started by exec."""
+        self.plan, self._table, self._calls.writer = replace(self.plan, setup=setup), table, writer
+        signals.worker_init.send(self)
+        child.run(self._means(table), index)
 
     def be_template(self, plan: Plan, table: Slots, writer: int) -> None:
         """Be a template of an older worker from now on (after SIGHUP): its plan, its file, what wakes it."""

@@ -51,8 +51,8 @@ def _names(_context: click.Context, _option: click.Parameter, values: tuple[str,
 OPTIONS = (
     click.option("-n", "--hostname", metavar="NAME", help="Node name; %h host, %n its first part, %d its domain."),
     click.option("-l", "--loglevel", metavar="LEVEL", default="warning", show_default=True, help="In any case."),
-    click.option("-c", "--concurrency", metavar="N|auto", help="Children; default: the CPUs this process may use."),
-    click.option("-P", "--pool", metavar="POOL", help="prefork (default) or solo."),
+    click.option("-c", "--concurrency", metavar="N|auto", help="Tasks at once; default: the CPUs (asyncio: 100)."),
+    click.option("-P", "--pool", metavar="POOL", help="prefork (default), solo, threads, asyncio, gevent, eventlet."),
     click.option(
         "-Q", "--queues", multiple=True, callback=_names, metavar="LIST", help="Queues; default: all of the app."
     ),
@@ -112,10 +112,13 @@ def worker(context: Context, /, **given: Any) -> None:
     replaces its children one by one; nothing is interrupted, and code that cannot be imported changes nothing.
     """
     from opsq import signals
+    from opsq.worker import greenchild
     from opsq.worker.children import TEMPLATE_LINK
 
     if TEMPLATE_LINK in os.environ:
         _become_template(context, given)
+    if (told := greenchild.told()) is not None:
+        greenchild.serve(_prepare(context, given, None, told.setup.worker_id), told)
     refuse_to_detach("worker", given["detach"])
     change_process(given)
     made = _prepare(context, given, None)
@@ -141,8 +144,8 @@ def _become_template(context: Context, given: dict[str, Any]) -> None:
         newcomer.serve(_prepare(context, given, newcomer))
 
 
-def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None) -> Worker:
-    """A worker that has all it needs. `newcomer`: this process belongs to one that runs already."""
+def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None, own_id: str = "") -> Worker:
+    """A worker that has all it needs. `newcomer`, or the id: this process belongs to one that runs already."""
     from opsq import signals
     from opsq.worker.assemble import LEASE_S, Wishes, equip, node_name, with_node
     from opsq.worker.worker import Worker
@@ -174,7 +177,7 @@ def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None)
     state = context.state_dir
     state.create()
     state.slots.mkdir(mode=0o700, parents=True, exist_ok=True)
-    equip(made, wishes, state.slots, buffer, newcomer.told.worker_id if newcomer else "")
+    equip(made, wishes, state.slots, buffer, newcomer.told.worker_id if newcomer else own_id)
     return made
 
 
@@ -246,7 +249,7 @@ def _banner(context: Context, app: Any, plan: Any, as_json: bool) -> None:
         ("broker", masked(setup.url)),
         ("results", results),
         ("queues", ", ".join(setup.queues)),
-        ("children", f"{_size(plan.terms)} ({setup.pool})"),
+        _size(plan.terms, setup.pool),
         ("tasks", shown or "none"),
     ]
     stream = sys.__stderr__ or sys.stderr
@@ -256,8 +259,11 @@ def _banner(context: Context, app: Any, plan: Any, as_json: bool) -> None:
     stream.flush()
 
 
-def _size(terms: Any) -> str:
-    return str(terms.most) if terms.least == terms.most else f"{terms.least} to {terms.most}"
+def _size(terms: Any, pool: str) -> tuple[str, str]:
+    if terms.caps.at_once > 1:
+        return "at once", f"{terms.caps.at_once} ({pool})"
+    count = str(terms.most) if terms.least == terms.most else f"{terms.least} to {terms.most}"
+    return "children", f"{count} ({pool})"
 
 
 def _say_what_has_no_effect(given: dict[str, Any]) -> None:

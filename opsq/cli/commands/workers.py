@@ -33,7 +33,7 @@ opsq workers --json
 @limit_option
 @pass_context
 def workers(context: Context, limit: int) -> None:
-    """The opsq workers that are alive: where, for which queues, and how many of their children are busy."""
+    """The opsq workers that are alive: where, for which queues, and how many tasks they run."""
     records = store.live(context.broker)
     shown = limited(records, limit)
     now = time.time()
@@ -47,7 +47,7 @@ def workers(context: Context, limit: int) -> None:
 
 
 def _busy(record: Mapping[str, Any]) -> str:
-    """Busy children of those that are there, and how many there may be."""
-    busy = sum(1 for child in record["children"] if child.get("since"))
-    there, most = len(record["children"]), record["concurrency"]
+    """Tasks that run of those for which there are children now, and for how many there may be."""
+    busy = sum(child.get("running", bool(child.get("since"))) for child in record["children"])
+    there, most = sum(child.get("most", 1) for child in record["children"]), record["concurrency"]
     return f"{busy}/{most}" if there >= (most or 0) or not there else f"{busy}/{there} of {most}"

@@ -1,0 +1,23 @@
+"""Which executor runs the tasks of which pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from opsq.concurrency import green
+from opsq.concurrency.aio import Loop
+from opsq.concurrency.base import Executor, Job, Pool
+from opsq.concurrency.thread import Threads
+
+
+def make_executor(
+    pool: Pool, size: int, take: Callable[[], Job | None], run: Callable[[Any], None], on_idle: Callable[[], None]
+) -> Executor:
+    """The executor of a pool that runs many tasks in this process, at most `size` at once."""
+    if pool.name == "asyncio":
+        return Loop(size, take, run, on_idle)
+    threads = Threads(size, take, run, on_idle)
+    if pool.library:
+        threads.make_place = green.places(pool.library)
+    return threads

@@ -1,0 +1,150 @@
+"""Runner threads: one takes all jobs at full speed as long as they are short; others join it when they are not.
+
+So a short task never pays for being handed over, and a thousand long ones are all running after ten rounds of doubling.
+In a process that was patched by gevent or eventlet these threads are greenlets.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from opsq.concurrency import coroutines
+from opsq.concurrency.base import Job
+
+logger = logging.getLogger("opsq.worker")
+
+_raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+
+class ThreadPlace:
+    """A runner thread as a place where jobs can be interrupted: in Python code, not inside a call of C code."""
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self._inside = self._raising = self._raised = False
+        self._thread = threading.get_ident()
+        self._coroutines = coroutines.here()
+
+    def interrupt(self, job: Job, error: type[BaseException]) -> None:
+        """Raise the error in its thread; in a coroutine at its next await."""
+        self._raising = True
+        try:
+            if self._inside and self.job is job:
+                drive = self._coroutines.drive
+                if drive is not None:
+                    drive.interrupt(error)
+                else:
+                    self._raised = True
+                    self._raise(error)
+        finally:
+            self._raising = False
+
+    def enter(self) -> None:
+        """The task's own code begins."""
+        self._inside = True
+
+    def leave(self) -> None:
+        """It has ended: from now on nothing is raised here; what was on its way is taken back. May be said twice."""
+        self._inside = False
+        while self._raising:
+            time.sleep(0.0001)
+        if self._raised:
+            self._raised = False
+            self._raise(None)
+
+    def _raise(self, error: type[BaseException] | None) -> None:
+        _raise_in_thread(ctypes.c_ulong(self._thread), None if error is None else ctypes.py_object(error))
+
+
+class Threads:
+    """At most `size` runner threads; they are kept until the process ends."""
+
+    def __init__(
+        self, size: int, take: Callable[[], Job | None], run: Callable[[Any], None], on_idle: Callable[[], None]
+    ) -> None:
+        """`take()` gives the next job or None, `run(job)` runs it, `on_idle()` is told when a runner finds none."""
+        self.size, self._take, self._run, self._on_idle = size, take, run, on_idle
+        self._lock = threading.Lock()
+        self._parked = threading.Semaphore(0)
+        self._count = self._resting = 0
+        self._ended = False
+        self._here = threading.local()
+        #: Makes the place of a runner, in that runner.
+        self.make_place: Callable[[], Any] = ThreadPlace
+
+    @property
+    def awake(self) -> int:
+        """Runners that run something or look for it."""
+        return self._count - self._resting
+
+    def call(self, count: int = 1) -> bool:
+        """Have so many more runners look for jobs; false when there are no more."""
+        called = False
+        for _ in range(count):
+            with self._lock:
+                resting = self._resting > 0
+                if resting:
+                    self._resting -= 1
+                elif self._count >= self.size:
+                    break
+                else:
+                    self._count += 1
+            if resting:
+                self._parked.release()
+            else:
+                threading.Thread(target=self._work, name=f"opsq-runner-{self._count}", daemon=True).start()
+            called = True
+        return called
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function of a task, made so that it can be interrupted where it runs."""
+        here = self._here
+
+        def interruptible(*args: Any, **kwargs: Any) -> Any:
+            place = here.place
+            try:
+                try:
+                    place.enter()
+                    value = function(*args, **kwargs)
+                finally:
+                    place.leave()
+            except BaseException:
+                place.leave()  # again: an interrupt may have come while it was left
+                if place.job.verdict is not None:
+                    raise place.job.verdict from None
+                raise
+            if place.job.verdict is not None:
+                raise place.job.verdict
+            return value
+
+        return interruptible
+
+    def serve(self, work: Callable[[], None]) -> None:
+        """The work of the process, in this thread."""
+        work()
+
+    def end(self) -> None:
+        """No more jobs come: the runners end."""
+        self._ended = True
+        self._parked.release(self.size)
+
+    def _work(self) -> None:
+        self._here.place = place = self.make_place()
+        while not self._ended:
+            job = self._take()
+            if job is None:
+                with self._lock:
+                    self._resting += 1
+                self._on_idle()
+                self._parked.acquire()
+                continue
+            place.job, job.place = job, place
+            try:
+                self._run(job)
+            except BaseException:
+                logger.critical("a runner stumbled over a task and goes on", exc_info=True)

@@ -1,0 +1,190 @@
+"""What a child runs at the same time: begun in the order of their numbers, ended in any, interrupted at their limits.
+
+The order is what makes the slot exact: whatever has a number up to the highest one, and has not been noted as ended,
+had been started.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from opsq.concurrency.base import HardLimit, Interrupts
+from opsq.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from opsq.worker import slots
+from opsq.worker.batch import Held
+from opsq.worker.slots import Slot
+
+logger = logging.getLogger("opsq.worker")
+
+#: How long a task may take to end after its hard time limit was raised in it, before it counts as stuck (seconds).
+REACT_S = 1.0
+#: How long the others may then take, before the child is killed (seconds).
+GRACE_S = 10.0
+
+
+class Run:
+    """One message that runs. `place`: where it can be interrupted; `verdict`: the error that its hard limit means."""
+
+    __slots__ = ("began_ns", "hard_ns", "held", "name", "opened", "place", "soft_ns", "stuck", "verdict")
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+        self.name = ""
+        self.place: Any = None
+        self.verdict: BaseException | None = None
+        self.began_ns = self.soft_ns = self.hard_ns = 0
+        self.stuck = self.opened = False
+
+    def limit_s(self, point_ns: int) -> float:
+        """A limit as the task was given it."""
+        seconds = round((point_ns - self.began_ns) / 1e9, 3)
+        return int(seconds) if seconds == int(seconds) else seconds
+
+
+class Runs:
+    """All that run. `take` is called by whoever runs messages, the rest by the line."""
+
+    def __init__(
+        self, slot: Slot, waiting: deque[Held], may_begin: Callable[[], bool], on_limit: Callable[[], None]
+    ) -> None:
+        """`on_limit`: a message with a time limit begins."""
+        self.running: dict[int, Run] = {}
+        #: How many messages may be begun now; how many have begun, and how many tasks have run.
+        self.allowed = self.begun = self.done = 0
+        self._slot, self._words = slot, slot.words
+        self._waiting, self._may_begin, self._on_limit = waiting, may_begin, on_limit
+        self._lock = threading.Lock()
+        self._due: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self.running)
+
+    def numbers(self) -> list[int]:
+        """The numbers of all that run. What has been taken from those that wait is among them when this returns."""
+        with self._lock:
+            return list(self.running)
+
+    # -- begin and end ----------------------------------------------------------------------------------------------
+
+    def take(self) -> Run | None:
+        """The next message, which counts as started from now on; None when there is none, or none may begin."""
+        with self._lock:
+            if self.allowed <= 0 or not self._may_begin():
+                return None
+            try:
+                held = self._waiting.popleft()
+            except IndexError:
+                return None
+            self.allowed -= 1
+            self.begun += 1
+            number = held.number
+            self._words[slots.HIGHEST] = number
+            run = self.running[number] = Run(held)
+            return run
+
+    def close(self) -> None:
+        """Nothing more begins; when this returns nobody is about to begin something."""
+        with self._lock:
+            self.allowed = 0
+
+    def ended(self, run: Run, ran: bool) -> None:
+        """It is settled; `ran`: a task has run."""
+        with self._lock:
+            del self.running[run.held.number]
+            self.done += ran
+            if run.hard_ns and self._words[slots.CURRENT] == run.held.number:
+                self._watch()
+
+    # -- what attempts write down -----------------------------------------------------------------------------------
+
+    def begin(self, number: int, now_ns: int, soft_ns: int, hard_ns: int) -> None:
+        """A message that was taken begins to run."""
+        if soft_ns or hard_ns:
+            with self._lock:
+                run = self.running[number]
+                run.began_ns, run.soft_ns, run.hard_ns = now_ns, soft_ns, hard_ns
+                for point in (soft_ns, hard_ns):
+                    if point:
+                        heapq.heappush(self._due, (point, number))
+                if hard_ns:
+                    self._watch()
+
+    def end(self) -> None:
+        """Where one runs at a time this says that it has ended; here `ended` does."""
+
+    def name(self, number: int, name: str) -> None:
+        """What a message with a time limit is called."""
+        self.running[number].name = name
+        self._on_limit()
+
+    def _watch(self) -> None:
+        """Have the parent watch the message whose hard limit comes first, in case this process is stuck as a whole."""
+        limited = [run for run in self.running.values() if run.hard_ns]
+        first = min(limited, key=lambda run: run.hard_ns, default=None)
+        words = self._words
+        if first is not None and words[slots.CURRENT] == first.held.number:
+            return
+        words[slots.CURRENT] = 0
+        if first is not None:
+            # Both are later by the grace, so that what lies between them is the limit.
+            grace_ns = 0 if first.stuck else int(GRACE_S * 1e9)
+            words[slots.SOFT_NS] = 0
+            words[slots.STARTED_NS], words[slots.HARD_NS] = first.began_ns + grace_ns, first.hard_ns + grace_ns
+            words[slots.CURRENT] = first.held.number
+
+    # -- limits -----------------------------------------------------------------------------------------------------
+
+    def look_at_limits(self) -> float | None:
+        """Interrupt what has passed a limit; seconds until the next one, None when there is none."""
+        while self._due:
+            now = time.monotonic_ns()
+            with self._lock:
+                if self._due[0][0] > now:
+                    return (self._due[0][0] - now) / 1e9
+                point, number = heapq.heappop(self._due)
+                run = self.running.get(number)
+            if run is not None and run.place is not None:
+                self._passed(run, point)
+        return None
+
+    def _passed(self, run: Run, point: int) -> None:
+        if point == run.soft_ns and run.verdict is None:
+            logger.warning("Soft time limit (%ss) exceeded for %s", run.limit_s(run.soft_ns), run.name)
+            run.place.interrupt(run, SoftTimeLimitExceeded)
+        elif point == run.hard_ns:
+            logger.error("Hard time limit (%ss) exceeded for %s", run.limit_s(run.hard_ns), run.name)
+            self.interrupt(run, TimeLimitExceeded(run.limit_s(run.hard_ns)))
+        else:
+            logger.error("%s goes on beyond its hard time limit: the child takes no more and is replaced", run.name)
+            run.stuck = True
+
+    def interrupt(self, run: Run, verdict: BaseException) -> None:
+        """End a task from outside: whatever it does after this, `verdict` is its outcome."""
+        run.verdict = verdict
+        place: Interrupts = run.place
+        place.interrupt(run, HardLimit)
+        with self._lock:
+            heapq.heappush(self._due, (time.monotonic_ns() + int(REACT_S * 1e9), run.held.number))
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a task has not reacted to its hard limit."""
+        return any(run.stuck for run in list(self.running.values()))
+
+    def give_up(self) -> bool:
+        """Whether only stuck tasks are left; the parent then kills this process at once."""
+        with self._lock:
+            runs = list(self.running.values())
+            if not runs or not all(run.stuck for run in runs):
+                return False
+            for run in runs:
+                run.hard_ns = run.hard_ns or time.monotonic_ns()
+            self._words[slots.CURRENT] = 0
+            self._watch()
+            return True

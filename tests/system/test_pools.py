@@ -1,0 +1,324 @@
+"""Pools that run many tasks in one process: threads, asyncio, gevent, eventlet."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from support import lab as labs
+from support.lab import Lab
+from support.processes import Running
+
+POOLS = ("threads", "asyncio", "gevent", "eventlet")
+#: What sleeps without keeping the others from it.
+SLEEPER = {"threads": "nap", "asyncio": "async_nap", "gevent": "nap", "eventlet": "nap"}
+
+TASKS = """
+import asyncio
+import contextvars
+import threading
+
+from opsq import current_task
+from opsq.exceptions import SoftTimeLimitExceeded
+from opsq.signals import worker_process_init
+
+STATE = threading.local()
+VALUE = contextvars.ContextVar("value", default="nobody")
+
+
+@worker_process_init.connect
+def child_begins(**_):
+    mark("init")
+
+
+@app.task
+async def async_nap(text, seconds=0.0):
+    mark("begin", text)
+    await asyncio.sleep(seconds)
+    mark("end", text)
+    return os.getpid()
+
+
+@app.task(bind=True)
+async def who(self, text):
+    VALUE.set(text)
+    await asyncio.sleep(0.05)
+    assert self.request.id == current_task.request.id
+    assert asyncio.current_task() is not None
+    return [self.request.id, current_task.name, VALUE.get()]
+
+
+@app.task(bind=True)
+def who_sync(self, text):
+    VALUE.set(text)
+    time.sleep(0.05)
+    return [self.request.id, current_task.name, VALUE.get()]
+
+
+@app.task(soft_time_limit=0.2)
+def soft(text):
+    try:
+        while True:
+            time.sleep(0.01)
+    except SoftTimeLimitExceeded:
+        mark("soft", text)
+        return "cleaned up"
+
+
+@app.task(soft_time_limit=0.2)
+async def async_soft(text):
+    try:
+        await asyncio.sleep(30)
+    except SoftTimeLimitExceeded:
+        mark("soft", text)
+        return "cleaned up"
+
+
+@app.task(time_limit=0.2)
+def hard(text):
+    try:
+        while True:
+            time.sleep(0.01)
+    except Exception:
+        return "not ended"
+
+
+@app.task(time_limit=0.2)
+async def async_hard(text):
+    try:
+        await asyncio.sleep(30)
+    finally:
+        mark("cancelled", text)
+
+
+@app.task(time_limit=0.2)
+def stuck(text):
+    import ctypes
+
+    mark("begin", text)
+    ctypes.PyDLL(None).usleep(60_000_000)
+
+
+@app.task(acks_late=True)
+def late(text, seconds=0.0):
+    mark("begin", text)
+    time.sleep(seconds)
+    mark("end", text)
+
+
+@app.task(acks_late=True)
+async def async_late(text, seconds=0.0):
+    mark("begin", text)
+    await asyncio.sleep(seconds)
+    mark("end", text)
+
+
+@app.task(bind=True, max_retries=2, default_retry_delay=0.01)
+def flaky(self):
+    if self.request.retries < 2:
+        raise self.retry()
+    return self.request.retries
+
+
+@app.task(autoretry_for=(ValueError,), retry_kwargs={"countdown": 0.01}, bind=True)
+async def async_flaky(self):
+    if self.request.retries < 2:
+        raise ValueError("again")
+    return self.request.retries
+
+
+@app.task
+def get_inside(x):
+    return add.delay(x, 1).get(timeout=10, disable_sync_subtasks=False)
+
+
+@app.task(bind=True, track_started=True)
+def progress(self, text):
+    self.update_state(state="PROGRESS", meta={"done": 1})
+    mark("told", text)
+    time.sleep(0.5)
+
+
+@app.task
+def complain(text):
+    raise KeyError(text)
+
+
+@app.task
+async def async_complain(text):
+    await asyncio.sleep(0)
+    raise KeyError(text)
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with labs.opened(tmp_path_factory, TASKS, "pools") as lab:
+        yield lab
+
+
+@pytest.fixture(params=POOLS)
+def pool(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name in ("gevent", "eventlet") and importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    return name
+
+
+@pytest.fixture
+def worker(lab: Lab, pool: str) -> Iterator[Running]:
+    running = start(lab, pool)
+    yield running
+    assert running.stop() == 0, running.report()
+
+
+def start(lab: Lab, pool: str, size: int = 1000, *options: str) -> Running:
+    return lab.worker("-P", pool, "-c", str(size), *options, name=f"{pool}-{labs.new_id()[:8]}")
+
+
+def begun(lab: Lab, texts: set[str]) -> set[str]:
+    return {mark.text for mark in lab.written("begin")} & texts
+
+
+def new_texts(count: int) -> list[str]:
+    prefix = labs.new_id()[:8]
+    return [f"{prefix}-{number}" for number in range(count)]
+
+
+def child_of(lab: Lab) -> int:
+    """The one child of the one worker that runs."""
+    return lab.written("init")[-1].pid
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_thousand_sleeping_tasks_run_at_once_in_one_process(lab: Lab, pool: str) -> None:
+    texts = new_texts(1000)
+    lab.push("celery", *[(SLEEPER[pool], text, 3) for text in texts])
+    lab.wait_for(lambda: len(begun(lab, set(texts))) == 1000, "all have begun", 30)
+    lab.wait_for(lambda: len({m.text for m in lab.written("end")} & set(texts)) == 1000, "all have ended", 30)
+    marks = [mark for mark in lab.written() if mark.text in set(texts)]
+    assert len({mark.pid for mark in marks}) == 1
+    at_once = most = 0
+    for mark in marks:
+        at_once += 1 if mark.what == "begin" else -1
+        most = max(most, at_once)
+    assert most == 1000
+    lab.wait_for(lab.is_quiet, "all is settled")
+
+
+@pytest.mark.usefixtures("worker")
+def test_short_tasks_are_many_in_a_row_without_more_runners(lab: Lab) -> None:
+    lab.push("celery", *[("add", n, n) for n in range(3000)])
+    lab.wait_for(lab.is_quiet, "all have run", 30)
+    threads = os.listdir(f"/proc/{child_of(lab)}/task")
+    assert len(threads) < 100  # a few more may come on a machine that is too busy to run the first one
+
+
+@pytest.mark.usefixtures("worker")
+def test_all_kinds_of_tasks_know_who_they_are(lab: Lab) -> None:
+    for task in ("who", "who_sync"):
+        sent = {lab.send(task, f"{task}-{n}"): f"{task}-{n}" for n in range(20)}
+        for task_id, text in sent.items():
+            assert lab.value(task_id) == [task_id, f"proj.{task}", text]
+
+
+@pytest.mark.usefixtures("worker")
+def test_retries_waiting_and_progress_work(lab: Lab) -> None:
+    flaky = [lab.send("flaky"), lab.send("async_flaky")]
+    asking = lab.send("get_inside", 4)
+    told = lab.send("progress", "p")
+    lab.wait_for(lambda: lab.state(told) == "PROGRESS", "the state is there while it runs")
+    assert [lab.value(task_id) for task_id in flaky] == [2, 2]
+    assert lab.value(asking) == 5
+    lab.result(told)
+
+
+@pytest.mark.usefixtures("worker")
+def test_an_error_of_a_task_is_its_result(lab: Lab) -> None:
+    for task in ("complain", "async_complain"):
+        record = lab.result(lab.send(task, "x"), "FAILURE")
+        assert record["result"]["exc_type"] == "KeyError"
+        assert f"in {task}" in record["traceback"]
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_soft_limit_is_raised_in_the_task(lab: Lab) -> None:
+    for task in ("soft", "async_soft"):
+        text = labs.new_id()
+        assert lab.run(task, text) == "cleaned up"
+        lab.wait_mark("soft", text)
+    assert lab.run("add", 1, 2) == 3
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_hard_limit_ends_one_task_and_no_other(lab: Lab, pool: str) -> None:
+    text = labs.new_id()
+    neighbour = lab.send(SLEEPER[pool], text, 1.0)
+    for task in ("hard", "async_hard"):
+        record = lab.result(lab.send(task, text), "FAILURE")
+        assert record["result"]["exc_type"] == "TimeLimitExceeded"
+    lab.wait_mark("cancelled", text)
+    assert lab.value(neighbour) == child_of(lab)
+    assert lab.run("add", 1, 2) == 3
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_child_that_is_killed_loses_nothing(lab: Lab, pool: str) -> None:
+    early, late = new_texts(30), new_texts(30)
+    sleeper = SLEEPER[pool]
+    lab.push("celery", *[(sleeper, text, 30) for text in early])
+    lab.push("celery", *[("async_late" if pool == "asyncio" else "late", text, 0.4) for text in late])
+    lab.wait_for(lambda: len(begun(lab, set(early + late))) == 60, "all have begun")
+    os.kill(child_of(lab), signal.SIGKILL)
+    lab.wait_for(lambda: {m.text for m in lab.written("end")} >= set(late), "those that acknowledge late ran again", 20)
+    lab.wait_for(lab.is_quiet, "all is settled")
+    assert not {mark.text for mark in lab.written("end")} & set(early)
+    assert len([letter for letter in lab.dead().values() if "killed by SIGKILL" in letter["reason"]]) >= 30
+    lab.redis.delete("opsq:dead:{celery}", "opsq:dead-index:{celery}")
+
+
+def test_a_warm_stop_lets_end_what_runs_and_gives_back_the_rest(lab: Lab, pool: str) -> None:
+    running = start(lab, pool, 5)
+    texts = new_texts(12)
+    lab.push("celery", *[(SLEEPER[pool], text, 0.7) for text in texts])
+    lab.wait_for(lambda: len(begun(lab, set(texts))) == 5, "five have begun")
+    time_s = time.monotonic()
+    assert running.stop() == 0
+    assert time.monotonic() - time_s < 5
+    assert len({mark.text for mark in lab.written("end")} & set(texts)) == 5
+    assert lab.depth() == 7
+    assert lab.in_flight() == 0
+    lab.redis.delete("celery")
+
+
+def test_nothing_waits_in_a_worker_that_is_full(lab: Lab, pool: str) -> None:
+    full = start(lab, pool, 4)
+    blockers, texts = new_texts(4), new_texts(40)
+    lab.push("celery", *[(SLEEPER[pool], text, 2) for text in blockers])
+    lab.wait_for(lambda: len(begun(lab, set(blockers))) == 4, "it is full")
+    lab.push("celery", *[("add", n, 1) for n in range(40)])
+    lab.wait_for(lambda: lab.depth() == 40, "all are in the queue")
+    other = start(lab, pool, 4)
+    lab.wait_for(lambda: lab.depth() == 0, "another one takes them")
+    assert len(begun(lab, set(texts))) == 0
+    assert other.stop() == 0
+    assert full.stop() == 0
+
+
+def test_a_child_that_has_run_its_number_of_tasks_is_replaced(lab: Lab, pool: str) -> None:
+    running = start(lab, pool, 3, "--max-tasks-per-child", "3")
+    pids = [lab.run("nap", text, 0.0) for text in new_texts(5)]
+    assert len(set(pids)) == 2
+    assert running.stop() == 0
+
+
+def test_workers_tell_the_pool_and_its_size(lab: Lab, pool: str) -> None:
+    running = start(lab, pool, 7)
+    texts = new_texts(3)
+    lab.push("celery", *[(SLEEPER[pool], text, 1) for text in texts])
+    assert f"7 ({pool})" in running.output()
+    assert running.stop() == 0
