@@ -326,6 +326,10 @@ class App(Configured):
         """How this program speaks to workers."""
         return Control(self)
 
+    def sender_of_group(self, name: str, task: Any, options: Mapping[str, Any]) -> Any:
+        """What sends the members of a group that are calls of one task; None if each has to be sent by itself."""
+        return many.sender_of_group(self, name, task, options)
+
     def GroupResult(self, id: str | None = None, results: Iterable[Any] = (), **kwargs: Any) -> GroupResult:
         """The results of a group."""
         return GroupResult(id, results, app=self, **kwargs)

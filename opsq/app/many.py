@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opsq.app import eager
 from opsq.app.publisher import Call, running_request
+from opsq.app.task import Task
 from opsq.protocol.envelope import new_task_id
 from opsq.result.single import AsyncResult
 
@@ -26,6 +27,40 @@ def send_many(app: App, calls: Iterable[Any]) -> list[AsyncResult]:
         for result in sent:
             parent.task.add_trail(result)
     return results
+
+
+def sender_of_group(
+    app: App, name: str, task: Any, options: Mapping[str, Any]
+) -> Callable[[Sequence[Any]], list[AsyncResult]] | None:
+    """What sends calls of one task with these options: (id, args, kwargs, index in the group, id of the root) of each.
+
+    None when the task's class has a say in each call.
+    """
+    task = task if task is not None else app.task_named(name)
+    own = type(task)
+    if task is not None and (own.apply_async is not Task.apply_async or own.shadow_name is not Task.shadow_name):
+        return None
+    options = {key: value for key, value in options.items() if value is not None}
+
+    def send(members: Sequence[Any]) -> list[AsyncResult]:
+        app.publisher.send_many(_members(name, task, options, members))
+        ignored = options.get("ignore_result")
+        ignored = bool(task.ignore_result if ignored is None and task is not None else ignored)
+        results = [AsyncResult(member[0], task_name=name, app=app) for member in members]
+        for result in results if ignored else ():
+            result.ignored = True
+        return results
+
+    return send
+
+
+def _members(name: str, task: Any, options: Mapping[str, Any], members: Sequence[Any]) -> Iterator[Call]:
+    check = task.check_arguments if task is not None and task.checks_arguments else None
+    for task_id, args, kwargs, index, root_id in members:
+        if check is not None:
+            check(*args, **kwargs)
+        varying = {"group_index": index} if root_id is None else {"group_index": index, "root_id": root_id}
+        yield Call(name, args, kwargs, task_id, task, {**options, **varying})
 
 
 def _calls(app: App, given: Iterable[Any], results: list[AsyncResult], sent: list[AsyncResult]) -> Iterator[Call]:

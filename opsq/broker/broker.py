@@ -119,7 +119,7 @@ class Broker:
         script that looks whether the message is there already.
         """
         held = gathering.current()
-        if held is not None:
+        if held is not None and message.claim is None:
             held.messages.append(message)
             return None
         if message.claim is not None:

@@ -124,7 +124,8 @@ class chord(Signature):
         app = self._app_with(body)
         options = {**self["options"], **options}
         own_id = options.pop("task_id", None)
-        header = self.header_group().clone() if isinstance(self.tasks, group) else group(self.tasks, app=app)
+        header = group(self.header_tasks(), app=app)
+        header["options"].update(self.tasks["options"] if isinstance(self.tasks, group) else ())
         header["options"].setdefault("task_id", own_id or new_id())
         if app.conf.task_always_eager:
             with allow_join_result():

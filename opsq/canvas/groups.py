@@ -11,8 +11,11 @@ from opsq.broker.gathering import gather
 from opsq.canvas import stamping
 from opsq.canvas.chains import is_empty_group, kind_of
 from opsq.canvas.signatures import Signature, maybe_signature, new_id, plain, short_repr, signatures
+from opsq.protocol.envelope import REPLY_TO
 from opsq.result.sets import GroupResult
 
+#: Options that a task gets when it is given its id.
+_ALIKE = frozenset(("task_id", "reply_to", "group_id", "group_index", "chord", "root_id"))
 #: Messages that are sent in one pipeline.
 SLICE = 1000
 
@@ -114,6 +117,22 @@ class group(Signature):
             chord = options.pop("chord", None)
         else:
             options.pop("chord", None)
+        results = self._send_alike(app, group_id, (args, kwargs), chord, options)
+        if results is None:
+            results = self._send_each(app, group_id, (args, kwargs), chord, options)
+        result: Any = app.GroupResult(group_id, results)
+        if len(results) == 1 and isinstance(results[0], GroupResult):
+            result = results[0]  # a chain that ends with a group is that group
+        parent = _state.current_request()
+        if add_to_parent and parent is not None and parent.task is not None and not parent.called_directly:
+            parent.task.add_trail(result)
+        return result
+
+    def _send_each(
+        self, app: Any, group_id: str, call: tuple[Any, Any], chord: Any, options: dict[str, Any]
+    ) -> list[Any]:
+        """Send its tasks, each by its own `apply_async`."""
+        args, kwargs = call
         members = self._members(group_id, args, options.get("root_id"))
         body = chord if chord is not None else members[-1][0]["options"].get("chord")
         if body is not None:
@@ -121,13 +140,32 @@ class group(Signature):
                 app.backend.set_chord_size(group_id, sum(weight(task) for task, _ in members), body)
             options["chord"] = plain(body)
         self._send_all(app, members, kwargs, options)
-        result: Any = app.GroupResult(group_id, [result for _, result in members])
-        if len(members) == 1 and isinstance(result.results[0], GroupResult):
-            result = result.results[0]  # a chain that ends with a group is that group
-        parent = _state.current_request()
-        if add_to_parent and parent is not None and parent.task is not None and not parent.called_directly:
-            parent.task.add_trail(result)
-        return result
+        return [result for _, result in members]
+
+    def _send_alike(
+        self, app: Any, group_id: str, call: tuple[Any, Any], chord: Any, options: Mapping[str, Any]
+    ) -> list[Any] | None:
+        """Send its tasks as many calls of one task; None if they are not."""
+        args, kwargs = call
+        name, kind = self.tasks[0].get("task"), getattr(self.tasks[0], "_type", None)
+        calls = []
+        for index, task in enumerate(self.tasks):
+            if type(task) is not Signature or task["task"] != name or task._type is not kind or task["subtask_type"]:
+                return None
+            own = task["options"]
+            if own and not _is_alike(own, group_id, chord):
+                return None
+            merged = task._merge(args, kwargs)
+            calls.append((own.get("task_id") or new_id(), merged[0], merged[1], index, own.get("root_id")))
+        if chord is not None:
+            options = {**options, "chord": Shared(plain(chord))}
+        sender = app.sender_of_group(name, kind, options)
+        if sender is None:
+            return None
+        if chord is not None:
+            app.backend.set_chord_size(group_id, len(calls), chord)
+        sent: list[Any] = sender(calls)
+        return sent
 
     @staticmethod
     def _send_all(app: Any, members: Sequence[tuple[Any, Any]], kwargs: Any, options: Mapping[str, Any]) -> None:
@@ -230,6 +268,22 @@ class group(Signature):
 
     def __repr__(self) -> str:
         return short_repr(self.tasks[0], f"group({self.tasks!r})") if self.tasks else "group(<empty>)"
+
+
+class Shared(dict[str, Any]):
+    """A dictionary that is the same in many calls, and is compared by that."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+def _is_alike(options: Mapping[str, Any], group_id: str, chord: Any) -> bool:
+    """Whether a task has no options but those that differ in every group."""
+    return (
+        options.keys() <= _ALIKE
+        and options.get("group_id", group_id) == group_id
+        and options.get("reply_to", REPLY_TO) == REPLY_TO
+        and ("chord" not in options or chord is not None)
+    )
 
 
 def weight(sig: Any) -> int:
