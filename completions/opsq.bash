@@ -5,6 +5,7 @@ _opsq_below() {
     case "$1" in
         "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run init join keys config completion doctor' ;;
         "queues") echo 'move pause peek purge resume' ;;
+        "tasks") echo revoke ;;
         "dead") echo 'drop requeue show' ;;
         "schedule") echo 'add next pause remove resume run' ;;
         "hosts") echo 'forget invite' ;;
@@ -42,6 +43,7 @@ _opsq_flags() {
         "queues resume") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "limits") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "tasks") echo '--name --state -Q --queue --worker --since --grep --watch --profile --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "tasks revoke") echo '--name -Q --queue --terminate --signal -y --yes --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "results") echo '--name --state -Q --queue --worker --since --grep --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "result") echo '-t --task --traceback --timeout -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "dead") echo '-Q --queue --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
@@ -181,6 +183,9 @@ _opsq_value() {
         "tasks|--since") echo '' ;;
         "tasks|--grep") echo '' ;;
         "tasks|--limit") echo '' ;;
+        "tasks revoke|--name") echo '' ;;
+        "tasks revoke|-Q"|"tasks revoke|--queue") echo queues ;;
+        "tasks revoke|--signal") echo '' ;;
         "results|--name") echo '' ;;
         "results|--state") echo '' ;;
         "results|-Q"|"results|--queue") echo queues ;;

@@ -21,6 +21,8 @@ function __opsq_below
             string split ' ' 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run init join keys config completion doctor'
         case 'queues'
             string split ' ' 'move pause peek purge resume'
+        case 'tasks'
+            string split ' ' 'revoke'
         case 'dead'
             string split ' ' 'drop requeue show'
         case 'schedule'
@@ -65,6 +67,8 @@ function __opsq_takes
         case 'limits --limit'
             return 0
         case 'tasks --name' 'tasks --state' 'tasks -Q' 'tasks --queue' 'tasks --worker' 'tasks --since' 'tasks --grep' 'tasks --limit'
+            return 0
+        case 'tasks revoke --name' 'tasks revoke -Q' 'tasks revoke --queue' 'tasks revoke --signal'
             return 0
         case 'results --name' 'results --state' 'results -Q' 'results --queue' 'results --worker' 'results --since' 'results --grep' 'results --limit'
             return 0
@@ -351,6 +355,7 @@ complete -c opsq -n '__opsq_at \'queues resume\'' -s h -l help -d 'Show this mes
 complete -c opsq -n '__opsq_at \'queues resume\' 0+' -a '(__opsq_words queues)'
 complete -c opsq -n '__opsq_at \'limits\'' -l limit -x -d 'Show at most N (100); 0 = all.'
 complete -c opsq -n '__opsq_at \'limits\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'tasks\' 0' -a revoke -d 'Have tasks not run; end those that run.'
 complete -c opsq -n '__opsq_at \'tasks\'' -l name -x -d 'Tasks with this in their name; * stands for anything.'
 complete -c opsq -n '__opsq_at \'tasks\'' -l state -x -d 'In these states, with commas: FAILURE,RETRY.'
 complete -c opsq -n '__opsq_at \'tasks\'' -s Q -l queue -x -a '(__opsq_list queues)' -d 'Of this queue.'
@@ -361,6 +366,13 @@ complete -c opsq -n '__opsq_at \'tasks\'' -l watch -d 'What runs now and how far
 complete -c opsq -n '__opsq_at \'tasks\'' -l profile -d 'How long each task takes, and what a run costs; of the last 7 days.'
 complete -c opsq -n '__opsq_at \'tasks\'' -l limit -x -d 'Show at most N (100); 0 = all.'
 complete -c opsq -n '__opsq_at \'tasks\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'tasks revoke\'' -l name -x -d 'All of this task that have not ended.'
+complete -c opsq -n '__opsq_at \'tasks revoke\'' -s Q -l queue -x -a '(__opsq_list queues)' -d 'All of this queue (with --name: of that task in it).'
+complete -c opsq -n '__opsq_at \'tasks revoke\'' -l terminate -d 'Also end those that run.'
+complete -c opsq -n '__opsq_at \'tasks revoke\'' -l signal -x -d 'For --terminate; USR1 interrupts softly.'
+complete -c opsq -n '__opsq_at \'tasks revoke\'' -s y -l yes -d 'Do not ask.'
+complete -c opsq -n '__opsq_at \'tasks revoke\'' -l dry-run -d 'Say what would be done, and do nothing.'
+complete -c opsq -n '__opsq_at \'tasks revoke\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'results\'' -l name -x -d 'Tasks with this in their name; * stands for anything.'
 complete -c opsq -n '__opsq_at \'results\'' -l state -x -d 'In these states, with commas: FAILURE,RETRY.'
 complete -c opsq -n '__opsq_at \'results\'' -s Q -l queue -x -a '(__opsq_list queues)' -d 'Of this queue.'

@@ -9,9 +9,10 @@ import click
 
 from opsq.app.routes import Routes
 from opsq.cli import history, task_profile, task_progress
+from opsq.cli.commands.task_revoke import revoke
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column
-from opsq.cli.params import command, limit_option, limited
+from opsq.cli.params import group, limit_option, limited
 
 COLUMNS = (
     Column("name", "TASK", cut="start"),
@@ -42,20 +43,24 @@ opsq tasks --state FAILURE --since 1h
 opsq tasks --name mail --grep anna@example.org --limit 20
 opsq tasks --watch
 opsq tasks --profile
+opsq tasks revoke 5a1e0c7e-6b5c-4d0e-9d55-2f6a4c8c2a11
 """
 
 
-@command(EXAMPLES)
+@group(EXAMPLES, invoke_without_command=True)
 @history.filter_options
 @click.option("--watch", is_flag=True, help="What runs now and how far it is, shown again each second.")
 @click.option("--profile", is_flag=True, help="How long each task takes, and what a run costs; of the last 7 days.")
 @limit_option
+@click.pass_context
 @pass_context
-def tasks(context: Context, /, limit: int, watch: bool, profile: bool, **given: Any) -> None:
+def tasks(context: Context, ctx: click.Context, /, limit: int, watch: bool, profile: bool, **given: Any) -> None:
     """The app's tasks with what they say about themselves, and what runs now on the workers.
 
     With a filter: the latest calls that fit, from the history that the monitor keeps.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     if watch and not profile:
         task_progress.watch(context, limit)
     if profile:
@@ -80,6 +85,9 @@ def tasks(context: Context, /, limit: int, watch: bool, profile: bool, **given: 
     if running:
         context.out.line("")
         context.out.table("running", task_progress.COLUMNS, running)
+
+
+tasks.add_command(revoke)
 
 
 def _history(context: Context, limit: int, given: dict[str, Any]) -> None:
