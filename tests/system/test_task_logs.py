@@ -184,6 +184,12 @@ def test_a_task_that_says_nothing_leaves_nothing_and_costs_nothing(tmp_path_fact
         assert after[1] <= before[1] + 1  # at most the thread that looks for stalled tasks
 
 
+def refused(lab: Lab) -> bool:
+    """Whether the server has refused to take a line."""
+    told: Any = lab.redis.info("commandstats")
+    return bool(told["cmdstat_append"]["rejected_calls"])
+
+
 def test_a_server_that_is_full_costs_lines_and_nothing_else(tmp_path_factory: pytest.TempPathFactory) -> None:
     with labs.opened(tmp_path_factory, TASKS, "full") as lab:
         lab.worker("-c", "1")
@@ -193,8 +199,9 @@ def test_a_server_that_is_full_costs_lines_and_nothing_else(tmp_path_factory: py
         wait_kept(lab, task_id, 4)
         lab.redis.config_set("maxmemory", "1")
         (lab.folder / f"go-{task_id}").touch()
-        lab.wait_for(lambda: lab.in_flight() == 0, "the task is settled although nothing can be kept")
+        lab.wait_for(lambda: refused(lab), "the line is refused")
         lab.redis.config_set("maxmemory", "0")
+        lab.wait_for(lambda: lab.in_flight() == 0, "the task is settled all the same")
         assert len(kept(lab, task_id)) == 4
         second = lab.send("talk")
         wait_kept(lab, second, 4)
