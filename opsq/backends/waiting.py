@@ -27,6 +27,8 @@ OUTAGE_S = 30.0
 RETRY_S = 0.1
 #: A server that says nothing for so long is asked whether it lives, and has as long to answer (seconds).
 QUIET_S = 5.0
+#: So many channels nobody listens to any more are given up together, on the way of another question.
+STALE = 50
 #: Errors that pass by themselves: the server has just started, or is about to change its role.
 _PASSING = (BusyLoadingError, MasterDownError, ReadOnlyError, TryAgainError)
 
@@ -149,8 +151,10 @@ class Subscriber:
 
     def _ask(self, line: Line, keys: Sequence[bytes]) -> None:
         """Subscribe and read in one write; what nobody waits for any more is given up on the way."""
-        stale = [key for key in self._stale if key not in self._waiters]
-        self._stale.clear()
+        stale = []
+        if len(self._stale) >= STALE:
+            stale = [key for key in self._stale if key not in self._waiters]
+            self._stale.clear()
         self._asked.append(keys)
         given_up = [("UNSUBSCRIBE", *stale)] if stale else []
         line.send(*given_up, ("SUBSCRIBE", *keys), ("MGET", *keys))

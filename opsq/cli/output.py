@@ -24,7 +24,7 @@ Kind = Literal["text", "number", "seconds", "time", "yes"]
 STYLES: Mapping[str, str] = {
     **dict.fromkeys(("SUCCESS", "RUNNING", "ready"), "green"),
     **dict.fromkeys(("FAILURE", "FATAL", "REVOKED"), "red"),
-    **dict.fromkeys(("RETRY", "STARTED", "STARTING", "STOPPING", "BACKOFF", "paused"), "yellow"),
+    **dict.fromkeys(("RETRY", "STARTED", "STARTING", "STOPPING", "BACKOFF", "PROGRESS", "paused"), "yellow"),
 }
 GAP = 2
 SHORTEST = 12

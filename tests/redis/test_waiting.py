@@ -17,10 +17,12 @@ import pytest
 import redis
 from support import redis_server
 
+from opsq import App
 from opsq.backends.base import Format, encode_meta
 from opsq.backends.redis import RedisBackend
-from opsq.backends.waiting import Subscriber
+from opsq.backends.waiting import STALE, Subscriber
 from opsq.exceptions import BrokerError, RefusedError, TimeoutError
+from opsq.result.sets import ResultSet
 
 
 @pytest.fixture
@@ -157,6 +159,20 @@ def test_ten_thousand_results_are_awaited_on_one_connection_and_without_asking(
     redis_client.flushdb()
 
 
+def test_a_set_of_ten_thousand_results_is_one_question(redis_url: str, redis_client: redis.Redis) -> None:
+    app = App("caller", broker=redis_url, backend=redis_url, set_as_current=False)
+    records = [
+        (app.backend.key(f"t{number}"), 100, encode_meta(app.backend.format, f"t{number}", "SUCCESS", number))
+        for number in range(10_000)
+    ]
+    app.backend.store_records(records)
+    before = calls(redis_client)
+    assert ResultSet(app.AsyncResult(f"t{number}") for number in range(10_000)).get(timeout=20) == [*range(10_000)]
+    asked = {name: count - before.get(name, 0) for name, count in calls(redis_client).items()}
+    assert (asked["mget"], asked["subscribe"], asked.get("get", 0)) == (1, 1, 0)
+    redis_client.flushdb()
+
+
 def test_two_threads_may_wait_for_the_same_result(backend: RedisBackend, listens: Callable[..., None]) -> None:
     both = [Waits(backend, "t1"), Waits(backend, "t1")]
     listens(backend, "t1")
@@ -204,11 +220,16 @@ def test_the_caller_is_asked_each_interval(backend: RedisBackend) -> None:
     assert 3 <= len(asked) <= 5
 
 
-def test_channels_are_given_up_with_the_next_question(backend: RedisBackend, redis_client: redis.Redis) -> None:
-    for number in range(20):
+def test_channels_are_given_up_some_together_with_a_later_question(
+    backend: RedisBackend, redis_client: redis.Redis
+) -> None:
+    most, before = 0, calls(redis_client).get("unsubscribe", 0)
+    for number in range(300):
         store(backend, f"t{number}", number)
         backend.wait([f"t{number}"], 5)
-    assert len(redis_client.pubsub_channels()) == 1
+        most = max(most, len(redis_client.pubsub_channels()))
+    assert most <= STALE + 1
+    assert calls(redis_client)["unsubscribe"] - before <= 300 / STALE
 
 
 def test_a_closed_connection_is_made_anew(
