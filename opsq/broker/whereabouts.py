@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from opsq.broker import deadletters
+from opsq.broker import deadletters, limited
 from opsq.broker.broker import LUA, Broker
 from opsq.broker.queues import server_ms
 from opsq.datastore import keys
@@ -21,7 +21,7 @@ FIND = Script(LUA / "find.lua")
 #: Messages of one step, and of one list in all: beyond that it is not looked for.
 AT_ONCE, MOST = 1_000, 1_000_000
 
-Kind = Literal["delayed", "waiting", "in flight", "celery", "dead"]
+Kind = Literal["delayed", "limited", "waiting", "in flight", "celery", "dead"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Place:
 
     `ahead`: messages that will be taken before it; `due_ms`: Unix ms; `holder`: who has it, under `number`;
     `lease_ms`: when that one's lease ends or ended (Unix ms); `since`: when it died or was taken (Unix seconds);
-    `reason`: why it is dead.
+    `reason`: why it is dead, or whose limits it waits for.
     """
 
     kind: Kind
@@ -70,6 +70,7 @@ def _all(broker: Broker, queues: Sequence[str], task_id: str, cut_short: list[st
     found: list[Place] = []
     for queue in queues:
         found += _delayed(broker, queue, task_id, cut_short)
+    found += _limited(broker, queues, task_id, cut_short)
     for queue in queues:
         found += _waiting(broker, queue, task_id, cut_short)
     for queue in queues:
@@ -84,16 +85,27 @@ def _all(broker: Broker, queues: Sequence[str], task_id: str, cut_short: list[st
 
 
 def _delayed(broker: Broker, queue: str, task_id: str, cut_short: list[str]) -> Iterator[Place]:
-    for _length, _at, score, member in _scan(broker, keys.delayed(queue), task_id, cut_short):
+    for _length, _at, score, member in _scan(broker, broker.key(keys.delayed(queue)), task_id, cut_short):
         message = _message(member.partition(b"|")[2], task_id)
         if message is not None:
             yield _place("delayed", queue, message, due_ms=int(float(score)))
 
 
+def _limited(broker: Broker, queues: Sequence[str], task_id: str, cut_short: list[str]) -> Iterator[Place]:
+    """In the lists of those that wait for their limits; the next one of each is at its end, as in a queue."""
+    for lane in limited.lanes(broker, queues):
+        for name in lane.lists:
+            for length, at, _score, raw in _scan(broker, name, task_id, cut_short):
+                message = _message(raw, task_id)
+                if message is not None:
+                    more = {"ahead": length - 1 - at, "due_ms": lane.again_ms, "reason": " ".join(lane.owner)}
+                    yield _place("limited", lane.queue, message, **more)
+
+
 def _waiting(broker: Broker, queue: str, task_id: str, cut_short: list[str]) -> Iterator[Place]:
     before = 0
     for name in broker.priorities.lists(queue):
-        for length, at, _score, raw in _scan(broker, name, task_id, cut_short):
+        for length, at, _score, raw in _scan(broker, broker.key(name), task_id, cut_short):
             message = _message(raw, task_id)
             if message is not None:
                 yield _place("waiting", queue, message, ahead=before + length - 1 - at)
@@ -105,7 +117,7 @@ def _waiting(broker: Broker, queue: str, task_id: str, cut_short: list[str]) -> 
 def _scan(broker: Broker, name: str, task_id: str, cut_short: list[str]) -> Iterator[tuple[int, int, bytes, bytes]]:
     """(length, place, score, bytes) of what may be a message of the task, a part at a time."""
     for passed in range(0, MOST, AT_ONCE):
-        answer: Any = FIND.run(broker.client, [broker.key(name)], [json.dumps(task_id), passed, AT_ONCE])
+        answer: Any = FIND.run(broker.client, [name], [json.dumps(task_id), passed, AT_ONCE])
         length = answer[0]
         for place, score, raw in zip(answer[1::3], answer[2::3], answer[3::3], strict=True):
             yield length, place, score, raw

@@ -23,7 +23,8 @@ _NAMED = 5
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All that is stored of a task. `result`: its record as scripts get it, None where nothing is stored; `history`:
-    what the monitor has kept; `searched`: the queues; `workers`: those that live; `now`: by the server (Unix s).
+    what the monitor has kept; `searched`: the queues; `workers`: those that live; `revoked`: whether its id is;
+    `now`: by the server (Unix seconds).
     """
 
     id: str
@@ -34,6 +35,7 @@ class Facts:
     searched: Sequence[str]
     queues: Mapping[str, QueueState]
     workers: Sequence[Mapping[str, Any]]
+    revoked: bool
     celery_waits: bool
     keeps_results: bool
     now: float
@@ -104,7 +106,7 @@ def _waiting(facts: Facts, place: Place) -> Reason:
     queue = facts.queues[place.queue]
     ahead = "next" if not place.ahead else f"behind {_count(place.ahead, 'other')}"
     told = f"{facts.name} waits in {place.queue!r}, {ahead}"
-    again = _again(facts, place)
+    again = _revoked(facts) + _again(facts, place)
     if queue.paused:
         return Reason("paused", f"{told}: the queue is paused{again}", f"opsq queues resume {place.queue}")
     if not queue.consumers and facts.celery_waits:
@@ -129,6 +131,14 @@ def _waiting(facts: Facts, place: Place) -> Reason:
     )
 
 
+def _limited(facts: Facts, place: Place) -> Reason:
+    ahead = "next" if not place.ahead else f"behind {_count(place.ahead, 'other')}"
+    told = f"{facts.name} waits for the limits of the {harmless(place.reason or 'task')}, {ahead}"
+    if not facts.queues[place.queue].consumers:
+        return Reason("limited", f"{told}; no worker consumes {place.queue!r}", _worker(place.queue))
+    return Reason("limited", f"{told}{_revoked(facts)}{_again(facts, place)}", "opsq limits")
+
+
 def _delayed(facts: Facts, place: Place) -> Reason:
     assert place.due_ms is not None
     due = place.due_ms / 1000
@@ -138,7 +148,9 @@ def _delayed(facts: Facts, place: Place) -> Reason:
     if not facts.queues[place.queue].consumers:
         told = f"{facts.name} {told}, and no worker of opsq consumes {place.queue!r} to move it there"
         return Reason("delayed", told, _worker(place.queue))
-    return Reason("delayed", f"{facts.name} {told} in {place.queue!r}{_again(facts, place)}", f"opsq why {facts.id}")
+    return Reason(
+        "delayed", f"{facts.name} {told} in {place.queue!r}{_revoked(facts)}{_again(facts, place)}", "opsq queues"
+    )
 
 
 def _with_celery(facts: Facts, place: Place) -> Reason:
@@ -161,10 +173,11 @@ def _dead(facts: Facts, place: Place) -> Reason:
 
 
 #: A message that runs says more than one that waits.
-_ORDER = ("in flight", "celery", "waiting", "delayed", "dead")
+_ORDER = ("in flight", "celery", "waiting", "limited", "delayed", "dead")
 _OF_PLACE: Mapping[str, Callable[[Facts, Place], Reason]] = {
     "in flight": _in_flight,
     "waiting": _waiting,
+    "limited": _limited,
     "delayed": _delayed,
     "celery": _with_celery,
     "dead": _dead,
@@ -229,6 +242,10 @@ def _again(facts: Facts, place: Place | None = None) -> str:
         assert place is not None
         return f"; it was given back {_times(place.deliveries)}, its holder having been lost"
     return f"; it was given back {_times(len(lost))}: {_told(lost[-1])}"
+
+
+def _revoked(facts: Facts) -> str:
+    return "; it was revoked: who takes it throws it away" if facts.revoked else ""
 
 
 def _told(loss: Loss) -> str:

@@ -141,7 +141,7 @@ def _results(arena: Arena, ids: dict[int, str], verdict: Verdict) -> None:
 def _books(arena: Arena, letters: list[dict[str, Any]], verdict: Verdict) -> None:
     """`opsq audit` says the same as what was written down."""
     for books in audit.balances(Broker(arena.store.url()), QUEUES):
-        if books.missing or books.in_flight or books.waiting or books.delayed:
+        if books.missing or books.in_flight or books.waiting or books.delayed or books.limited:
             verdict.broken.append(f"the books of {books.queue!r} do not balance: {books}")
         buried = sum(letter["queue"] == books.queue for letter in letters)
         if books.ended.get("dead", 0) != buried:

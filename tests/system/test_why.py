@@ -16,6 +16,8 @@ import pytest
 from support import lab as labs
 from support.lab import OPSQ, Lab, message, new_id
 
+from opsq.broker import audit, moving
+
 TASKS = """
 @app.task
 def boom(text):
@@ -43,6 +45,11 @@ def killed_once(self):
 @app.task
 def early_and_killed():
     os.kill(os.getpid(), 9)
+
+
+@app.task(rate_limit="1/h", rate_limit_scope="cluster")
+def rare(number):
+    return number
 
 
 @app.task(ignore_result=True)
@@ -203,6 +210,23 @@ def test_a_task_whose_host_was_lost(lab: Lab, why: Why) -> None:
     assert "it was given back once: gone@" in told["sentence"]
     assert [loss["fate"] for loss in told["losses"]] == ["back"]
     assert again.stop() == 0
+
+
+def test_a_task_that_waits_for_its_limits_or_was_revoked(lab: Lab, why: Why) -> None:
+    worker = lab.worker("-c", "1")
+    ids = [lab.send("rare", number) for number in range(3)]
+    lab.result(ids[0])
+    lab.wait_for(lambda: not lab.depth() and not lab.in_flight(), "the others wait for their limits")
+    told = why(ids[2])
+    assert (told["state"], told["next"]) == ("limited", "opsq limits")
+    assert "waits for the limits of the task proj.rare, behind 1 other" in told["sentence"]
+    (books,) = audit.balances(lab.app.broker, ["celery"])
+    assert (books.limited, books.missing) == (2, 0)
+    assert worker.stop() == 0
+    waiting = lab.send("add", 1, 1)
+    lab.app.control.revoke(waiting)
+    assert "; it was revoked: who takes it throws it away" in why(waiting)["sentence"]
+    moving.purge(lab.app.broker, "celery")
 
 
 def test_a_task_in_the_hands_of_a_celery_worker(lab: Lab, why: Why) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from opsq import states
-from opsq.broker import losses, queues, whereabouts, workers
+from opsq.broker import losses, queues, revoked, whereabouts, workers
 from opsq.cli import history, reasons
 from opsq.cli.commands.results import describe
 from opsq.cli.context import Context, pass_context
@@ -72,6 +72,7 @@ def _facts(context: Context, names: list[str], task_id: str, found: whereabouts.
         searched=names,
         queues={state.name: state for state in queues.states(broker, needed)},
         workers=workers.live(broker) if found.places else [],
+        revoked=task_id in revoked.ids(broker.client, broker.key_prefix),
         celery_waits=bool(found.places) and workers.celery_waits(broker),
         keeps_results=backend.keeps_results,
         now=found.now_ms / 1000,
