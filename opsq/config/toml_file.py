@@ -27,6 +27,8 @@ _OWN_KEYS: Mapping[str, type] = {
     "redis": dict,
     "programs": dict,
 }
+#: The variable that names the file whose `[worker]` table holds the flags of a worker under `opsq up`.
+WORKER_FLAGS = "OPSQ_WORKER_FLAGS"
 #: The programs of opsq itself; `services` chooses among them, `[programs.NAME]` changes them.
 SERVICES = ("redis", "worker", "beat", "monitor", "agent")
 

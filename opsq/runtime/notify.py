@@ -15,12 +15,25 @@ from pathlib import Path
 
 #: The variable by which a supervisor says how long after its stop signal it kills (seconds).
 STOPWAITSECS = "OPSQ_STOPWAITSECS"
+_RELOADED, _NOT_RELOADED = "reloaded", "not reloaded: "
 _CREDENTIALS = struct.Struct("iII")
 
 
 def ready(status: str = "", environ: Mapping[str, str] = os.environ) -> bool:
     """Say "ready"; True when somebody was told."""
     return notify("READY=1" + (f"\nSTATUS={status}" if status else ""), environ)
+
+
+def reloaded(trouble: str = "", environ: Mapping[str, str] = os.environ) -> bool:
+    """Say that code and settings were read again, or why they could not; True when somebody was told."""
+    return notify("STATUS=" + (_NOT_RELOADED + " ".join(trouble.split()) if trouble else _RELOADED), environ)
+
+
+def reload_trouble(status: str) -> str | None:
+    """What a status says of a reload: "" = all is well, else why not; None: it says nothing of one."""
+    if status == _RELOADED:
+        return ""
+    return status.removeprefix(_NOT_RELOADED) if status.startswith(_NOT_RELOADED) else None
 
 
 def stopping(environ: Mapping[str, str] = os.environ) -> bool:

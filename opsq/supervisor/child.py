@@ -55,6 +55,8 @@ class Child:
         self.started_at: float | None = None
         self.restarts = self.failures = 0
         self.reason: str | None = None
+        #: It was told to read its code again and has not said yet what has come of that; why it could not.
+        self.reloading, self.reload_trouble = False, ""
         self._timer: Timer | None = None
 
     @property
@@ -105,6 +107,12 @@ class Child:
         self.start()
         self.restarts += 1
 
+    def reload(self) -> None:
+        """It is to read its code and settings again."""
+        if self.process is not None and self.program.reloadsignal is not None:
+            self.reloading, self.reload_trouble = self.program.ready == "notify", ""
+            self._hands.signal(self, self.program.reloadsignal)
+
     def hurry(self) -> None:
         """It has had time enough to stop."""
         if self.state is State.STOPPING:
@@ -136,6 +144,8 @@ class Child:
         lived_s = time.time() - (self.started_at or time.time())
         code = None if status is None else os.waitstatus_to_exitcode(status)
         self.process, self.asked, self.ready, self.adopted = None, False, False, False
+        if self.reloading:
+            self.says_reloaded("it ended")
         self._cancel()
         if self.state is State.STOPPING:
             self._hands.sweep_later(self)
@@ -157,6 +167,10 @@ class Child:
             if self.state is State.STARTING:
                 self._move(Event.UP)
             self._hands.changed(self)
+
+    def says_reloaded(self, trouble: str) -> None:
+        """It has read its code again, or could not."""
+        self.reloading, self.reload_trouble = False, trouble
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

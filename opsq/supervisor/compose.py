@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -199,8 +200,11 @@ def _own(place: Place, private: bool, words: list[str], flags: Mapping[str, Any]
 
 
 def _worker(place: Place, private: bool) -> Program:
-    made = _own(place, private, ["-A", place.app or OWN_APP, "worker"], place.file.worker)
-    return replace(made, stopwaitsecs=60)
+    """Its flags are in `[worker]`, which it reads itself, and again when it is told to."""
+    made = _own(place, private, ["-A", place.app or OWN_APP, "worker"], {"loglevel": False})
+    if place.found is None:
+        made = replace(made, environment={toml_file.WORKER_FLAGS: str(place.file.path)})
+    return replace(made, stopwaitsecs=60, reloadsignal=signal.SIGHUP)
 
 
 def _beat(place: Place, private: bool) -> Program:

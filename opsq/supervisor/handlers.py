@@ -97,7 +97,13 @@ class Handlers:
         running = supervisor.plan
         gone, changed = running.missing_in(plan), running.changed_in(plan)
         fresh = [name for name in plan.programs if name not in running.programs]
-        told = {"added": fresh, "changed": changed, "removed": gone}
+        again = [
+            child
+            for name, child in supervisor.children.items()
+            if request.again and name in plan.programs and name not in changed
+            if child.ready and plan.programs[name].reloadsignal is not None
+        ]
+        told = {"added": fresh, "changed": changed, "removed": gone, "reloaded": [child.name for child in again]}
         if request.dry_run:
             return told
         supervisor.retire(gone)
@@ -107,7 +113,22 @@ class Handlers:
         begun = plan.needed_by(name for name in fresh if plan.programs[name].autostart)
         for name in begun:
             children[name].start()
-        return self._when_started([children[name] for name in {*begun, *changed}], told)
+        for child in again:
+            child.reload()
+        started = self._when_started([children[name] for name in {*begun, *changed}], told)
+        limit = time.monotonic() + _LONGEST_WAIT_S
+
+        def done() -> Values | None:
+            slow = any(child.reloading for child in again) and time.monotonic() < limit
+            answer = None if slow else started()
+            if answer is None:
+                return None
+            return {
+                **answer,
+                "not_reloaded": {child.name: _reload_trouble(child) for child in again if _reload_trouble(child)},
+            }
+
+        return done
 
     def down(self, _request: messages.Down) -> Reply:
         """Stop everything; the answer comes when nothing runs any more."""
@@ -187,6 +208,10 @@ class Handlers:
     @staticmethod
     def _report(children: Iterable[Child]) -> Values:
         return {"programs": [_told(child, {}) for child in children]}
+
+
+def _reload_trouble(child: Child) -> str:
+    return "it has not said yet what has come of it" if child.reloading else child.reload_trouble
 
 
 def means(word: str, name: str, group: str | None) -> bool:

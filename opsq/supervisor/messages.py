@@ -41,12 +41,16 @@ class Up(Request):
 
 @dataclass(frozen=True, slots=True)
 class Reload(Request):
-    """Make what runs what a newer plan says: start what is new, stop what has gone, restart what has changed."""
+    """Make what runs what a newer plan says: start what is new, stop what has gone, restart what has changed.
+
+    `again`: what has not changed is told to read its code and settings again, if it has a signal for that.
+    """
 
     verb = "reload"
     repeatable = False
     plan: Mapping[str, Any]
     dry_run: bool
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

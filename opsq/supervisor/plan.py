@@ -42,6 +42,7 @@ class Program:
     stopsignal: int = signal.SIGTERM
     stopwaitsecs: float = 10.0
     stopasgroup: bool = False
+    reloadsignal: int | None = None
     killasgroup: bool = True
     priority: int = 999
     depends_on: Mapping[str, str] = field(default_factory=dict)

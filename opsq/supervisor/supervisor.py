@@ -177,8 +177,13 @@ class Supervisor:
     def _on_notices(self) -> None:
         for notice in self._notices.receive():
             child = readiness.said_by(notice, self.children.values())
-            if child is not None and notice.values.get("READY") == "1":
+            if child is None:
+                continue
+            if notice.values.get("READY") == "1":
                 child.says_ready()
+            trouble = notify.reload_trouble(notice.values.get("STATUS", ""))
+            if trouble is not None:
+                child.says_reloaded(trouble)
 
     # --- orders from outside ----------------------------------------------------------------------------------------
 

@@ -230,5 +230,6 @@ _READERS: Mapping[str, Any] = {
     "exitcodes": _exitcodes,
     "autorestart": _autorestart,
     "stopsignal": lambda value, _folder: read_signal(value),
+    "reloadsignal": lambda value, _folder: read_signal(value),
     "ready": _ready,
 }

@@ -34,7 +34,7 @@ def _word(name: str, value: Any) -> Any:
     """The value as a table says it."""
     if name == "autorestart":
         return _RESTARTS[value]
-    if name == "stopsignal":
+    if name in ("stopsignal", "reloadsignal"):
         return signal.Signals(value).name.removeprefix("SIG")
     if name == "umask":
         return f"{value:03o}"

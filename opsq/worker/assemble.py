@@ -32,7 +32,7 @@ from opsq.worker.limits import Policy
 from opsq.worker.record import Plan
 from opsq.worker.settle import Results, Settler, without_claims
 from opsq.worker.successor import Judge
-from opsq.worker.terms import AT_ONCE, Terms, facts_of
+from opsq.worker.terms import AT_ONCE, MOST_CHILDREN, Terms, facts_of
 from opsq.worker.upkeep import Caps
 from opsq.worker.worker import Worker
 
@@ -43,8 +43,6 @@ Looked = TypeVar("Looked")
 LEASE_S = 15.0
 #: Between two signs of life as an event (seconds).
 HEARTBEAT_S = 2.0
-#: Children of a worker: the mapped file has some slots more, for those whose messages are being settled.
-MOST_CHILDREN = 1000
 #: The most tasks that one process runs at once.
 MOST_AT_ONCE = 20_000
 #: Settings of a worker that are numbers.

@@ -30,7 +30,7 @@ from opsq.runtime.logs import Buffered, redirect_standard_streams
 from opsq.runtime.parent import die_with_parent
 from opsq.runtime.process import start_ticks
 from opsq.states import STARTED
-from opsq.worker import slots
+from opsq.worker import overrides, slots
 from opsq.worker.admission import Admission
 from opsq.worker.attempt import Attempts, Ports
 from opsq.worker.chords import Conductor
@@ -203,6 +203,7 @@ def _work(means: Means, index: int, lines: Lines) -> Callable[[], None]:
     attempts = Attempts(runner, ledger, slot, lines, herald, Ports(store_started, limit_begins), gate)
     waiting = Waiting(setup.waiting_lock, setup.lease_s)
     line = Line(means.table, slot, ledger, attempts, waiting, lines, means.call_parent, setup.caps)
+    line.take_overrides = lambda: overrides.apply(means.table, runner)
     waiting.install(_on_usr1(line, waiting))
     return line.run
 

@@ -15,6 +15,7 @@ from opsq.protocol.envelope import Envelope
 from opsq.worker.holdings import held_by
 from opsq.worker.panel import NO_REPLY, Panel, State, control_command, inspect_command, nok, ok
 from opsq.worker.revocations import stamps_on
+from opsq.worker.terms import MOST_CHILDREN
 
 __all__ = ["Panel", "control_command", "inspect_command"]
 
@@ -152,3 +153,60 @@ def shutdown(state: State, msg: str = "Got shutdown from remote", **_: Any) -> A
     logger.warning(msg)
     state.in_parent(lambda: state.worker.ask_to_stop("warm"))
     return NO_REPLY
+
+
+@control_command(args=[("n", int)], signature="[N=1]")
+def pool_grow(state: State, n: int = 1, **_: Any) -> Any:
+    """Grow pool by n processes/threads."""
+    return _resize(state, n, "pool will grow")
+
+
+@control_command(args=[("n", int)], signature="[N=1]")
+def pool_shrink(state: State, n: int = 1, **_: Any) -> Any:
+    """Shrink pool by n processes/threads."""
+    return _resize(state, -n, "pool will shrink")
+
+
+def _resize(state: State, more: int, answer: str) -> Any:
+    if state.worker.plan.setup.pool != "prefork":
+        return nok("this pool has one process")
+    state.in_parent(lambda: state.worker.sizing.grow(more))
+    return ok(answer)
+
+
+@control_command(args=[("max", int), ("min", int)], signature="[max [min]]")
+def autoscale(state: State, max: int | None = None, min: int | None = None, **_: Any) -> Any:
+    """Modify autoscale settings."""
+    terms = state.record.terms
+    if not terms.scales:
+        raise ValueError("Autoscale not enabled")
+    most = terms.most if max is None else int(max)
+    least = terms.least if min is None else int(min)
+    if not 0 <= least <= most <= MOST_CHILDREN or not most:
+        raise ValueError(f"cannot scale between {least} and {most} processes")
+    state.in_parent(lambda: state.worker.sizing.resize(least or 1, most))
+    return ok(f"autoscale now max={most} min={least}")
+
+
+@control_command(args=[("modules", str), ("reload", bool), ("reloader", str)], variadic="modules")
+def pool_restart(state: State, **_: Any) -> Any:
+    """Restart execution pool: today's code and settings, as after SIGHUP."""
+    if not state.app.conf.worker_pool_restarts:
+        raise ValueError("Pool restarts not enabled")
+    state.in_parent(state.worker.reload)
+    return ok("reload started")
+
+
+# -- tasks -------------------------------------------------------------------------------------------------------------
+
+
+@control_command(
+    args=[("task_name", str), ("hard", float), ("soft", float)],
+    signature="<task_name> <hard_secs> [soft_secs]",
+)
+def time_limit(state: State, task_name: str, hard: float | None = None, soft: float | None = None, **_: Any) -> Any:
+    """Tell worker(s) to modify the time limit for task by type."""
+    if task_name not in state.record.terms.tasks:
+        return nok("unknown task")
+    state.in_parent(lambda: state.worker.set_time_limits(task_name, soft, hard))
+    return ok("time limits set successfully")

@@ -67,11 +67,9 @@ class Newcomer:
         self._kept: list[str] = []
 
     @classmethod
-    def from_environment(cls) -> Newcomer | None:
-        """The newcomer that this process is; None when it was started otherwise."""
-        text = os.environ.pop(TEMPLATE_LINK, "")
-        if not text:
-            return None
+    def from_environment(cls) -> Newcomer:
+        """The newcomer that this process is; its children are none."""
+        text = os.environ.pop(TEMPLATE_LINK)
         descriptor, parent = (int(part) for part in text.split(":"))
         die_with_parent(parent)
         return cls(socket.socket(fileno=descriptor), parent)

@@ -41,6 +41,10 @@ class Record:
         #: Rates of this worker alone that were set by command: task -> rate.
         self.rate_limits: dict[str, str] = {}
 
+    def take(self, terms: Terms) -> None:
+        """There are other terms from now on."""
+        self.terms = terms
+
     def ended(self, done: int) -> None:
         """A child has ended that had run so many tasks."""
         self._processed += done

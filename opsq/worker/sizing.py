@@ -18,7 +18,7 @@ from opsq.worker import slots
 from opsq.worker.calls import Calls
 from opsq.worker.children import Child, Children
 from opsq.worker.slots import Slot, Slots
-from opsq.worker.terms import Terms
+from opsq.worker.terms import AT_ONCE, MOST_CHILDREN, Terms
 
 logger = logging.getLogger("opsq.worker")
 
@@ -56,10 +56,18 @@ class Sizing:
     """The number of children, and their starts; all in the parent's own thread."""
 
     def __init__(
-        self, table: Slots, children: Children, registry: Registry, calls: Calls, waits: Waits, terms: Terms
+        self,
+        table: Slots,
+        children: Children,
+        registry: Registry,
+        calls: Calls,
+        waits: Waits,
+        terms: Terms,
+        on_terms: Callable[[Terms], None],
     ) -> None:
+        """`on_terms`: told of other bounds."""
         self._table, self._children, self._registry, self._calls, self._waits = table, children, registry, calls, waits
-        self.terms = terms
+        self.terms, self._on_terms = terms, on_terms
         #: As many as there are to be now.
         self.target = terms.least
         self.stopping = False
@@ -122,10 +130,17 @@ class Sizing:
     def resize(self, least: int, most: int) -> None:
         """Between which numbers it is to move from now on; surplus children end when they idle, or after their task."""
         self.terms = replace(self.terms, least=least, most=most)
+        self._on_terms(self.terms)
         self.target = min(max(self.target, least), most)
         self._look_at = 0.0
         self._end(len(self._children.alive) - self.target)
         self.fill()
+
+    def grow(self, more: int) -> None:
+        """So many more children at most (or fewer, where negative); without autoscale also so many more at least."""
+        terms = self.terms
+        most = min(max(terms.most + more, 1), MOST_CHILDREN)
+        self.resize(min(terms.least, most) if terms.scales else min(most, AT_ONCE), most)
 
     @property
     def is_full(self) -> bool:

@@ -7,7 +7,6 @@ a second open of the file.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import mmap
@@ -31,9 +30,8 @@ NOTEBOOK = 32_768
 SIZE = PAGE + COUNT * (SLOT + 2 * NOTEBOOK)
 
 # The parent's page: words of 8 bytes.
-_MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING, EVENTS, CLOCK, BROKER_EPOCH_MS, HELP, FACTS_AT, LIMITS = (
-    range(12)
-)
+_MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING, EVENTS, CLOCK = range(8)
+BROKER_EPOCH_MS, HELP, FACTS_AT, LIMITS, OVERRIDES = range(8, 13)
 _BOOT = slice(128, 192)
 #: Two places for the facts; the word FACTS_AT tells which one counts, so that nobody ever reads half of them.
 _FACTS = (slice(512, PAGE // 2), slice(PAGE // 2, PAGE))
@@ -143,9 +141,9 @@ class Slots:
             self._lock = None
 
     def remove(self) -> None:
-        """The worker has ended and everything is settled: the file goes."""
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+        """The worker has ended and everything is settled: its files go."""
+        for path in self.path.parent.glob(f"{self.path.stem}.*"):
+            path.unlink(missing_ok=True)
         self.let_go()
 
     def slot(self, index: int) -> Slot:

@@ -12,6 +12,8 @@ from opsq.worker.upkeep import Caps
 
 #: Children that are started at once; with more of them allowed, the others come when they are needed.
 AT_ONCE = 16
+#: Children of a worker: the mapped file has some slots more, for those whose messages are being settled.
+MOST_CHILDREN = 1000
 #: What the parent must know of a task to settle what its children held.
 _FACTS = (
     *("acks_late", "acks_on_failure", "acks_on_timeout", "reject_on_worker_lost"),

@@ -62,7 +62,9 @@ class Upkeep:
         self.growth = Growth(caps.memory_kib) if caps.memory_kib else None
         self.done = 0
         self.stopping = False
-        self._generation = 0
+        self._generation = self._overrides = 0
+        #: Called when limits of tasks were set while the worker runs.
+        self.take_overrides: Callable[[], None] = lambda: None
         self._lapses = int(self.page[slots.LAPSES])
         self._refused_at = self._refused_s = 0.0
 
@@ -134,6 +136,9 @@ class Upkeep:
         if page[slots.LAPSES] != self._lapses:
             self._lapses = int(page[slots.LAPSES])
             self.ledger.doubt = True
+        if page[slots.OVERRIDES] != self._overrides:
+            self._overrides = int(page[slots.OVERRIDES])
+            self.take_overrides()
         self.slot.words[slots.SEEN] = self._generation
 
     def _look_at_memory(self) -> None:

@@ -20,7 +20,7 @@ from opsq.execution.runner import Runner
 from opsq.protocol.envelope import Envelope
 from opsq.runtime import notify
 from opsq.runtime.logs import Buffered
-from opsq.worker import child, chords, epilogue, greenchild, reload, slots, successor, watchdog
+from opsq.worker import child, chords, epilogue, greenchild, overrides, reload, slots, successor, watchdog
 from opsq.worker.autoscale import Heads
 from opsq.worker.calls import Calls
 from opsq.worker.child import Means, Setup
@@ -87,7 +87,7 @@ class Worker:
         self._calls.take_signals()
         self._leases = self._make_leases()
         heads = Heads(self._leases, self._calls.post)
-        self.sizing = Sizing(self._table, self._children, self._leases, self._calls, heads, terms)
+        self.sizing = Sizing(self._table, self._children, self._leases, self._calls, heads, terms, self._record.take)
         self._reload = Reload(self._children, self.sizing, self._calls, self._told, self._take, self._on_reload)
         self._leases.submit(self._leases.rescue.leftovers)
         self._leases.start()
@@ -232,17 +232,11 @@ class Worker:
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     def _wait_s(self) -> float | None:
-        waits = [
-            self._watchdog.look(),
-            self.sizing.look(),
-            self._reload.look(),
-            self._stop.look(),
-            self._calls.due_in_s,
-        ]
+        parts = (self._watchdog, self._memory, self.sizing, self._reload, self._stop)
+        waits = [self._calls.due_in_s, *(part.look() for part in parts)]
         if self._children.poke():
             waits.append(POKE_S)
-        limited = [wait for wait in waits if wait is not None]
-        return min(limited, default=None)
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def _pass(self, seconds: float | None) -> None:
         """Wait for something to happen, or so long; then do all that is to be done."""
@@ -268,14 +262,27 @@ class Worker:
             if number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
                 self._stop.asked(number, self.sizing.terms.stop_s)
             elif number == signal.SIGHUP:
-                logger.warning("reloading: a new process imports today's code")
-                self._reload.begin()
+                self.reload()
             elif number == signal.SIGCHLD:
                 self._look_for_lost_templates()
 
     def _look_for_lost_templates(self) -> None:
         for ended in self._children.reap_templates():
             self._reload.lost(ended)
+
+    # -- orders -----------------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Today's code and settings, as after SIGHUP. In the parent's thread."""
+        logger.warning("reloading: a new process imports today's code")
+        self._reload.begin()
+
+    def set_time_limits(self, task: str, soft_s: float | None, hard_s: float | None) -> None:
+        """Limits of all later runs of a task (seconds, None = none), until the worker ends. In the parent's thread."""
+        if task in self.app.tasks:
+            overrides.set_limits(self.app.tasks[task], soft_s, hard_s)
+        overrides.write(self._table, task, soft_s, hard_s)
+        self._children.announce()
 
     # -- reload -----------------------------------------------------------------------------------------------------
 
@@ -312,7 +319,8 @@ class Worker:
         known = list(dict.fromkeys([*facts.queues, *terms.queues]))
         self._table.write_facts(Facts(facts.worker, known, facts.broker, facts.parent))
         self._leases.consume(terms.queues)
-        self._record.terms, self._memory.limit_kib = terms, terms.caps.memory_kib
+        self._record.take(terms)
+        self._memory.limit_kib = terms.caps.memory_kib
         runner = self.judge.runner
         self.judge.take(
             Runner(known_tasks(terms.tasks, self.app), runner.accept, runner.hostname, runner.record),
@@ -321,7 +329,7 @@ class Worker:
 
     def _on_reload(self, why: str) -> None:
         """Tell the supervisor what has come of a reload."""
-        notify.notify(f"STATUS=reload failed: {why}" if why else "STATUS=reloaded")
+        notify.reloaded(why)
 
     # -- stop -------------------------------------------------------------------------------------------------------
 
@@ -346,8 +354,6 @@ class Worker:
         self._leases.join(timeout=30.0)
         self._calls.obey()  # what was settled last may have an epilogue
         self._children.end_idle_templates(all_of_them=True)
-        for path in self.plan.folder.glob(f"{self.plan.setup.worker_id.rpartition(':')[2]}.*waiting"):
-            path.unlink(missing_ok=True)
         if not any(True for _ in self._table.used()):
             self._table.remove()
         signals.worker_shutdown.send(self)

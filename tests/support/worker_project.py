@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 
@@ -147,6 +149,15 @@ class Project:
         for what, _number, pid in self.marks():
             open_[pid] = 1 if what == "begin" else 0 if what == "end" else open_.get(pid, 0)
         return {pid for pid, is_open in open_.items() if is_open}
+
+
+def children_of(running: Running) -> list[psutil.Process]:
+    """The children of a worker: what its templates have forked."""
+    found: list[psutil.Process] = []
+    for template in psutil.Process(running.pid).children():
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            found += template.children()
+    return found
 
 
 def left_in_flight(client: redis.Redis) -> int:

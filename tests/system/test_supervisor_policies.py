@@ -297,7 +297,7 @@ def test_the_app_of_a_django_project_is_found_by_its_manage_py(shop: Supervised)
     (shop.folder / "site1" / "celery.py").write_text("from opsq import Celery\napp = Celery('site1')\n")
     shop.environment |= {"OPSQ_STATE_DIR": str(shop.state.root)}
     assert "running: redis, worker (app site1)" in shop.opsq("up", "worker").stderr
-    assert "nothing has changed" in shop.opsq("reload").stderr
+    assert "reloaded: worker" in shop.opsq("reload").stderr
     assert "added: worker_01" in shop.opsq("scale", "worker", "2").stderr
     assert shop.process("worker_01") != shop.process("worker")
     assert "cannot scale redis" in shop.opsq("scale", "redis", "2", code=2).stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import time
@@ -97,6 +98,15 @@ def whoami():
 @app.task
 def grow(megabytes):
     bytearray(megabytes * 1_000_000)
+    return os.getpid()
+
+
+@app.task
+def swell(text, megabytes, seconds):
+    held = bytearray(megabytes * 1_000_000)
+    mark("begin", text)
+    time.sleep(seconds)
+    mark("end", text)
     return os.getpid()
 
 
@@ -313,5 +323,27 @@ def test_a_child_that_has_grown_too_large_is_replaced(lab: Lab) -> None:
     second = lab.run("whoami", queue="large")
     assert second != first
     assert lab.run("whoami", queue="large") == second
-    assert "grown beyond its limit" in running.output()
+    line = next(each for each in running.output().splitlines() if "grown beyond its limit" in each)
+    grown = re.search(r"; proj.grow grew it most, by ([0-9,]+) KiB in \d runs?$", line)
+    assert grown, line
+    assert int(grown[1].replace(",", "")) > 250_000, "by about 300 MB"
+    assert running.stop() == 0
+
+
+def test_a_child_that_grows_inside_a_long_task_is_seen_and_replaced_after_it(lab: Lab) -> None:
+    running = lab.worker("-c", "1", "-Q", "swell", "--max-memory-per-child", "200000", name="swell")
+    task_id = lab.send("swell", "swollen", 300, 2.5, queue="swell")
+    lab.wait_for(lambda: "inside a task, beyond its limit" in running.output(), "the parent says so")
+    assert not lab.written("end", "swollen"), "while it runs"
+    first = lab.value(task_id)
+    assert lab.run("whoami", queue="swell") != first
+    assert running.stop() == 0
+
+
+def test_a_child_that_is_never_idle_is_replaced_too(lab: Lab) -> None:
+    lab.push("steady", ("grow", 300), *[("nap", f"steady-{number}", 0.01) for number in range(200)])
+    running = lab.worker("-c", "1", "-Q", "steady", "--max-memory-per-child", "200000", name="steady")
+    lab.wait_mark("end", "steady-199", 20)
+    assert len({mark.pid for mark in lab.written("end") if mark.text.startswith("steady-")}) == 1
+    assert running.output().count("grown beyond its limit") == 1
     assert running.stop() == 0

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import redis
 from support.processes import Running
-from support.worker_project import Project, all_done, left_in_flight
+from support.worker_project import Project, all_done, children_of, left_in_flight
 
 from opsq import App
 
@@ -104,10 +104,6 @@ def reload(worker: Running, wait_for: Callable[..., Any]) -> str:
     return str(wait_for(said, timeout=20, what="a reload comes to something"))
 
 
-def children(worker: Running) -> list[psutil.Process]:
-    return [child for template in psutil.Process(worker.pid).children() for child in template.children()]
-
-
 def test_new_code_runs_and_what_ran_is_not_disturbed(project: Project, app: App, wait_for: Callable[..., Any]) -> None:
     worker = project.worker("-c", "2")
     assert run(app, "version") == 1
@@ -118,7 +114,7 @@ def test_new_code_runs_and_what_ran_is_not_disturbed(project: Project, app: App,
     wait_for(lambda: run(app, "version") == 2, timeout=2.5, what="new code runs while the old task goes on")
     assert not long.ready()
     assert long.get(timeout=20) == 1, "the old code ends in its own process"
-    wait_for(lambda: len(children(worker)) == 2, what="as many children as before")
+    wait_for(lambda: len(children_of(worker)) == 2, what="as many children as before")
     wait_for(lambda: len(psutil.Process(worker.pid).children()) == 1, what="the old template has gone")
     assert {run(app, "version") for _ in range(10)} == {2}
     assert worker.stop() == 0
@@ -173,17 +169,17 @@ def test_settings_are_read_again_and_what_needs_a_restart_is_named(
     assert "pool stays prefork (now solo)" in kept
     assert "(now redis://" in kept
     assert "secret" not in worker.output()
-    wait_for(lambda: len(children(worker)) == 3, what="three children")
+    wait_for(lambda: len(children_of(worker)) == 3, what="three children")
     assert run(app, "version", queue="c") == 2, "what waited in the new queues runs, results go where they went"
     wait_for(lambda: client.llen("b") == 0, what="also what waited before")
     wait_for(lambda: not client.zcard("opsq:consumers:{a}"), what="nobody consumes the old queue any more")
     limited = app.send_task("proj.napping", (30,), queue="b")
     with pytest.raises(Exception, match=r"0\.3"):
         limited.get(timeout=10)
-    pids = {child.pid for child in children(worker)}
+    pids = {child.pid for child in children_of(worker)}
     for _ in range(6):
         run(app, "version", queue="b")
-    wait_for(lambda: not pids <= {child.pid for child in children(worker)}, what="children end after two tasks")
+    wait_for(lambda: not pids <= {child.pid for child in children_of(worker)}, what="children end after two tasks")
     assert worker.stop() == 0
 
 
@@ -191,11 +187,11 @@ def test_a_busy_child_does_not_hold_up_the_replacement_of_the_others(
     project: Project, app: App, wait_for: Callable[..., Any]
 ) -> None:
     worker = project.worker("-c", "3")
-    old = {child.pid for child in children(worker)}
+    old = {child.pid for child in children_of(worker)}
     long = app.send_task("proj.early", (1, 4.0))
     wait_for(lambda: project.running_now(), what="it begins")
     reload(worker, wait_for)
-    wait_for(lambda: len({child.pid for child in children(worker)} - old) == 2, timeout=3.5, what="two are new")
+    wait_for(lambda: len({child.pid for child in children_of(worker)} - old) == 2, timeout=3.5, what="two are new")
     assert not long.ready()
     assert worker.stop() == 0
 

@@ -11,6 +11,7 @@ import pytest
 from support import lab as labs
 from support.lab import Lab
 from support.processes import Running
+from support.worker_project import children_of
 
 TASKS = """
 @app.task(acks_late=True, ignore_result=True)
@@ -36,10 +37,6 @@ def worker(lab: Lab, queue: str, *words: str, **environment: str) -> Running:
     return lab.worker("-Q", queue, "-n", f"{queue}@here", *words, name=queue, **environment)
 
 
-def children(running: Running) -> list[psutil.Process]:
-    return [child for template in psutil.Process(running.pid).children() for child in template.children()]
-
-
 def at_work(lab: Lab, prefix: str) -> int:
     """How many tasks run now."""
     begun = {mark.text for mark in lab.written("begin") if mark.text.startswith(prefix)}
@@ -49,7 +46,7 @@ def at_work(lab: Lab, prefix: str) -> int:
 def test_a_thousand_children_are_not_started_before_they_are_needed(lab: Lab, queue: str) -> None:
     before = len(lab.redis.client_list())
     running = worker(lab, queue, "-c", "1000")
-    assert len(children(running)) == 16
+    assert len(children_of(running)) == 16
     assert len(lab.redis.client_list()) - before <= 16 + 3
     for number in range(16):
         lab.send("nap", f"{queue}-{number}", queue=queue)
@@ -62,9 +59,9 @@ def test_long_tasks_run_side_by_side_up_to_the_most(lab: Lab, queue: str) -> Non
     for number in range(30):
         lab.send("late", f"{queue}-{number}", 3.0, queue=queue)
     lab.wait_for(lambda: at_work(lab, queue) == 24, "24 run side by side", 2.9 + 5)
-    assert len(children(running)) == 24, "and no more"
+    assert len(children_of(running)) == 24, "and no more"
     lab.wait_for(lambda: lab.is_quiet(queue), "all are done", 15)
-    lab.wait_for(lambda: len(children(running)) == 16, "surplus ones end when they idle", 15)
+    lab.wait_for(lambda: len(children_of(running)) == 16, "surplus ones end when they idle", 15)
     assert lab.run("add", 1, 2, queue=queue) == 3
     assert running.stop() == 0
 
@@ -73,7 +70,7 @@ def test_short_tasks_that_keep_all_busy_bring_more_children_too(lab: Lab, queue:
     """Each takes less than what counts as long; together they wait."""
     lab.push(queue, *[("nap", f"{queue}-{number}", 0.002) for number in range(4000)])
     running = worker(lab, queue, "--autoscale", "3,1")
-    lab.wait_for(lambda: len(children(running)) == 3, "it has grown", 15)
+    lab.wait_for(lambda: len(children_of(running)) == 3, "it has grown", 15)
     assert running.stop() == 0
     lab.redis.delete(queue)
 
@@ -83,12 +80,12 @@ def test_autoscale_grows_for_what_waits_and_shrinks_again(lab: Lab, queue: str) 
     assert "1 to 4 (prefork)" in running.output()
     lab.send("late", f"{queue}-alone", 1.5, queue=queue)
     lab.wait_mark("end", f"{queue}-alone")
-    assert len(children(running)) == 1, "nothing waited, so it is still one"
+    assert len(children_of(running)) == 1, "nothing waited, so it is still one"
     for number in range(8):
         lab.send("late", f"{queue}-{number}", 1.5, queue=queue)
     lab.wait_for(lambda: at_work(lab, queue) == 4, "four run side by side", 10)
     lab.wait_for(lambda: lab.is_quiet(queue), "all are done", 15)
-    lab.wait_for(lambda: len(children(running)) == 1, "it has shrunk", 10)
+    lab.wait_for(lambda: len(children_of(running)) == 1, "it has shrunk", 10)
     assert running.stop() == 0
 
 
@@ -118,7 +115,7 @@ def test_short_tasks_do_not_wait_for_long_ones_while_a_child_can_be_started(lab:
     for number in range(16):
         lab.send("late", f"{queue}-long-{number}", 4.0, queue=queue)
     lab.wait_for(lambda: at_work(lab, f"{queue}-long") == 16, "all are busy")
-    lab.wait_for(lambda: len(children(running)) > 16, "one more waits for what comes next", 3)
+    lab.wait_for(lambda: len(children_of(running)) > 16, "one more waits for what comes next", 3)
     sent = time.time()
     lab.send("nap", f"{queue}-short", queue=queue)
     assert lab.wait_mark("begin", f"{queue}-short").time - sent < 2, "it did not wait for a long one"

@@ -63,8 +63,11 @@ def signal(context: Context, signal_name: str, names: tuple[str, ...]) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @pass_context
 def reload(context: Context, dry_run: bool) -> None:
-    """Read the project's file again: start what is new, stop what has gone, restart what has changed."""
-    _change(context, {}, dry_run)
+    """Read the project's file again: start what is new, stop what has gone, restart what has changed.
+
+    Workers that have not changed read their code and settings again; nothing that runs is interrupted.
+    """
+    _change(context, {}, dry_run, again=True)
 
 
 @command("opsq scale worker 3\nopsq scale web 1")
@@ -79,7 +82,7 @@ def scale(context: Context, name: str, copies: int) -> None:
     _change(context, {name: copies}, dry_run=False)
 
 
-def _change(context: Context, scale: Mapping[str, int], dry_run: bool) -> None:
+def _change(context: Context, scale: Mapping[str, int], dry_run: bool, again: bool = False) -> None:
     """Make the running plan once more, from what it was made from, and have what differs done."""
     from opsq.supervisor import compose
     from opsq.supervisor.handlers import unknown_program
@@ -91,20 +94,26 @@ def _change(context: Context, scale: Mapping[str, int], dry_run: bool) -> None:
         if name not in (*place.scalable, *place.services):
             raise unknown_program(name, place.scalable)
     plan = compose.compose(place)
-    answer = client.ask(state, Reload(plan.to_data(), dry_run))
+    answer = client.ask(state, Reload(plan.to_data(), dry_run, again))
     _tell_change(context, answer)
-    if not dry_run:
-        exit_for_failures(answer["programs"])
+    if dry_run:
+        return
+    exit_for_failures(answer["programs"])
+    for name, why in answer.get("not_reloaded", {}).items():
+        raise OpsqError(f"{name} was not reloaded, its old code goes on", why=why)
 
 
 def _tell_change(context: Context, answer: Mapping[str, Any]) -> None:
-    kinds: Sequence[str] = ("added", "changed", "removed")
+    kinds: Sequence[str] = ("added", "changed", "removed", "reloaded")
+    failed: Mapping[str, str] = answer.get("not_reloaded", {})
+    answer = {**answer, "reloaded": [name for name in answer.get("reloaded", []) if name not in failed]}
     if context.out.json:
-        context.out.document({kind: answer[kind] for kind in kinds} | {"programs": answer.get("programs", [])})
+        told = {kind: answer[kind] for kind in kinds}
+        context.out.document(told | {"not_reloaded": failed, "programs": answer.get("programs", [])})
     for kind in kinds:
         if answer[kind]:
             context.out.say(f"{kind}: {', '.join(answer[kind])}")
-    if not any(answer[kind] for kind in kinds):
+    if not failed and not any(answer[kind] for kind in kinds):
         context.out.say("nothing has changed")
 
 

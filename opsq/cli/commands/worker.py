@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ import click
 from opsq.cli.context import Context, pass_context
 from opsq.cli.foreground import change_process, log_level, pidfile, refuse_to_detach, set_up_logs
 from opsq.cli.params import Command
+from opsq.config import toml_file
 
 if TYPE_CHECKING:
     from opsq.worker.newcomer import Newcomer
@@ -35,6 +37,9 @@ WITHOUT_EFFECT = {
     "executable": "it is for --detach",
     "loader": "modules are found by -A and --include",
 }
+
+
+_NEWCOMER = "opsq.worker.newcomer"
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,7 +107,45 @@ OPTIONS = (
 )
 
 
-@click.command(cls=Command, examples=EXAMPLES)
+class _Worker(Command):
+    """The flags that are not given are those of `[worker]`, if this is a worker of `opsq up`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the table, then parse. A process that becomes the template of another one tells that what is wrong."""
+        with _telling(ctx):
+            ctx.default_map = self._table(os.environ.get(toml_file.WORKER_FLAGS))
+            return super().parse_args(ctx, args)
+
+    def _table(self, path: str | None) -> dict[str, Any] | None:
+        """The table by names of parameters; log level info, as for all that `opsq up` starts."""
+        if not path:
+            return None
+        table = toml_file.load(Path(path)).worker if os.path.exists(path) else {}
+        options = [param for param in self.params if isinstance(param, click.Option)]
+        by_name = {name[2:].replace("-", "_"): each for each in options for name in each.opts if name[:2] == "--"}
+        found: dict[str, Any] = {"loglevel": "info"}
+        for key, value in table.items():
+            option = by_name.get(key.replace("-", "_"))
+            if option is None:
+                raise toml_file.unknown(Path(path), key, "key of [worker]", sorted(by_name))
+            several = option.multiple and not isinstance(value, list)
+            found[str(option.name)] = [value] if several else value
+        return found
+
+
+def _telling(ctx: click.Context) -> AbstractContextManager[None]:
+    """Whatever goes wrong is told to the worker that has started this process by exec (after SIGHUP), if one has."""
+    from opsq.worker.children import TEMPLATE_LINK
+
+    if TEMPLATE_LINK not in os.environ:
+        return nullcontext()
+    from opsq.worker.newcomer import Newcomer
+
+    ctx.meta[_NEWCOMER] = newcomer = Newcomer.from_environment()
+    return newcomer.telling()
+
+
+@click.command(cls=_Worker, examples=EXAMPLES)
 @_options
 @pass_context
 def worker(context: Context, /, **given: Any) -> None:
@@ -113,10 +156,11 @@ def worker(context: Context, /, **given: Any) -> None:
     """
     from opsq import signals
     from opsq.worker import greenchild
-    from opsq.worker.children import TEMPLATE_LINK
 
-    if TEMPLATE_LINK in os.environ:
-        _become_template(context, given)
+    newcomer: Newcomer | None = click.get_current_context().meta.get(_NEWCOMER)
+    if newcomer is not None:
+        with newcomer.telling():
+            newcomer.serve(_prepare(context, given, newcomer))
     if (told := greenchild.told()) is not None:
         greenchild.serve(_prepare(context, given, None, told.setup.worker_id), told)
     refuse_to_detach("worker", given["detach"])
@@ -134,19 +178,10 @@ def worker(context: Context, /, **given: Any) -> None:
     sys.exit(code)
 
 
-def _become_template(context: Context, given: dict[str, Any]) -> None:
-    """A worker has started this process by exec (after SIGHUP): never returns."""
-    from opsq.worker.newcomer import Newcomer
-
-    newcomer = Newcomer.from_environment()
-    assert newcomer is not None
-    with newcomer.telling():
-        newcomer.serve(_prepare(context, given, newcomer))
-
-
 def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None, own_id: str = "") -> Worker:
     """A worker that has all it needs. `newcomer`, or the id: this process belongs to one that runs already."""
     from opsq import signals
+    from opsq.concurrency.base import pool_named
     from opsq.worker.assemble import LEASE_S, Wishes, equip, node_name, with_node
     from opsq.worker.worker import Worker
 
@@ -155,7 +190,7 @@ def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None,
     app.import_tasks()
     node = node_name(given["hostname"])
     if newcomer is not None:
-        pool = given["pool"] or app.conf.worker_pool or "prefork"
+        pool = pool_named(given["pool"] or app.conf.worker_pool or "prefork").name
         newcomer.keep(app, node, pool, given["lease"] or LEASE_S)
         node, given["pool"] = newcomer.told.node, newcomer.told.pool
     for name in ("logfile", "pidfile"):

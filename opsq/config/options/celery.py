@@ -323,7 +323,7 @@ OPTIONS: tuple[Option, ...] = (
            "Pool: prefork, threads, solo, eventlet, gevent, processes, custom"),
     Option("worker_pool_putlocks", bool, True, "CELERYD_POOL_PUTLOCKS", INERT,
            "Limit writes to busy children with a semaphore"),
-    Option("worker_pool_restarts", bool, False, "CELERYD_POOL_RESTARTS", INERT,
+    Option("worker_pool_restarts", bool, False, "CELERYD_POOL_RESTARTS", WORKS,
            "Allow the pool_restart command"),
     Option("worker_pool_start_method", str, "fork", "CELERYD_POOL_START_METHOD", INERT,
            "fork or spawn"),

@@ -22,6 +22,8 @@ PROGRAM_OPTIONS: tuple[Option, ...] = (
     Option("stopsignal", str, "TERM", "", WORKS, "The signal that asks it to stop"),
     Option("stopwaitsecs", float, 10.0, "", WORKS, "How long it may take to stop before all of it is killed, s"),
     Option("stopasgroup", bool, False, "", WORKS, "Send `stopsignal` to its whole process group"),
+    Option("reloadsignal", str, None, "", WORKS,
+           "The signal by which `opsq reload` has it read its code and settings again; default: none is sent"),
     Option("killasgroup", bool, True, "", WORKS,
            "What it started ends with it; false: only the main process is killed"),
     Option("priority", int, 999, "", WORKS, "Lower ones are started first and stopped last"),
