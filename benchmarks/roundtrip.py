@@ -23,10 +23,10 @@ from benchmarks.servers import Server
 PAYLOAD = 100
 
 
-def client(who: Contender, server: Server, what: str, count: int) -> dict[str, Any]:
+def client(who: Contender, server: Server, what: str, count: int, payload: int = PAYLOAD) -> dict[str, Any]:
     """What a client in a process of its own has measured."""
     done = subprocess.run(
-        [who.python, PROJECT / "bench_client.py", what, str(count), str(PAYLOAD)],
+        [who.python, PROJECT / "bench_client.py", what, str(count), str(payload)],
         env=who.environment(server.url, server.url),
         capture_output=True,
         text=True,
@@ -43,7 +43,7 @@ def measure(who: Contender, server: Server, count: int, publishes: int) -> Row:
         trips = client(who, server, "round_trips", count)
     server.client.flushall()
     redis_cpu = server.cpu_s()
-    sent = client(who, server, "publish", publishes)
+    sent = client(who, server, "delay", publishes)
     redis_cpu = server.cpu_s() - redis_cpu
     return {
         "p50_ms": percentile(trips["each"], 50) * 1e3,

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from opsq.app.base import App
 
 
+_SEQUENCES = (tuple, list)
+
+
 def send_many(app: App, calls: Iterable[Any]) -> list[AsyncResult]:
     """Send calls; returns their results in order."""
     results: list[AsyncResult] = []
@@ -94,7 +97,7 @@ def _calls(app: App, given: Iterable[Any], results: list[AsyncResult], sent: lis
 
 def _parts(call: Any) -> tuple[Any, Any, Any, Mapping[str, Any]]:
     """Task or name, args, kwargs and options of a tuple or a signature."""
-    if isinstance(call, tuple | list) and 1 <= len(call) <= 4:
+    if isinstance(call, _SEQUENCES) and 1 <= len(call) <= 4:
         what, args, kwargs, options = (*call, None, None, None)[:4]
         return what, args, kwargs, options or {}
     if not isinstance(call, Mapping):

@@ -35,13 +35,15 @@ _IGNORED = frozenset(
 )
 #: Options that become arguments of `envelope.build` under the same name.
 _SAME_NAME = (
-    *("expires", "retries", "root_id", "parent_id", "group_index", "shadow", "ignore_result", "argsrepr", "kwargsrepr"),
+    *("expires", "retries", "shadow", "ignore_result", "argsrepr", "kwargsrepr"),
     *("reply_to", "replaced_task_nesting", "stamped_headers", "headers", "origin"),
 )
 _EMBEDDED = {"callbacks": "link", "errbacks": "link_error", "chain": "chain", "chord": "chord"}
+#: Options in which calls that are prepared alike may differ.
+_VARYING = frozenset(("group_id", "group_index", "root_id", "parent_id"))
 _ELSEWHERE = frozenset(
     (
-        *(*_SAME_NAME, *_EMBEDDED.values(), "countdown", "eta", "time_limit", "soft_time_limit", "group_id"),
+        *(*_SAME_NAME, *_EMBEDDED.values(), *_VARYING, "countdown", "eta", "time_limit", "soft_time_limit"),
         *("serializer", "compression", "priority", "retry", "retry_policy", "unique_key", "unique_for", "debounce"),
     )
 )
@@ -89,6 +91,8 @@ UNIQUE_FOR_S = 86_400.0
 #: The most calls, and about the most bytes, of one round trip of `send_many`.
 SLICE = 500
 SLICE_BYTES = 1 << 20
+#: Kinds of calls (a task, and its options) that are kept prepared.
+PREPARED = 1000
 
 
 class Publisher:
@@ -172,14 +176,16 @@ class Publisher:
         if self._version != self.app.conf.version or self._process != os.getpid():
             self._read_settings()
         args, kwargs = self._arguments(args, kwargs)
-        how = self._prepared.get(name) if task is not None and not options else None
+        how, kind = None, self._kind(name, options) if task is not None else None
+        if kind is not None:
+            how = self._prepared.get(kind)
         if how is None:
-            how = self._prepare(name, args, kwargs, task, options)
+            how = self._prepare(name, args, kwargs, task, options, kind)
         task_id = str(task_id) if task_id else new_task_id()
         parent, told, claim = running_request(), None, None
         heard = signals.before_task_publish.receivers or signals.after_task_publish.receivers
         if how.form is None or heard or (parent is not None and self._inherit_priority):
-            call = self._with_lineage(how.call, parent)
+            call = self._with_lineage(how.call, parent, options)
             claim = self._claim(name, task, args, kwargs, task_id, how, call)
             if heard:
                 told = (args, kwargs, how.embed), call
@@ -188,10 +194,11 @@ class Publisher:
             priority = call["priority"]
         else:
             priority = how.call["priority"]
-            if parent is None:
-                raw = how.form.fill(task_id, args, kwargs, None, None)
-            else:
-                raw = how.form.fill(task_id, args, kwargs, parent.root_id or parent.id, parent.id)
+            root_id, parent_id = options.get("root_id"), options.get("parent_id")
+            if parent is not None:
+                root_id, parent_id = root_id or parent.root_id or parent.id, parent_id or parent.id
+            group = options.get("group_id"), options.get("group_index")
+            raw = how.form.fill(task_id, args, kwargs, root_id, parent_id, *group)
         place = how.place
         message = Outgoing(
             place.queue, raw, priority, how.due_ms, place.exchange, place.routing_key, claim, place.limit
@@ -211,7 +218,7 @@ class Publisher:
         conf.load()
         version, self._process = conf.version, os.getpid()
         self.routes = Routes(conf)
-        self._prepared: dict[str, _Prepared] = {}
+        self._prepared: dict[Any, _Prepared] = {}
         self._serializer, self._compression = conf.task_serializer, conf.task_compression
         self._priority = int(conf.task_default_priority or 0)
         self._inherit_priority = bool(conf.task_inherit_parent_priority)
@@ -271,15 +278,30 @@ class Publisher:
             raise TypeError("task keyword arguments must be a mapping")
         return args, kwargs
 
-    def _prepare(self, name: str, args: Any, kwargs: Any, task: Any, options: Mapping[str, Any]) -> _Prepared:
-        """Everything about a call that its options decide; kept when it has none but those of its task."""
-        plain = task is not None and not options and self.routes.fixed
+    @staticmethod
+    def _kind(name: str, options: Mapping[str, Any]) -> Any:
+        """What calls have in common that are prepared alike; None for one whose options cannot be compared."""
+        if not options:
+            return name
+        kind = (name, *[item for item in options.items() if item[0] not in _VARYING])
+        try:
+            hash(kind)
+        except TypeError:
+            return None
+        return kind
+
+    def _prepare(
+        self, name: str, args: Any, kwargs: Any, task: Any, options: Mapping[str, Any], kind: Any
+    ) -> _Prepared:
+        """Everything about a call that its options decide; kept when it is the same for all of its kind."""
+        kept = kind is not None and self.routes.fixed
         if task is not None:
             options = {**task.call_options, **options}
         place = self.routes.route(options.get("route_name") or name, options, args, kwargs, task)
         if place.options:
             options = {**place.options, **{key: value for key, value in options.items() if value is not None}}
         claims = options if unique.is_unique(task, options) else None
+        kept = kept and (kind == name or not unique.may_claim(task, options))
         if claims is not None and options.get("debounce"):
             if options.get("countdown") or options.get("eta"):
                 raise ValueError("debounce says when the call is due: no countdown, no eta")
@@ -288,9 +310,11 @@ class Publisher:
         call.update(queue=place.queue, exchange=place.exchange, routing_key=place.routing_key)
         policy = self._retry_policy(options)
         how = _Prepared(place, call, self._embed(options), due_ms, policy, claims=claims)
-        if plain and due_ms is None and "expiration" not in call:
+        if kept and due_ms is None and "expiration" not in call:
             how = how._replace(form=None if claims is not None else self._form(name, how))
-            self._prepared[name] = how
+            if len(self._prepared) >= PREPARED:
+                self._prepared = {}
+            self._prepared[kind] = how
         return how
 
     def _form(self, name: str, how: _Prepared) -> Form | None:
@@ -307,7 +331,6 @@ class Publisher:
         call["serializer"] = options.get("serializer") or self._serializer
         call["compress"] = options.get("compression") or self._compression
         call["timelimit"] = (options.get("time_limit"), options.get("soft_time_limit"))
-        call["group"] = options.get("group_id")
         call["priority"] = options.get("priority")
         call["properties"] = self._properties(options)
         stamped = call.get("stamped_headers")
@@ -320,9 +343,10 @@ class Publisher:
             call["expires"], call["expiration"] = self._expires(call["expires"])
         return call, due_ms
 
-    def _with_lineage(self, call: Mapping[str, Any], parent: Any) -> dict[str, Any]:
-        """The same call as one of the task that runs here, if one does."""
-        call = dict(call)
+    def _with_lineage(self, call: Mapping[str, Any], parent: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The same call as one of its group, and of the task that runs here, if one does."""
+        call = {**call, "group": options.get("group_id")}
+        call.update((name, options[name]) for name in ("group_index", "root_id", "parent_id") if name in options)
         if parent is not None:
             call["root_id"] = call.get("root_id") or parent.root_id or parent.id
             call["parent_id"] = call.get("parent_id") or parent.id

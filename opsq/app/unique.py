@@ -17,8 +17,12 @@ LONGEST = 200
 
 def is_unique(task: Any, options: Mapping[str, Any]) -> bool:
     """Whether a call claims something; one that others wait for (group, chord, chain) is sent in any case."""
-    wanted = options.get("unique_key") or options.get("debounce") or (task is not None and task.unique)
-    return bool(wanted) and not any(options.get(name) for name in ("group_id", "chord", "chain"))
+    return may_claim(task, options) and not any(options.get(name) for name in ("group_id", "chord", "chain"))
+
+
+def may_claim(task: Any, options: Mapping[str, Any]) -> bool:
+    """Whether a call would claim something if nobody waited for it."""
+    return bool(options.get("unique_key") or options.get("debounce") or (task is not None and task.unique))
 
 
 def key_of(name: str, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> str:

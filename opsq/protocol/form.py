@@ -13,8 +13,13 @@ from typing import Any
 from opsq.protocol import envelope, jsontypes
 
 _HOLE = uuid.uuid4().hex
-_HOLES = ("id", "root_id", "parent_id", "argsrepr", "kwargsrepr", "correlation_id", "delivery_tag")
+#: In the order in which they stand in a message.
+_HOLES = (
+    *("id", "group", "group_index", "root_id", "parent_id", "argsrepr", "kwargsrepr", "correlation_id"),
+    "delivery_tag",
+)
 _EMPTY = b"{}", b'"{}"'
+_NULL = b"null"
 
 
 class Form:
@@ -37,15 +42,23 @@ class Form:
         raw = envelope.build(args=(), kwargs={}, embed=embed, **{**call, **given})
         body = b2a_base64(jsontypes.dumps(((), {}, embed)), newline=False)
         holes = [body, *(f'"{_HOLE}{name}"'.encode() for name in _HOLES)]
-        if any(name in call for name in marks) or any(raw.count(hole) != 1 for hole in holes):
+        places = [raw.find(hole) for hole in holes]
+        if any(name in call for name in marks) or places != sorted(places) or -1 in places:
             return None
         template = raw.replace(b"%", b"%%")
         for hole in holes:
-            template = template.replace(hole, b"%b")
+            template = template.replace(hole, b"%b", 1)
         return cls(template, embed)
 
     def fill(
-        self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any], root_id: str | None, parent_id: str | None
+        self,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        root_id: str | None,
+        parent_id: str | None,
+        group: str | None,
+        group_index: int | None,
     ) -> bytes:
         """The text that is pushed to a list. Raises EncodeError."""
         dumps, quoted, args = jsontypes.dumps, jsontypes.quoted, tuple(args)
@@ -56,6 +69,8 @@ class Form:
         body = b2a_base64(b"[" + dumps(args) + b"," + named + self._rest, newline=False)
         own = quoted(task_id)
         root = own if root_id is None else quoted(root_id)
-        parent = b"null" if parent_id is None else quoted(parent_id)
+        parent = _NULL if parent_id is None else quoted(parent_id)
+        of_group = (_NULL, _NULL) if group is None and group_index is None else (dumps(group), dumps(group_index))
         tag = b'"' + envelope.new_delivery_tag().encode() + b'"'
-        return self._template % (body, own, root, parent, quoted(envelope.shown(repr(args))), named_repr, own, tag)
+        shown = quoted(envelope.shown(repr(args)))
+        return self._template % (body, own, *of_group, root, parent, shown, named_repr, own, tag)

@@ -15,9 +15,9 @@ import pytest
 import redis
 
 from opsq import App, _state, signals
-from opsq.app.publisher import new_task_id
 from opsq.exceptions import OperationalError, QueueNotFound
 from opsq.execution.context import Context
+from opsq.protocol.envelope import new_delivery_tag, new_task_id
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -101,6 +101,38 @@ def test_ids_are_random_uuids_of_version_4() -> None:
     ids = {new_task_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert all(UUID.fullmatch(each) and each[14] == "4" and each[19] in "89ab" for each in ids)
+
+
+def test_tags_made_after_a_fork_are_others_than_the_parents() -> None:
+    readers = []
+    for _ in range(2):
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            try:
+                os.write(writer, "".join(new_delivery_tag()[14:] for _ in range(5)).encode())
+            finally:
+                os._exit(0)
+        os.wait()
+        readers.append(os.read(reader, 1000))
+        for end in (reader, writer):
+            os.close(end)
+    ours = "".join(new_delivery_tag()[14:] for _ in range(5)).encode()
+    assert len({ours, *readers}) == 3
+
+
+def test_calls_of_one_kind_say_each_what_they_were_given(add: Any, take: Any) -> None:
+    alike = {"queue": "q", "priority": 0, "shadow": "100 %b", "reply_to": "r"}
+    for number in range(3):
+        ids = {"group_id": f"g{number}", "group_index": number, "root_id": 'r"oot', "parent_id": f"p{number}"}
+        add.apply_async((number,), task_id=f"id{number}", **alike, **ids)
+        add.apply_async((number,), task_id=f"single{number}", **alike)
+    for number in range(3):
+        headers = take("q")["headers"]
+        assert (headers["group"], headers["group_index"]) == (f"g{number}", number)
+        assert (headers["root_id"], headers["parent_id"], headers["shadow"]) == ('r"oot', f"p{number}", "100 %b")
+        headers = take("q")["headers"]
+        assert (headers["id"], headers["root_id"]) == (f"single{number}", f"single{number}")
+        assert (headers["group"], headers["group_index"], headers["parent_id"]) == (None, None, None)
 
 
 def test_options_of_a_call_stand_in_its_message(add: Any, take: Any) -> None:
