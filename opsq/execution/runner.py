@@ -23,6 +23,7 @@ from opsq.exceptions import (
     Reject,
     Retry,
     TaskRevokedError,
+    Terminated,
     TimeLimitExceeded,
 )
 from opsq.execution import workflow
@@ -215,6 +216,8 @@ class Runner:
             return self._ignored(request, error)
         if isinstance(error, Reject):
             return self._reject(plan, request, error)
+        if isinstance(error, Terminated):
+            return self._terminated(plan, request, error)
         outcome = self.failure(plan, request, error, traceback_text(error))
         workflow.call_errbacks(self.tasks, request, error, outcome.traceback)
         outcome.expected = isinstance(error, plan.throws)
@@ -222,6 +225,13 @@ class Runner:
             outcome.dead = f"it exceeded its time limit ({error}), and such are not acknowledged"
         if not plan.acks_failures:
             outcome.dead = f"it failed ({type(error).__name__}), and its failures are not acknowledged"
+        return outcome
+
+    def _terminated(self, plan: Plan, request: Context, error: Terminated) -> Outcome:
+        """It was revoked while it ran, and interrupted."""
+        outcome = self.failure(plan, request, TaskRevokedError("terminated"), None, "REVOKED")
+        outcome.value = error
+        self.tell_revoked(plan, request, False, error.args[0])
         return outcome
 
     def _ignored(self, request: Context, error: Ignore) -> Outcome:

@@ -10,6 +10,7 @@ from typing import Any
 
 from opsq.broker import revoked
 from opsq.broker.limits import is_rate, rate_per_second
+from opsq.concurrency.base import POOLS
 from opsq.datastore import keys
 from opsq.protocol.envelope import Envelope
 from opsq.worker.holdings import held_by
@@ -20,6 +21,9 @@ from opsq.worker.terms import MOST_CHILDREN
 __all__ = ["Panel", "control_command", "inspect_command"]
 
 logger = logging.getLogger("opsq.worker")
+
+#: Until a child that has an order is given the next one (seconds).
+AGAIN_S = 0.01
 
 
 # -- revocations -------------------------------------------------------------------------------------------------------
@@ -72,8 +76,16 @@ def _terminate(state: State, signum: int, is_meant: Callable[[Envelope], bool]) 
     found = [each for each in held_by(state) if each.state == "active" and is_meant(each.message)]
     for each in found:
         logger.info("Terminating %s (%s)", each.message.headers.id, signum)
-        state.in_parent(partial(state.children.terminate, each.slot, each.number, signum))
+        state.in_parent(partial(_end, state, each.slot, each.number, signum))
     return [each.message for each in found]
+
+
+def _end(state: State, slot: int, number: int, signum: int) -> None:
+    """In the parent."""
+    if not POOLS[state.worker.plan.setup.pool].many:
+        state.children.terminate(slot, number, signum)
+    elif not state.children.order_end(slot, number, signum):
+        state.calls.after(AGAIN_S, partial(_end, state, slot, number, signum))
 
 
 def signal_number(wish: Any) -> int:

@@ -18,11 +18,10 @@ from pathlib import Path
 import msgspec
 
 from opsq import _state, signals
-from opsq.exceptions import TimeLimitExceeded, WorkerLostError
+from opsq.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from opsq.execution import workflow
 from opsq.execution.runner import Runner
 from opsq.protocol.envelope import Envelope, parse
-from opsq.worker.successor import Terminated
 from opsq.worker.terms import Known
 
 logger = logging.getLogger("opsq.worker")
@@ -83,7 +82,7 @@ def tell(path: Path, runner: Runner) -> None:
     token = _state.push_request(request)
     try:
         if isinstance(error, Terminated):
-            runner.tell_revoked(plan, request, False, error.signum)
+            runner.tell_revoked(plan, request, False, error.args[0])
         else:
             runner.tell_failure(plan, request, error, request.args or [], request.kwargs or {})
             workflow.call_errbacks(runner.tasks, request, error, None)

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from opsq import states
 from opsq.events.dispatcher import TaskEvents
 from opsq.events.event import Channels, Wrapper
-from opsq.exceptions import Reject
+from opsq.exceptions import Reject, Terminated
 from opsq.execution.outcome import Outcome
 from opsq.execution.runner import Plan
 from opsq.protocol.envelope import Envelope
 from opsq.worker import slots
 from opsq.worker.lines import short_repr
 from opsq.worker.slots import Slots
-from opsq.worker.successor import Terminated
 
 #: When events of tasks are sent.
 AUTOMATIC, ALWAYS, NEVER = "automatic", "always", "never"
@@ -82,12 +81,13 @@ class Herald:
         elif state == states.REJECTED:
             events.rejected(task_id, True)
         elif state == states.REVOKED:
-            events.revoked(task_id, expired=value.args == ("expired",))
+            signum = value.args[0] if isinstance(value, Terminated) else None
+            events.revoked(task_id, expired=value.args == ("expired",), signum=signum)
 
     def lost(self, message: Envelope, error: BaseException) -> None:
         """A task was killed, or its process was lost."""
         if isinstance(error, Terminated):
-            self.events.revoked(message.headers.id, expired=False, signum=error.signum)
+            self.events.revoked(message.headers.id, expired=False, signum=error.args[0])
             return
         self.events.failed(message.headers.id, short_repr(error), None)
 

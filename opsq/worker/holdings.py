@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
+from opsq.concurrency.base import POOLS
 from opsq.datastore import keys
 from opsq.exceptions import ContentDisallowed, DecodeError
 from opsq.protocol.envelope import Envelope, parse
@@ -22,7 +23,7 @@ MOST_SCHEDULED = 1000
 class Holding:
     """One message: active (it runs, in process `pid`, since `started_s`), reserved or scheduled (for `due_s`).
 
-    `slot` and `number` say where it is. Times in Unix seconds.
+    `slot` and `number` say where it is. Times in Unix seconds; of a child that runs many it is not known since when.
     """
 
     message: Envelope
@@ -36,7 +37,7 @@ class Holding:
 
 def held_by(state: State) -> Iterator[Holding]:
     """What the children of the worker hold: what runs, and what they have taken and not started."""
-    post = state.leases.post
+    post, many = state.leases.post, POOLS[state.worker.plan.setup.pool].many
     for slot in state.leases.table.used():
         words = slot.words
         current, highest, started = int(words[slots.CURRENT]), int(words[slots.HIGHEST]), int(words[slots.STARTED_NS])
@@ -50,7 +51,9 @@ def held_by(state: State) -> Iterator[Holding]:
                 message = parse(raw)
             except DecodeError:
                 continue
-            if number == current:
+            if many and number <= highest:
+                yield Holding(message, "active", slot.index, number, pid)
+            elif number == current:
                 yield Holding(message, "active", slot.index, number, pid, now_s - (now_ns - started) / 1e9)
             elif number > highest:
                 yield Holding(message, "reserved", slot.index, number)
@@ -82,7 +85,7 @@ def info_of(state: State, holding: Holding, safe: bool = False) -> dict[str, Any
         "type": headers.task,
         "hostname": state.hostname,
         "time_start": holding.started_s,
-        "acknowledged": holding.started_s is not None and not getattr(task, "acks_late", False),
+        "acknowledged": holding.state == "active" and not getattr(task, "acks_late", False),
         "delivery_info": {
             "exchange": info.exchange,
             "routing_key": info.routing_key,

@@ -46,6 +46,8 @@ class Lines:
             self._failed(name, task_id, outcome)
         elif state == states.RETRY:
             trace_logger.info("Task %s[%s] retry: %s", name, task_id, outcome.value, extra=_whose(name, task_id))
+        elif state == states.REVOKED:
+            trace_logger.info("Task %s[%s] was terminated (%s)", name, task_id, outcome.value)
         elif state == states.IGNORED:
             trace_logger.info("Task %s[%s] ignored", name, task_id)
         elif state == states.REJECTED:

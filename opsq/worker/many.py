@@ -99,6 +99,13 @@ class ManyLine(Upkeep):
             self._look_at_memory()
         self._finish()
 
+    def _look_at_page(self) -> None:
+        super()._look_at_page()
+        words = self.slot.words
+        if number := int(words[slots.END_NUMBER]):
+            self.runs.end_revoked(number, int(words[slots.END_SIGNAL]))
+            words[slots.END_NUMBER] = 0
+
     def _over(self) -> bool:
         return self._ending() and not self.runs and not self.ledger.waiting
 

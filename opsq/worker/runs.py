@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import signal
 import threading
 import time
 from collections import deque
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from opsq.concurrency.base import HardLimit, Interrupts
-from opsq.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from opsq.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded
 from opsq.worker import slots
 from opsq.worker.batch import Held
 from opsq.worker.slots import Slot
@@ -171,6 +172,16 @@ class Runs:
         place.interrupt(run, HardLimit)
         with self._lock:
             heapq.heappush(self._due, (time.monotonic_ns() + int(REACT_S * 1e9), run.held.number))
+
+    def end_revoked(self, number: int, signum: int) -> None:
+        """End a task because it was revoked, as far as it can be ended; SIGUSR1 is a soft limit, as in Celery."""
+        run = self.running.get(number)
+        if run is None or run.place is None:
+            return
+        if signum == signal.SIGUSR1:
+            run.place.interrupt(run, SoftTimeLimitExceeded)
+        else:
+            self.interrupt(run, Terminated(signum))
 
     @property
     def stuck(self) -> bool:

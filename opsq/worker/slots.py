@@ -46,6 +46,8 @@ NOTED = (14, 15)
 #: In a child that runs many at once: how many. CURRENT and what belongs to it then is the message whose hard limit
 #: comes first, if there is one.
 RUNNING = 16
+#: There too: the message that is to end because it was revoked, and by which signal; the child takes the order away.
+END_NUMBER, END_SIGNAL = 17, 18
 FREE, STARTING, IDLE, BUSY, LEAVING, SETTLING = range(6)
 
 _begin = struct.Struct("=QQQQ").pack_into

@@ -15,7 +15,7 @@ from pathlib import Path
 from opsq.broker.consumer import MOST, Consumer, Turn
 from opsq.broker.losses import Loss, note
 from opsq.broker.settlement import Settlement
-from opsq.exceptions import DecodeError, TimeLimitExceeded, WorkerLostError
+from opsq.exceptions import DecodeError, Terminated, TimeLimitExceeded, WorkerLostError
 from opsq.execution.runner import Runner
 from opsq.protocol.envelope import Envelope, parse
 from opsq.runtime import process
@@ -33,14 +33,6 @@ AT_ONCE = 1000
 def digest(url: str) -> str:
     """Names a broker without telling its URL."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
-
-
-class Terminated(Exception):
-    """A task was revoked while it ran, and killed by this signal."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.signum = signum
 
 
 class Judge:
