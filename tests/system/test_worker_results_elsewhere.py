@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 import redis
 from support import key_audit, redis_server
 from support import lab as labs
 from support.lab import Lab
+from support.proxy import TURN_SHA, Proxy
 from support.redis_server import RedisServer
 
 TASKS = """
@@ -33,6 +36,15 @@ def note_and_wait(self):
     while not os.path.exists("go") and time.monotonic() < deadline:
         time.sleep(0.002)
     return "waited"
+
+
+@app.task(bind=True)
+def wait_for_go(self):
+    mark("runs", self.request.id)
+    deadline = time.monotonic() + 20
+    while not os.path.exists(f"go-{self.request.id}") and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return "ended"
 
 
 bare = Celery("bare", broker=os.environ["OPSQ_BROKER_URL"])
@@ -130,6 +142,49 @@ def test_a_result_that_its_server_refuses_is_written_later(lab: Lab, other_serve
         lab.wait_for(lambda: stored(results, task_id), "it is written after all")
     lab.wait_for(lab.is_quiet, "its message is gone")
     assert len(lab.written("waits")) == 1, "it ran once"
+
+
+class Deaf(Proxy):
+    """Lets no turn through while it is deaf."""
+
+    deaf = False
+
+    def _due(self, data: bytes) -> bool:
+        return self.deaf and TURN_SHA in data
+
+    def strike(self, client: socket.socket, server: socket.socket, data: bytes) -> None:
+        """Nothing is forwarded on this connection any more."""
+
+
+@pytest.fixture
+def proxy(lab: Lab) -> Iterator[Deaf]:
+    proxy = Deaf(lab.server.port, limit=1)
+    yield proxy
+    proxy.deaf = False
+    lab.end_workers()
+    proxy.close()
+
+
+def test_a_kill_between_result_and_settlement_loses_neither(lab: Lab, other_server: RedisServer, proxy: Deaf) -> None:
+    places = {"OPSQ_BROKER_URL": f"redis://127.0.0.1:{proxy.port}/0", "OPSQ_RESULT_BACKEND": other_server.url()}
+    running = lab.worker("-c", "1", "-n", "killed@here", **places)
+    task_id = lab.send("wait_for_go")
+    lab.wait_mark("runs", task_id)
+    with other_server.client() as results:
+        proxy.deaf = True
+        (lab.folder / f"go-{task_id}").touch()
+        record = lab.wait_for(lambda: stored(results, task_id), "its result is stored first")
+        for process in [running.process, *psutil.Process(running.pid).children(recursive=True)]:
+            process.kill()
+        running.wait()
+        assert (record["result"], lab.in_flight()) == ("ended", 1)
+        proxy.deaf = False
+        results.delete(f"celery-task-meta-{task_id}")
+        lab.worker("-c", "1", "-n", "next@here", **places)
+        lab.wait_for(lambda: stored(results, task_id) == record, "its successor stores the result again")
+    lab.wait_for(lab.is_quiet, "its message is gone")
+    assert len(lab.written("runs", task_id)) == 1, "it ran once"
+    assert task_id not in lab.dead()
 
 
 def test_a_result_that_its_server_refuses_for_good_is_a_dead_letter(
