@@ -101,7 +101,7 @@ class Workflows:
     def replace(self, sig: Signature) -> Any:
         """Be replaced by another task or workflow, which takes over id, callbacks, errbacks, chain and chord.
 
-        Raises Ignore: nothing after it is run (`raise self.replace(...)` or `return`).
+        Raises Ignore: nothing after it is run. In an eager run it returns the value (`return self.replace(...)`).
         """
         request = self.request
         if sig["options"].get("chord") is not None:
@@ -141,7 +141,9 @@ class Workflows:
 
     def on_replace(self, sig: Signature) -> Any:
         """Called with what replaces this task; to be overridden, and then `super().on_replace(sig)` returned."""
-        if self.request.is_eager:
+        request = self.request
+        if request.is_eager:
+            request.update(callbacks=None, errbacks=None)  # they follow the other one now
             return sig.apply().get()
         with gather(records=True) as held:
             sig.delay()

@@ -142,6 +142,7 @@ class chain(Signature):
         steps, results = self._frozen(self["args"], None, own, clone=False)
         self.tasks = reversed(steps)
         self["args"] = ()
+        self.id = results[0].id
         return results[0]
 
     _freeze = freeze
@@ -171,8 +172,6 @@ class chain(Signature):
             before = result
             while kind_of(step) == "chord" and before.parent is not None:
                 before = before.parent
-        if results:
-            self.id = results[0].id
         return steps, results
 
     def _straightened(self, clone: bool) -> list[Any]:

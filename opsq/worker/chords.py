@@ -36,6 +36,8 @@ SEND_ONCE = Script(LUA / "send_once.lua")
 
 #: Between two looks at chords that nobody looks after (seconds).
 LOOK_S = 5.0
+#: When a chord is looked at whose last part was settled by somebody who sends no bodies (as in chord_functions.lua).
+SOON_S = 1.0
 #: How long a child that ends waits for bodies that it is sending (seconds).
 PATIENCE_S = 5.0
 SUFFIX = ".chord"
@@ -151,11 +153,18 @@ class Watch(threading.Thread):
         """`tell` has a fresh child of the template read the file (`dispatch_file`)."""
         super().__init__(name="opsq-chords", daemon=True)
         self._chords, self._folder, self._tell = chords, folder, tell
+        self._poked = threading.Event()
+
+    def poke(self) -> None:
+        """Look soon: something was settled by somebody who sends no bodies."""
+        self._poked.set()
 
     def run(self) -> None:
         """Look every few seconds, as long as the process lives."""
         while True:
-            time.sleep(LOOK_S)
+            if self._poked.wait(LOOK_S):
+                self._poked.clear()
+                time.sleep(SOON_S)
             try:
                 for name, why in self._chords.look():
                     self._tell(_write(self._folder, name, why, self._chords.token))

@@ -58,6 +58,7 @@ class Worker:
         self._stop = Stop(self)
         self._ready = False
         self._calls = Calls()
+        self._poke_chords: Callable[[], None] = lambda: None
         #: Children that a cold stop has killed: settled together, so that their messages keep their order.
         self._fallen: list[tuple[Child, str]] = []
 
@@ -105,7 +106,9 @@ class Worker:
         def tell(path: Path) -> None:
             self._calls.post(lambda: self._children.tell(path))
 
-        chords.Watch(backend.chords, self.plan.folder, tell).start()
+        watch = chords.Watch(backend.chords, self.plan.folder, tell)
+        self._poke_chords = watch.poke
+        watch.start()
 
     def _make_leases(self) -> Leases:
         setup = self.plan.setup
@@ -114,6 +117,7 @@ class Worker:
 
         def on_loss(message: Envelope, error: BaseException) -> None:
             """In the lease thread: a task was settled that was killed, or whose process was lost."""
+            self._poke_chords()
             if herald.look():
                 herald.lost(message, error)
             if epilogue.wanted(self.judge.runner, message, error):

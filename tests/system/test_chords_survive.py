@@ -7,20 +7,25 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support import key_audit, redis_server
 from support import lab as labs
 from support.lab import Lab
 
-from opsq import chord, group, signature
+from opsq import App, chord, group, signature
 
 #: Workers that look often, and that are killed at the worst moments: the first try of each body is struck by `PLAN`.
 TASKS = """
+from multiprocessing import process
+
 import opsq.worker.chords as chords
+import opsq.worker.settle as settle
 import opsq.worker.worker as worker
 
 chords.LOOK_S = 0.2
 worker.SHORT_LIFE_S = 0.02
 app.backend.chords.claim_s = 1
 PLAN = os.environ.get("PLAN", "").split()
+STRIKES = int(os.environ.get("STRIKES", "0"))
 dispatch = chords.Conductor.dispatch
 
 
@@ -48,6 +53,17 @@ def struck(self, name, why="complete"):
 
 
 chords.Conductor.dispatch = struck
+store = settle.Settler._store
+
+
+def strike_after_the_count(self, settlements):
+    store(self, settlements)
+    in_child = process.current_process().name.startswith("ForkPoolWorker")
+    if in_child and any("C" in each.writes for each in settlements) and nth_try("store") < STRIKES:
+        die()
+
+
+settle.Settler._store = strike_after_the_count
 
 
 @app.task(acks_late=True)
@@ -89,6 +105,23 @@ def test_a_hundred_senders_of_bodies_are_killed_between_count_and_dispatch(lab: 
     lab.wait_for(lambda: settled(lab), "no chord is left", 30)
     assert len(lab.written("killed")) >= 100
     assert sorted(mark.text for mark in lab.written("body")) == sorted(f"{name} [1, 2]" for name in names)
+
+
+def test_results_elsewhere_are_counted_once_whoever_dies_after_the_count(lab: Lab) -> None:
+    """Parts are counted on the results' server before their messages are settled: after a kill they are told again."""
+    with redis_server.running() as results, results.client() as redis:
+        app = App("client", broker=lab.server.url(), backend=results.url(), set_as_current=False)
+        lab.worker("-c", "2", name="worker", OPSQ_RESULT_BACKEND=results.url(), STRIKES="5", PLAN="before between")
+        names = [str(name) for name in range(10)]
+        for name in names:
+            header = [signature("proj.part", (number,), app=app) for number in range(3)]
+            chord(header, signature("proj.body", (name,), app=app), app=app).delay()
+        lab.wait_for(lambda: len({mark.text for mark in lab.written("body")}) == len(names), "all bodies run", 30)
+        lab.wait_for(lambda: not redis.zcard("opsq:chords"), "no chord is left", 30)
+        assert sorted(mark.text for mark in lab.written("body")) == sorted(f"{name} [0, 1, 2]" for name in names)
+        assert len(lab.written("killed")) >= 12
+        lab.end_workers()
+        assert not (problems := key_audit.of_server(results)), problems
 
 
 def test_a_lost_counter_fails_the_chord(lab: Lab) -> None:
