@@ -254,6 +254,7 @@ complete -c opsq -n '__opsq_at \'worker\'' -l without-mingle -d '(Celery) There 
 complete -c opsq -n '__opsq_at \'worker\'' -l without-heartbeat -d 'Send no worker-heartbeat events; leases go on.'
 complete -c opsq -n '__opsq_at \'worker\'' -l heartbeat-interval -x -d 'Between two heartbeat events; 2.'
 complete -c opsq -n '__opsq_at \'worker\'' -l autoscale -x -d 'As many children as are needed between MIN and MAX.'
+complete -c opsq -n '__opsq_at \'worker\'' -l reload -d 'In development: read the code again when a source file changes.'
 complete -c opsq -n '__opsq_at \'worker\'' -s B -l beat -d 'Run the scheduler of periodic tasks too.'
 complete -c opsq -n '__opsq_at \'worker\'' -s s -l schedule -l schedule-filename -x -d '(Celery) Kept in Redis.'
 complete -c opsq -n '__opsq_at \'worker\'' -l scheduler -x -d '(Celery) There is one kind.'

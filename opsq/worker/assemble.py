@@ -34,6 +34,7 @@ from opsq.worker.settle import Results, Settler, without_claims
 from opsq.worker.successor import Judge
 from opsq.worker.terms import AT_ONCE, MOST_CHILDREN, Terms, facts_of
 from opsq.worker.upkeep import Caps
+from opsq.worker.watch import source_folders
 from opsq.worker.worker import Worker
 
 logger = logging.getLogger("opsq.worker")
@@ -63,7 +64,7 @@ BROKER_PAUSE_S = 0.5
 class Wishes:
     """What the command line asks for; empty or None = as the app's settings say.
 
-    `heartbeat_s`: 0 = no heartbeats; `autoscale`: most and least children.
+    `heartbeat_s`: 0 = no heartbeats; `autoscale`: most and least children; `reload`: when a source file changes.
     """
 
     queues: Sequence[str] = ()
@@ -75,6 +76,7 @@ class Wishes:
     heartbeat_s: float | None = None
     autoscale: tuple[int, int] | None = None
     log_level: int = logging.WARNING
+    reload: bool = False
 
 
 def node_name(wish: str | None) -> str:
@@ -215,6 +217,7 @@ def _terms(app: Any, wishes: Wishes, setup: Setup) -> Terms:
         stops_idle=bool(conf.worker_enable_soft_shutdown_on_idle),
         max_deliveries=conf.task_max_deliveries or 0,
         tasks=facts_of(app.tasks),
+        sources=source_folders() if wishes.reload else [],
     )
 
 

@@ -28,6 +28,7 @@ class Terms:
     `least`, `most`: between which the number of children moves; `scales`: it grows only when messages wait too long
     (autoscale), not as soon as all children are busy. `stop_s`: how long a stop may take before what runs is ended,
     0 = as long as it takes; `stops_idle`: that time is waited for even if nothing runs. `tasks`: what is known of each.
+    `sources`: folders whose files are watched (`--reload`).
     """
 
     queues: list[str]
@@ -40,6 +41,7 @@ class Terms:
     stops_idle: bool
     max_deliveries: int
     tasks: dict[str, list[Any]]
+    sources: list[str]
 
 
 class Known(Task[Any, Any]):

@@ -42,6 +42,7 @@ from opsq.worker.slots import Facts, Slot, Slots
 from opsq.worker.stop import Stop
 from opsq.worker.successor import Judge
 from opsq.worker.terms import known_tasks
+from opsq.worker.watch import SourceWatch
 
 logger = logging.getLogger("opsq.worker")
 
@@ -90,6 +91,7 @@ class Worker:
         heads = Heads(self._leases, self._calls.post)
         self.sizing = Sizing(self._table, self._children, self._leases, self._calls, heads, terms, self._record.take)
         self._reload = Reload(self._children, self.sizing, self._calls, self._told, self._take, self._on_reload)
+        self._watch = SourceWatch(terms.sources, self._on_change)
         self._leases.submit(self._leases.rescue.leftovers)
         self._leases.start()
         self._watch_chords()
@@ -236,7 +238,7 @@ class Worker:
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     def _wait_s(self) -> float | None:
-        parts = (self._watchdog, self._memory, self.sizing, self._reload, self._stop)
+        parts = (self._watchdog, self._memory, self.sizing, self._reload, self._watch, self._stop)
         waits = [self._calls.due_in_s, *(part.look() for part in parts)]
         if self._children.poke():
             waits.append(POKE_S)
@@ -324,12 +326,19 @@ class Worker:
         self._table.write_facts(Facts(facts.worker, known, facts.broker, facts.parent))
         self._leases.consume(terms.queues)
         self._record.take(terms)
+        self._watch.take(terms.sources)
         self._memory.limit_kib = terms.caps.memory_kib
         runner = self.judge.runner
         self.judge.take(
             Runner(known_tasks(terms.tasks, self.app), runner.accept, runner.hostname, runner.record),
             terms.max_deliveries,
         )
+
+    def _on_change(self, files: list[str]) -> None:
+        """Source files have changed (`--reload`)."""
+        shown = ", ".join(os.path.relpath(file) for file in files[:3])
+        logger.warning("changed: %s%s", shown, f" and {len(files) - 3} more" if len(files) > 3 else "")
+        self.reload()
 
     def _on_reload(self, why: str) -> None:
         """Tell the supervisor what has come of a reload."""

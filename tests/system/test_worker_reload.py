@@ -272,3 +272,27 @@ def test_the_parent_killed_during_a_reload_leaves_no_process_and_no_message(
     assert set(project.effects()) == {str(number) for number in range(100)}
     assert second.stop() == 0
     assert not list((project.folder.parent / "state").rglob("*.slots")), "nothing is left of either"
+
+
+def test_a_changed_source_file_is_read_again_in_development(
+    project: Project, app: App, wait_for: Callable[..., Any]
+) -> None:
+    worker = project.worker("-c", "1", "--reload")
+    assert run(app, "version") == 1
+    write(project.folder, 2)
+    wait_for(lambda: run(app, "version") == 2, timeout=15, what="new code runs by itself")
+    assert "changed: proj.py" in worker.output()
+    write(project.folder, 3, more="from helper import *")
+    wait_for(lambda: "No module named 'helper'" in worker.output(), timeout=15, what="what is wrong is said")
+    assert run(app, "version") == 2, "the old code goes on"
+    (project.folder / "helper.py").write_text("")
+    wait_for(lambda: run(app, "version") == 3, timeout=15, what="a file that was missing is seen")
+    assert worker.stop() == 0
+
+
+def test_without_the_flag_nothing_is_watched(project: Project, app: App, wait_for: Callable[..., Any]) -> None:
+    worker = project.worker("-c", "1")
+    write(project.folder, 2)
+    wait_for(lambda: run(app, "version") == 1 and psutil.Process(worker.pid).create_time() < time.time() - 3)
+    assert run(app, "version") == 1
+    assert worker.stop() == 0

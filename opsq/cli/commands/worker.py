@@ -95,6 +95,7 @@ OPTIONS = (
     click.option("--without-heartbeat", is_flag=True, help="Send no worker-heartbeat events; leases go on."),
     click.option("--heartbeat-interval", type=float, metavar="S", help="Between two heartbeat events; 2."),
     click.option("--autoscale", metavar="MAX,MIN", help="As many children as are needed between MIN and MAX."),
+    click.option("--reload", is_flag=True, help="In development: read the code again when a source file changes."),
     click.option("-B", "--beat", is_flag=True, help="Run the scheduler of periodic tasks too."),
     click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="FILE", help="(Celery) Kept in Redis."),
     click.option("--scheduler", metavar="CLASS", help="(Celery) There is one kind."),
@@ -208,6 +209,7 @@ def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None,
         heartbeat_s=0 if given["without_heartbeat"] else given["heartbeat_interval"],
         autoscale=_autoscale(given["autoscale"]),
         log_level=log_level(given),
+        reload=given["reload"],
     )
     state = context.state_dir
     state.create()
