@@ -144,7 +144,8 @@ class Store:
         with errors(self.broker.url):
             raw: Any = self.broker.client.hget(self._key("sent"), name)
             stores = self.broker.key(keys.inflight(queue, ""))
-            words = [task_id, raw or "", stores, self.broker.key(keys.UNACKED)]
+            lanes = self.broker.key(keys.lanes(queue)), self.broker.key(keys.lane_facts(queue))
+            words = [task_id, raw or "", stores, self.broker.key(keys.UNACKED), *lanes]
             return bool(_UNFINISHED.run(self.broker.client, found, words))
 
 

@@ -98,7 +98,7 @@ def is_rate(said: Any) -> bool:
     return True
 
 
-def lane_facts(prefix: str, queue: str, lane: str, gates: Sequence[Gate], priorities: Priorities) -> str:
-    """What the scripts are told of a lane."""
+def lane_facts(prefix: str, queue: str, lane: str, gates: Sequence[Gate], priorities: Priorities, made: float) -> str:
+    """What the scripts are told of a lane. `made`: since when it is so (Unix seconds)."""
     lists = {"from": prefix + keys.limited(queue, lane), "to": prefix + queue, "steps": priorities.lists("")}
-    return json.dumps({"gates": gates, **lists})
+    return json.dumps({"gates": gates, "made": round(made, 3), **lists})

@@ -145,10 +145,10 @@ def rate_limit(state: State, task_name: str, rate_limit: str | int | float | Non
     """Tell worker(s) to modify the rate limit for a task by type."""
     if not is_rate(rate_limit):
         return nok(f"Invalid rate limit string: {rate_limit!r}")
-    if task_name not in state.app.tasks:
+    text, own = str(rate_limit or 0), state.leases.limited.policy.is_own(task_name)
+    if own is None:
         logger.error("Rate limit attempt for unknown task %s", task_name)
         return nok("unknown task")
-    text, own = str(rate_limit or 0), state.leases.limited.policy.is_own(task_name)
     if not own:
         state.redis.hset(state.key(keys.RATE_LIMITS), task_name, text)
     state.in_lease_thread(lambda: state.leases.change_rate(task_name, text, own))

@@ -30,6 +30,7 @@ from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
 from opsq.worker import slots
 from opsq.worker.later import PROMOTE, Later
+from opsq.worker.limit_options import Ruling
 from opsq.worker.limited import Limited
 from opsq.worker.post import Post
 from opsq.worker.pulse import Pulse
@@ -180,6 +181,16 @@ class Leases(threading.Thread):
         """The limits as they are now, here and in the children."""
         if self.limited.learn(client(self.post.url)):
             self.table.words[slots.LIMITS] += 1
+
+    def rule(self, ruling: Ruling) -> None:
+        """The limits of tasks and queues are others (after a reload)."""
+
+        def job() -> None:
+            self.limited.policy.rule(ruling)
+            self._learn_limits()
+            self.limited.noticed = True
+
+        self.submit(job)
 
     def change_rate(self, task: str, rate: str, own: bool) -> None:
         """A rate was set by command: for this worker alone, or for the cluster (and it stands in Redis)."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsq.app.task import Task
+from opsq.worker.limit_options import Ruling, limits_differ
 from opsq.worker.upkeep import Caps
 
 #: Children that are started at once; with more of them allowed, the others come when they are needed.
@@ -28,7 +29,7 @@ class Terms:
     `least`, `most`: between which the number of children moves; `scales`: it grows only when messages wait too long
     (autoscale), not as soon as all children are busy. `stop_s`: how long a stop may take before what runs is ended,
     0 = as long as it takes; `stops_idle`: that time is waited for even if nothing runs. `tasks`: what is known of each.
-    `sources`: folders whose files are watched (`--reload`).
+    `sources`: folders whose files are watched (`--reload`); `limits`: of tasks and queues.
     """
 
     queues: list[str]
@@ -42,6 +43,7 @@ class Terms:
     max_deliveries: int
     tasks: dict[str, list[Any]]
     sources: list[str]
+    limits: Ruling
 
 
 class Known(Task[Any, Any]):
@@ -83,6 +85,8 @@ def differences(old: Terms, new: Terms) -> list[str]:
     ]
     found = [f"{name} {before} -> {after}" for name, before, after in pairs if before != after]
     fresh, gone = sorted(new.tasks.keys() - old.tasks.keys()), sorted(old.tasks.keys() - new.tasks.keys())
+    limited = sorted(limits_differ(old.limits, new.limits))
+    found += [f"other limits of {name}" for name in limited[:5]]
     found += [f"new task {name}" for name in fresh[:5]] + [f"no more {name}" for name in gone[:5]]
     return found
 

@@ -325,6 +325,7 @@ class Worker:
         known = list(dict.fromkeys([*facts.queues, *terms.queues]))
         self._table.write_facts(Facts(facts.worker, known, facts.broker, facts.parent))
         self._leases.consume(terms.queues)
+        self._leases.rule(terms.limits)
         self._record.take(terms)
         self._watch.take(terms.sources)
         self._memory.limit_kib = terms.caps.memory_kib

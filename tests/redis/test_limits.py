@@ -29,6 +29,7 @@ from opsq.protocol.envelope import Envelope, parse
 from opsq.worker.admission import Admission
 from opsq.worker.batch import Held
 from opsq.worker.gate import Elsewhere, Later
+from opsq.worker.limit_options import Ruling
 from opsq.worker.limits import Policy
 from opsq.worker.settle import Results, Settler
 
@@ -119,7 +120,7 @@ class World:
         self.app.task(function, name=name, shared=False, **options)
 
     def desk(self, **options: Any) -> Desk:
-        policy = Policy(self.app.tasks, self.queue_limits)
+        policy = Policy(Ruling.read(self.app.tasks, self.queue_limits), tasks=self.app.tasks)
         desk = Desk(self.url, self.client, policy, slot=len(self.desks), **options)
         self.desks.append(desk)
         return desk
@@ -595,7 +596,7 @@ def test_a_limit_that_cannot_be_read_is_told_at_start(options: dict[str, Any], t
     app = Celery("wrong", set_as_current=False)
     app.task(of_user, name="t", shared=False, **options)
     with pytest.raises(ImproperlyConfigured) as caught:
-        Policy(app.tasks)
+        Ruling.read(app.tasks, {})
     assert told in str(caught.value)
 
 
@@ -604,7 +605,7 @@ def test_annotations_and_settings_limit_tasks_and_the_switch_turns_rates_off(wor
     world.app.conf.task_default_rate_limit = "2/h"
     world.task("a")
     world.task("b", max_concurrency=1)
-    registry = Policy(world.app.tasks).registry()
+    registry = Policy(Ruling.read(world.app.tasks, {})).registry()
     assert registry["task:a"]["rate"] == pytest.approx(1 / 3600)
     assert registry["task:b"]["rate"] == pytest.approx(2 / 3600)
-    assert Policy(world.app.tasks, no_rates=True).registry().keys() == {"task:b"}
+    assert Policy(Ruling.read(world.app.tasks, {}, no_rates=True)).registry().keys() == {"task:b"}

@@ -174,6 +174,22 @@ def test_a_limit_changed_by_command_holds_for_what_waits_and_for_workers_to_come
     lab.wait_for(lambda: len(lab.written("rare")) == before + 11, "the rate stands in Redis")
 
 
+def test_a_reload_brings_other_limits_also_to_what_waits(lab: Lab) -> None:
+    running = worker(lab, name="r")
+    before = len(lab.written("rare"))
+    lab.push("celery", *[("rare", n) for n in range(4)])
+    lab.wait_for(lambda: limited(lab) == 3, "three wait")
+    source = lab.folder / "proj.py"
+    text = source.read_text()
+    try:
+        source.write_text(text.replace('rate_limit="1/h"', 'rate_limit="100/s"'))
+        running.process.send_signal(signal.SIGHUP)
+        lab.wait_for(lambda: len(lab.written("rare")) == before + 4, "all have run")
+    finally:
+        source.write_text(text)
+    assert "other limits of proj.rare" in running.output()
+
+
 def test_a_worker_alone_may_be_told_another_rate(lab: Lab) -> None:
     worker(lab, name="g")
     before = len(lab.written("own"))
@@ -279,7 +295,8 @@ def test_nothing_is_lost_and_no_place_is_kept_when_processes_are_killed(lab: Lab
     lab.push("celery", ("two", base + count), ("two", base + count + 1))
     lab.wait_mark("end two", str(base + count + 1))  # no place is kept by the dead
     assert overlapping(lab.written()[before:], killed) <= 2
-    assert not [key for key in lab.redis.scan_iter("opsq:places:*") if b"waiting" not in key]
+    lab.wait_for(lambda: not lab.redis.exists("opsq:places:task:proj.two"), "nobody holds a place")
+    assert not lab.redis.keys("opsq:passes:*")
 
 
 def set_of_dead(lab: Lab) -> set[str]:

@@ -41,7 +41,7 @@ for k = 1, #KEYS, 5 do
   if known[1] then
     waiting = lanes.lengths(data)
     out, out_until = lanes.on_their_way(known[2], data)
-    if known[1] ~= text then redis.call('HSET', place.facts, '=' .. place.lane, text) end
+    lanes.learn(place, known[1], text, data.made)
   end
   local returned, left, moved, passed = {}, nil, 0, 0
   for i = at + 3, at + 1 + 2 * count, 2 do

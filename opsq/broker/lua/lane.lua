@@ -6,8 +6,8 @@
 --   lanes  sorted set: lane -> when to look at it (ms). It is there while messages wait in it or are on their way back.
 --   facts  hash: '=<lane>' -> its facts (JSON), '+<lane>' -> '<n> <until>': so many were put back into the queue and have
 --          not been asked for yet, which is believed until then (ms); '#' -> messages in all lanes of the queue
--- Facts: {gates, from, to, steps}: `from` and `to` are the lane's lists and the queue's, without the suffixes `steps` of
--- the priorities. Gates:
+-- Facts: {gates, made, from, to, steps}: `from` and `to` are the lane's lists and the queue's, without the suffixes `steps`
+-- of the priorities; of two the ones that were made later (Unix s) count. Gates:
 --   ["rate", key, us from one start to the next, us that a start may come early, 1 = each worker has its own]
 --         the key holds the point in time (us) at which the next start is due by the rate (GCRA); '@<worker>' is added
 --   ["places", key, how many]   sorted set: holder -> since when (ms). A holder is '<number>@<store>': a message in flight.
@@ -173,6 +173,13 @@ local function put_back(data, of, n, out)
   return moved
 end
 
+-- A lane has these facts from now on, unless it has newer ones; whether that changes it.
+local function learn(place, known, text, made)
+  if known == text or (known and cjson.decode(known).made > made) then return false end
+  redis.call('HSET', place.facts, '=' .. place.lane, text)
+  return true
+end
+
 local function add_parked(place, n)
   if redis.call('HINCRBY', place.facts, '#', n) <= 0 then redis.call('HDEL', place.facts, '#') end
 end
@@ -291,8 +298,8 @@ local function hand_in(passes, number, ended, worker)
 end
 
 return {
-  now = now, free = free, pay = pay, lengths = lengths, is_marked = is_marked, on_their_way = on_their_way, release = release,
-  add_parked = add_parked, hand_in = hand_in, whole = whole, KEPT = KEPT,
+  now = now, KEPT = KEPT, whole = whole, free = free, pay = pay, lengths = lengths, is_marked = is_marked, learn = learn,
+  on_their_way = on_their_way, add_parked = add_parked, release = release, hand_in = hand_in,
 }
 
 end

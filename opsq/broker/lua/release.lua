@@ -14,9 +14,8 @@ local facts, worker, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local function place(name) return { lanes = KEYS[1], facts = facts, lane = name } end
 
 for i = 4, #ARGV, 2 do
-  local known = redis.call('HGET', facts, '=' .. ARGV[i])
-  if known and known ~= ARGV[i + 1] then
-    redis.call('HSET', facts, '=' .. ARGV[i], ARGV[i + 1])
+  local known, text = redis.call('HGET', facts, '=' .. ARGV[i]), ARGV[i + 1]
+  if known and lanes.learn(place(ARGV[i]), known, text, cjson.decode(text).made) then
     redis.call('ZADD', KEYS[1], lanes.now, ARGV[i])
   end
 end
