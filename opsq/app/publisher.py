@@ -341,6 +341,8 @@ class Publisher:
             call["eta"], due_ms = self._eta(options)
         if call.get("expires") is not None:
             call["expires"], call["expiration"] = self._expires(call["expires"])
+            if due_ms is not None:  # what expires before it is due is looked at when it expires
+                due_ms = min(due_ms, int(time.time() * 1000) + int(call["expiration"]) + 1)
         return call, due_ms
 
     def _with_lineage(self, call: Mapping[str, Any], parent: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,15 +91,19 @@ class Gate:
 
 
 def by_its_times(message: Envelope, zone: tzinfo) -> Verdict | None:
-    """What its ETA and expiry say, by this host's clock; naive times are of `zone`. Raises InvalidTaskError."""
+    """What its ETA and expiry say, by this host's clock; naive times are of `zone`. Raises InvalidTaskError.
+
+    What expires before it is due is looked at again when it expires: whoever waits for it is told then.
+    """
     headers = message.headers
     now = _state.broker_time()
-    if headers.expires is not None and _point(headers.expires, "expires", zone) <= now:
+    expires = None if headers.expires is None else _point(headers.expires, "expires", zone)
+    if expires is not None and expires <= now:
         return Never("expired")
     if headers.eta is not None:
         due = _point(headers.eta, "eta", zone)
         if due > now:
-            return Later(int(due * 1000))
+            return Later(int((due if expires is None else min(due, expires)) * 1000) + 1)
     return None
 
 

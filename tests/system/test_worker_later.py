@@ -201,6 +201,18 @@ def test_what_expires_while_it_waits_for_its_eta_does_not_run(lab: Lab) -> None:
     assert not lab.written("note", "too late")
 
 
+@pytest.mark.parametrize("sender", ["opsq", "celery"])
+def test_who_waits_for_what_expires_before_it_is_due_is_told_when_it_expires(lab: Lab, sender: str) -> None:
+    soon, far = (datetime.now(UTC) + timedelta(seconds=seconds) for seconds in (0.3, 3600))
+    if sender == "opsq":
+        task_id = lab.send("note", "expires first", eta=far, expires=soon)
+    else:
+        task_id = as_celery_sends(lab, "note", "expires first", eta=far.isoformat(), expires=soon.isoformat())
+    assert lab.result(task_id, "REVOKED", timeout=LATE_S)["result"]["exc_message"] == ["expired"]
+    assert time.time() >= soon.timestamp()
+    assert not lab.written("note", "expires first")
+
+
 def test_what_has_not_expired_runs(lab: Lab) -> None:
     sent = time.time()
     eta, expires = lab.run("about", expires=60)
