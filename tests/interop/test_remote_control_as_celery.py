@@ -175,3 +175,28 @@ def test_commands_without_an_answer_are_answered_with_nothing(world: World) -> N
     assert world.ask("heartbeat") == {"celery": None, "opsq": None}
     replies = world.clients["celery"].broadcast("election", id="1", topic="task", destination=["o@here"], timeout=5)
     assert replies == [{"o@here": None}]
+
+
+@pytest.mark.parametrize("method", ["ping", "registered", "active_queues", "revoked", "scheduled", "conf"])
+def test_a_client_of_opsq_is_answered_by_both_as_celerys_client_is(world: World, method: str) -> None:
+    told = {sender: world.clients[sender].inspect(method, limit=2, timeout=10) for sender in NODES}
+    assert told["opsq"] == told["celery"]
+    assert set(told["opsq"] or ()) == {"c@here", "o@here"}
+
+
+def test_a_client_of_opsq_asks_one_worker_and_nobody_in_particular(world: World) -> None:
+    client = world.clients["opsq"]
+    assert client.inspect("ping", destination="c@here", timeout=10) == {"ok": "pong"}
+    assert client.inspect("ping", destination=["o@here"], timeout=10) == {"o@here": {"ok": "pong"}}
+    assert client.inspect("ping", pattern="c@*", matcher="glob", limit=1, timeout=10) == {"c@here": {"ok": "pong"}}
+    assert client.inspect("ping", destination=["nobody@here"], timeout=0.3) is None
+
+
+def test_a_client_of_opsq_leaves_nothing_behind(world: World) -> None:
+    with world.server.client() as redis:
+        before = {*redis.scan_iter("*.reply.celery.pidbox")}, redis.smembers("_kombu.binding.reply.celery.pidbox")
+        world.ask("ping", sender="opsq")
+        after = {*redis.scan_iter("*.reply.celery.pidbox")}, redis.smembers("_kombu.binding.reply.celery.pidbox")
+        assert after == before
+        deadline = redis.zscore("_kombu.binding_deadlines", "reply.celery.pidbox")
+        assert deadline > (time.time() + 3000) * 1000, "no process of kombu sweeps the bindings away"

@@ -41,6 +41,11 @@ class Client(Peer):
         replies: list[dict[str, Any]] = self.ask("broadcast", method, arguments)
         return replies
 
+    def inspect(self, method: str, **how: Any) -> dict[str, Any] | None:
+        """What `app.control.inspect(...)` tells."""
+        told: dict[str, Any] | None = self.ask("inspect", method, how)
+        return told
+
     def revoke(self, task_id: str, **how: Any) -> None:
         """Revoke a task by its result."""
         self.ask("revoke", task_id, how)
@@ -91,6 +96,7 @@ def _serve() -> None:
             "get": lambda task_id, timeout: app.AsyncResult(task_id).get(timeout=timeout),
             "outcome": outcome,
             "broadcast": broadcast,
+            "inspect": lambda method, how: getattr(app.control.inspect(**how), method)(),
             "revoke": lambda task_id, how: app.AsyncResult(task_id).revoke(**how),
             "state": lambda task_id: app.AsyncResult(task_id).state,
         }
