@@ -70,6 +70,7 @@ class Wishes:
 
     queues: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    also: Sequence[str] = ()
     concurrency: int | None = None
     pool: str | None = None
     prefetch: int | None = None
@@ -122,7 +123,7 @@ def _cgroup_quota() -> float | None:
 
 def queues_for(app: Any, wishes: Wishes) -> list[str]:
     """The queues to consume, in order."""
-    queues = list(dict.fromkeys(wishes.queues or app.queues()))
+    queues = list(dict.fromkeys([*(wishes.queues or app.queues()), *wishes.also]))
     for name in wishes.exclude:
         if name in queues:
             queues.remove(name)

@@ -209,6 +209,42 @@ def pool_restart(state: State, **_: Any) -> Any:
     return ok("reload started")
 
 
+# -- queues ------------------------------------------------------------------------------------------------------------
+
+
+@control_command(
+    args=[("queue", str), ("exchange", str), ("exchange_type", str), ("routing_key", str)],
+    signature="<queue> [exchange [type [routing_key]]]",
+)
+def add_consumer(
+    state: State,
+    queue: str,
+    exchange: str | None = None,
+    exchange_type: str | None = None,
+    routing_key: str | None = None,
+    **_: Any,
+) -> Any:
+    """Tell worker(s) to consume from task queue by name."""
+    if (exchange_type or "direct") != "direct":
+        return nok(f"a queue can be bound to a direct exchange only, not to a {exchange_type} one")
+    if exchange and exchange != queue:
+        state.redis.sadd(state.key(keys.binding(exchange)), keys.binding_member(routing_key or queue, queue))
+    if queue not in state.worker.wanted_queues:
+        state.in_parent(lambda: state.worker.consume(queue, True))
+    return ok(f"add consumer {queue}")
+
+
+@control_command(args=[("queue", str)], signature="<queue>")
+def cancel_consumer(state: State, queue: str, **_: Any) -> Any:
+    """Tell worker(s) to stop consuming from task queue by name."""
+    queues = state.worker.wanted_queues
+    if queues == [queue]:
+        return nok(f"{queue} is the only queue of this worker; shutdown stops it")
+    if queue in queues:
+        state.in_parent(lambda: state.worker.consume(queue, False))
+    return ok(f"no longer consuming from {queue}")
+
+
 # -- tasks -------------------------------------------------------------------------------------------------------------
 
 

@@ -49,6 +49,9 @@ class Told(msgspec.Struct):
     task_events: str
     event_exchange: str
     mailbox: str
+    #: Queues that it was told to consume besides, and those that it was told to consume no more.
+    also: list[str]
+    cancelled: list[str]
 
 
 class Report(msgspec.Struct):

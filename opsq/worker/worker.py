@@ -58,6 +58,8 @@ class Worker:
         self.app, self.hostname = app, hostname
         self._stop = Stop(self)
         self._ready = False
+        #: Queues that remote commands have added (true) or cancelled (false).
+        self._orders: dict[str, bool] = {}
         self._calls = Calls()
         self._poke_chords: Callable[[], None] = lambda: None
         #: Children that a cold stop has killed: settled together, so that their messages keep their order.
@@ -283,6 +285,17 @@ class Worker:
         logger.warning("reloading: a new process imports today's code")
         self._reload.begin()
 
+    @property
+    def wanted_queues(self) -> list[str]:
+        """The queues that it consumes, or will when what it was told has taken effect."""
+        queues = [name for name in self.sizing.terms.queues if self._orders.get(name, True)]
+        return list(dict.fromkeys([*queues, *(name for name, wanted in self._orders.items() if wanted)]))
+
+    def consume(self, queue: str, wanted: bool) -> None:
+        """Consume a queue besides, or no more, until the worker ends: fresh children do. In the parent's thread."""
+        self._orders[queue] = wanted
+        self._reload.begin()
+
     def set_time_limits(self, task: str, soft_s: float | None, hard_s: float | None) -> None:
         """Limits of all later runs of a task (seconds, None = none), until the worker ends. In the parent's thread."""
         if task in self.app.tasks:
@@ -313,6 +326,8 @@ class Worker:
             task_events=setup.news.tasks,
             event_exchange=setup.news.exchange,
             mailbox=setup.news.mailbox,
+            also=[name for name, wanted in self._orders.items() if wanted],
+            cancelled=[name for name, wanted in self._orders.items() if not wanted],
         )
 
     def _take(self, report: Report) -> None:

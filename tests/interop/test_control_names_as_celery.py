@@ -1,4 +1,4 @@
-"""`app.control`, `inspect()` and the table of remote commands have Celery's names, and their parameters in its order."""
+"""`app.control`, `inspect()` and the table of remote commands have Celery's names, and parameters in its order."""
 
 from __future__ import annotations
 

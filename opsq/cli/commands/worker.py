@@ -199,9 +199,11 @@ def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None,
     made = Worker(app, node)
     signals.celeryd_init.send(node, instance=made, conf=app.conf, options=given)
     buffer = set_up_logs(app, given)
+    told = newcomer.told if newcomer is not None else None
     wishes = Wishes(
         queues=given["queues"],
-        exclude=given["exclude_queues"],
+        exclude=[*given["exclude_queues"], *(told.cancelled if told else ())],
+        also=told.also if told else (),
         concurrency=_concurrency(given["concurrency"]),
         pool=given["pool"],
         prefetch=given["prefetch_multiplier"],
