@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -11,7 +13,7 @@ from opsq.broker import workers as store
 from opsq.cli.context import Context
 from opsq.cli.output import Column
 from opsq.cli.params import limited
-from opsq.exceptions import OpsqError
+from opsq.exceptions import DuplicateNodenameWarning, OpsqError
 
 COLUMNS = (
     Column("task", "RUNS NOW", cut="start"),
@@ -33,29 +35,56 @@ WATCH_COLUMNS = (
 )
 #: From this many columns on bars are long.
 WIDE = 120
+#: How long a worker may take to answer (seconds).
+ANSWER_S = 0.25
 
 
 def running(context: Context) -> list[dict[str, Any]]:
-    """What the children of all workers run, longest first, each with its `progress` (None: it says nothing)."""
-    now = time.time()
-    found = [
-        {
-            "task": child["task"],
-            "id": child["task_id"],
-            "worker": record["node"],
-            "pid": child["pid"],
-            "since": child["since"],
-            "runtime": max(now - child["since"], 0),
-        }
-        for record in store.live(context.broker)
+    """What the children of all workers run, longest first, each with its `progress` (None: it says nothing).
+
+    As the workers' records say, which are some seconds old.
+    """
+    return _with_progress(context, _recorded(store.live(context.broker)))
+
+
+def running_now(context: Context) -> list[dict[str, Any]]:
+    """The same as the workers themselves say when asked, Celery's too; of those that do not answer as recorded."""
+    records = store.live(context.broker)
+    names = Counter(record["node"] for record in records)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DuplicateNodenameWarning)
+        answers = context.app.control.inspect(timeout=ANSWER_S).active(safe=True) or {}
+    told = {node: tasks for node, tasks in answers.items() if names[node] < 2 and isinstance(tasks, list)}
+    found = _recorded([record for record in records if record["node"] not in told])
+    found += [
+        _row(task.get("name"), task.get("id"), node, task.get("worker_pid"), task["time_start"])
+        for node, tasks in told.items()
+        for task in tasks
+        if _is_number(task.get("time_start"))
+    ]
+    return _with_progress(context, found)
+
+
+def _recorded(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        _row(child["task"], child["task_id"], record["node"], child["pid"], child["since"])
+        for record in records
         for child in record["children"]
         if child.get("since")
     ]
-    told = _told(context, [row["id"] for row in found])
-    for row in found:
+
+
+def _row(task: Any, task_id: Any, worker: Any, pid: Any, since: float) -> dict[str, Any]:
+    runtime_s = max(time.time() - since, 0)
+    return {"task": task, "id": task_id, "worker": worker, "pid": pid, "since": since, "runtime": runtime_s}
+
+
+def _with_progress(context: Context, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    told = _told(context, [row["id"] for row in rows])
+    for row in rows:
         row["progress"] = told.get(row["id"])
         row["done"] = share(row["progress"])
-    return sorted(found, key=lambda row: -row["runtime"])
+    return sorted(rows, key=lambda row: -row["runtime"])
 
 
 def as_data(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -130,7 +159,7 @@ def watch(context: Context, limit: int) -> NoReturn:
 
 
 def _show(context: Context, limit: int) -> None:
-    out, rows = context.out, running(context)
+    out, rows = context.out, running_now(context)
     if out.json:
         out.document({"running": as_data(limited(rows, limit))})
         return

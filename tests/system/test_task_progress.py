@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -156,6 +157,26 @@ def test_what_a_program_stores_by_hand_is_shown_too(lab: Lab, task: str, progres
     lab.wait_mark(task.replace("_", "-"), task_id)
     assert running(lab, task_id)["progress"] == progress
     let_go(lab, task_id)
+
+
+def test_who_watches_sees_at_once_what_has_begun_and_what_has_ended(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The workers are asked: their records are much older here."""
+    with labs.opened(tmp_path_factory, TASKS, "watched") as lab:
+        lab.worker("-c", "1", "-n", "w@here", "--lease", "60")
+        argv = [*labs.OPSQ, "-A", "proj", "tasks", "--watch", "--json"]
+        watch = lab.spawn(argv, name="watch", env=lab.environment, cwd=lab.folder)
+
+        def shown() -> list[Any]:
+            lines = watch.output().splitlines()
+            return [row["id"] for row in json.loads(lines[-1])["running"]] if lines and lines[-1][-1] == "}" else []
+
+        task_id = lab.send("by_hand")
+        lab.wait_for(lambda: shown() == [task_id], "it is shown", timeout=9)
+        assert json.loads(watch.output().splitlines()[-1])["running"][0]["progress"]["total"] == 120
+        let_go(lab, task_id)
+        lab.wait_for(lambda: shown() == [], "it is gone", timeout=9)
+        watch.send(signal.SIGINT)
+        assert watch.wait() == 130
 
 
 def test_a_place_for_results_that_is_away_costs_no_task(lab: Lab) -> None:
