@@ -58,7 +58,7 @@ def write(folder: Path, raw: bytes, error: BaseException) -> Path:
 
 def forget_old(folder: Path) -> None:
     """Take away what nobody has told for a day."""
-    for path in folder.glob("*.epilogue"):
+    for path in (*folder.glob("*.epilogue"), *folder.glob("*.chord")):
         try:
             if time.time() - path.stat().st_mtime > AGE_S:
                 path.unlink()

@@ -11,13 +11,14 @@ from support import key_audit, redis_server
 from support import lab as labs
 from support.lab import Lab
 
-from opsq import App, chord, group, signature
+from opsq import App, chain, chord, group, signature
 
 #: Workers that look often, and that are killed at the worst moments: the first try of each body is struck by `PLAN`.
 TASKS = """
 from multiprocessing import process
 
 import opsq.worker.chords as chords
+import opsq.worker.ledger as ledger
 import opsq.worker.settle as settle
 import opsq.worker.worker as worker
 
@@ -25,6 +26,7 @@ chords.LOOK_S = 0.2
 worker.SHORT_LIFE_S = 0.02
 app.backend.chords.claim_s = 1
 PLAN = os.environ.get("PLAN", "").split()
+TURNS = int(os.environ.get("TURNS", "0"))
 STRIKES = int(os.environ.get("STRIKES", "0"))
 dispatch = chords.Conductor.dispatch
 
@@ -64,6 +66,17 @@ def strike_after_the_count(self, settlements):
 
 
 settle.Settler._store = strike_after_the_count
+send = ledger.Ledger.send
+
+
+def strike_before_the_turn(self, want, armed=False):
+    in_child = process.current_process().name.startswith("ForkPoolWorker")
+    if in_child and any("L" in each.writes for each in self._finished) and nth_try("turn") < TURNS:
+        die()
+    send(self, want, armed)
+
+
+ledger.Ledger.send = strike_before_the_turn
 
 
 @app.task(acks_late=True)
@@ -107,6 +120,17 @@ def test_a_hundred_senders_of_bodies_are_killed_between_count_and_dispatch(lab: 
     assert sorted(mark.text for mark in lab.written("body")) == sorted(f"{name} [1, 2]" for name in names)
 
 
+def test_the_next_step_is_sent_once_whoever_dies_before_the_turn(lab: Lab) -> None:
+    lab.worker("-c", "2", name="worker", TURNS="5")
+    names = [str(name) for name in range(20)]
+    for name in names:
+        chain(sig(lab, "part", [1]), sig(lab, "body", name)).delay()
+    lab.wait_for(lambda: len({mark.text for mark in lab.written("body")}) == len(names), "all second steps run", 30)
+    lab.wait_for(lab.is_quiet, "nothing is left")
+    assert len(lab.written("killed")) == 5
+    assert sorted(mark.text for mark in lab.written("body")) == sorted(f"{name} [1]" for name in names)
+
+
 def test_results_elsewhere_are_counted_once_whoever_dies_after_the_count(lab: Lab) -> None:
     """Parts are counted on the results' server before their messages are settled: after a kill they are told again."""
     with redis_server.running() as results, results.client() as redis:
@@ -115,6 +139,7 @@ def test_results_elsewhere_are_counted_once_whoever_dies_after_the_count(lab: La
         names = [str(name) for name in range(10)]
         for name in names:
             header = [signature("proj.part", (number,), app=app) for number in range(3)]
+            header[0].link(signature("proj.part", app=app))
             chord(header, signature("proj.body", (name,), app=app), app=app).delay()
         lab.wait_for(lambda: len({mark.text for mark in lab.written("body")}) == len(names), "all bodies run", 30)
         lab.wait_for(lambda: not redis.zcard("opsq:chords"), "no chord is left", 30)

@@ -129,6 +129,7 @@ def test_each_step_of_a_chain_gets_the_value_of_the_one_before(lab: Lab) -> None
     result = chain(sig(lab, "add", 1, 2), sig(lab, "add", 3), si(lab, "add", 9, 9), sig(lab, "add", 1)).delay()
     assert result.get(timeout=10) == 19
     assert [result.parent.get(), result.parent.parent.get(), result.parent.parent.parent.get()] == [18, 6, 3]
+    assert result.parent.children == [result]
     assert (sig(lab, "add", 1) | sig(lab, "add", 2) | sig(lab, "add", 3)).delay(10).get(timeout=10) == 16
 
 
