@@ -297,6 +297,7 @@ class ManyLine(Upkeep):
                     run.place = LoopPlace()
                     self.executor.start(self._run_in_loop(run, message, plan))
                     return
+                self.runs.start(run)
                 self.attempts.close(run.held, message, plan, self.attempts.runner.run(message, plan))
                 ran = True
         except Exception as error:
@@ -305,6 +306,7 @@ class ManyLine(Upkeep):
 
     async def _run_in_loop(self, run: Run, message: Envelope, plan: Plan) -> None:
         try:
+            self.runs.start(run)
             outcome = await self.attempts.runner.run_in_loop(message, plan, lambda make: run.place.drive(run, make))
             self.attempts.close(run.held, message, plan, outcome)
         except Exception as error:

@@ -1,7 +1,7 @@
-"""What a child runs at the same time: begun in the order of their numbers, ended in any, interrupted at their limits.
+"""What a child runs at the same time: taken in the order of their numbers, ended in any, interrupted at their limits.
 
-The order is what makes the slot exact: whatever has a number up to the highest one, and has not been noted as ended,
-had been started.
+The order is what makes the slot exact: what has a number beyond the highest one that was begun had not been started;
+what has a lower one, and has not been noted as ended, had been (or was about to be).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Runs:
     # -- begin and end ----------------------------------------------------------------------------------------------
 
     def take(self) -> Run | None:
-        """The next message, which counts as started from now on; None when there is none, or none may begin."""
+        """The next message; None when there is none, or none may begin."""
         with self._lock:
             if self.allowed <= 0 or not self._may_begin():
                 return None
@@ -84,10 +84,14 @@ class Runs:
                 return None
             self.allowed -= 1
             self.begun += 1
-            number = held.number
-            self._words[slots.HIGHEST] = number
-            run = self.running[number] = Run(held)
+            run = self.running[held.number] = Run(held)
             return run
+
+    def start(self, run: Run) -> None:
+        """The task's code begins: from now on its message counts as started, and all with lower numbers do."""
+        with self._lock:
+            if run.held.number > self._words[slots.HIGHEST]:
+                self._words[slots.HIGHEST] = run.held.number
 
     def close(self) -> None:
         """Nothing more begins; when this returns nobody is about to begin something."""
@@ -161,6 +165,8 @@ class Runs:
         elif point == run.hard_ns:
             logger.error("Hard time limit (%ss) exceeded for %s", run.limit_s(run.hard_ns), run.name)
             self.interrupt(run, TimeLimitExceeded(run.limit_s(run.hard_ns)))
+            with self._lock:
+                heapq.heappush(self._due, (time.monotonic_ns() + int(REACT_S * 1e9), run.held.number))
         else:
             logger.error("%s goes on beyond its hard time limit: the child takes no more and is replaced", run.name)
             run.stuck = True
@@ -170,8 +176,6 @@ class Runs:
         run.verdict = verdict
         place: Interrupts = run.place
         place.interrupt(run, HardLimit)
-        with self._lock:
-            heapq.heappush(self._due, (time.monotonic_ns() + int(REACT_S * 1e9), run.held.number))
 
     def end_revoked(self, number: int, signum: int) -> None:
         """End a task because it was revoked, as far as it can be ended; SIGUSR1 is a soft limit, as in Celery."""
@@ -194,8 +198,6 @@ class Runs:
             runs = list(self.running.values())
             if not runs or not all(run.stuck for run in runs):
                 return False
-            for run in runs:
-                run.hard_ns = run.hard_ns or time.monotonic_ns()
             self._words[slots.CURRENT] = 0
             self._watch()
             return True

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import importlib.util
+import json
 import os
+import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from support import lab as labs
@@ -189,6 +195,16 @@ def new_texts(count: int) -> list[str]:
     return [f"{prefix}-{number}" for number in range(count)]
 
 
+def two_calls(first: str, second: str, texts: tuple[str, str], dice: random.Random) -> list[tuple[str, str, float]]:
+    """A call of each task; most are short."""
+    return [(task, text, dice.choice((0.0, 0.0, 0.01, 0.3))) for task, text in zip((first, second), texts, strict=True)]
+
+
+def body_of(letter: dict[str, Any]) -> Any:
+    """The arguments in a dead letter."""
+    return json.loads(base64.b64decode(json.loads(letter["message"])["body"]))
+
+
 def child_of(lab: Lab) -> int:
     """The one child of the one worker that runs."""
     return lab.written("init")[-1].pid
@@ -322,3 +338,38 @@ def test_workers_tell_the_pool_and_its_size(lab: Lab, pool: str) -> None:
     lab.push("celery", *[(SLEEPER[pool], text, 1) for text in texts])
     assert f"7 ({pool})" in running.output()
     assert running.stop() == 0
+
+
+def test_nothing_is_lost_or_run_twice_however_often_the_processes_are_killed(lab: Lab, pool: str) -> None:
+    """Kills of the child and of the whole group at random instants while short and longer tasks run."""
+    early, late = new_texts(250), new_texts(250)
+    slow = "late" if pool != "asyncio" else "async_late"
+    before = set(lab.dead())
+    dice = random.Random(pool)
+    calls = [call for both in zip(early, late, strict=True) for call in two_calls(SLEEPER[pool], slow, both, dice)]
+    lab.push("celery", *calls)
+    running = start(lab, pool, 50)
+    for kill in range(4):  # fewer than a message may be lost with its process
+        seen = len(lab.written("begin"))
+        lab.wait_for(lambda seen=seen: len(lab.written("begin")) > seen or lab.is_quiet(), "it works on", 30)
+        time.sleep(dice.uniform(0, 0.15))
+        if kill % 3 == 2:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+            running = start(lab, pool, 50)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child_of(lab), signal.SIGKILL)
+    lab.wait_for(lambda: {mark.text for mark in lab.written("end")} >= set(late), "late ones have had their effect", 40)
+    lab.wait_for(lab.is_quiet, "all is settled")
+    assert running.stop() == 0
+    begins = Counter(mark.text for mark in lab.written("begin"))
+    ends = {mark.text for mark in lab.written("end")}
+    assert max(begins[text] for text in early) == 1
+    assert lab.is_quiet()
+    buried = {body_of(letter)[0][0] for key, letter in lab.dead().items() if key not in before}
+    assert buried >= {text for text in early if text not in ends}
+    # What was killed between its effect and its end counts as started; what had not begun never does.
+    assert len(buried & ends) < 12
+    assert len(buried - begins.keys()) < 12
+    lab.redis.delete("opsq:dead:{celery}", "opsq:dead-index:{celery}")
