@@ -52,6 +52,14 @@ class SharedLedger(Ledger):
         """The numbers of the messages that are being run."""
         return self.runs.numbers()
 
+    def send(self, want: int, armed: bool = False) -> None:
+        """With what ends goes what this process has spent since the last turn: tasks overlap here."""
+        costs = self.consumer.costs
+        if self.runs or self.owes:
+            costs.end()
+        costs.begin()
+        super().send(want, armed)
+
     def settle_run(self, settlement: Settlement) -> None:
         """The notes are written by one at a time."""
         with self._writing:

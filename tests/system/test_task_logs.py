@@ -207,6 +207,18 @@ def test_a_server_that_is_full_costs_lines_and_nothing_else(tmp_path_factory: py
         wait_kept(lab, second, 4)
 
 
+@pytest.mark.parametrize("pool", ["threads", "asyncio", "solo"])
+def test_lines_of_tasks_that_run_beside_each_other_are_kept_apart(
+    pool: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with labs.opened(tmp_path_factory, TASKS, pool) as lab:
+        lab.worker("-P", pool, "-c", "4")
+        ids = [lab.send("many", number) for number in (5, 6, 7)]
+        for count, task_id in zip((5, 6, 7), ids, strict=True):
+            said = [line["message"] for line in wait_kept(lab, task_id, count)]
+            assert said == [f"number {number}" for number in range(count)]
+
+
 def test_what_was_logged_last_is_written_when_a_worker_stops(tmp_path_factory: pytest.TempPathFactory) -> None:
     with labs.opened(tmp_path_factory, TASKS, "stops") as lab:
         worker = lab.worker("-c", "1")

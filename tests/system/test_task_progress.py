@@ -12,6 +12,8 @@ import pytest
 from support import lab as labs
 from support.lab import Lab
 
+from opsq.broker import profile
+
 TASKS = """
 def wait_for(name):
     deadline = time.monotonic() + 20
@@ -182,6 +184,20 @@ def test_who_watches_sees_at_once_what_has_begun_and_what_has_ended(tmp_path_fac
 def test_a_place_for_results_that_is_away_costs_no_task(lab: Lab) -> None:
     task_id = lab.send("without_results")
     assert lab.app.AsyncResult(task_id).get(timeout=20) == "done all the same"
+
+
+@pytest.mark.parametrize("pool", ["threads", "asyncio"])
+def test_the_profile_of_a_pool_that_runs_many_at_once(pool: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with labs.opened(tmp_path_factory, TASKS, pool) as lab:
+        lab.worker("-P", pool, "-c", "4")
+        for _ in range(3):
+            lab.run("burn", 0.05)
+        lab.value(lab.send("nap", "x", 0.1))
+        found = {each.task: each for each in profile.read(lab.app.broker, ["celery"])}
+        burn, nap = found["proj.burn"], found["proj.nap"]
+        assert (burn.runs, nap.runs) == (3, 1)
+        assert burn.cpu_s > 0.04 > nap.cpu_s
+        assert nap.p50_s > 0.09
 
 
 def test_the_profile_tells_what_takes_cpu_and_what_grows(lab: Lab) -> None:
