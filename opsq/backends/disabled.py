@@ -63,15 +63,15 @@ class DisabledBackend:
 
     def set_chord_size(self, group_id: str, size: int, body: Any) -> NoReturn:  # noqa: ARG002
         """Chords are counted where results are kept: say which line to add."""
-        raise self._none("a chord's header")
+        raise self._no_chords()
 
     def begin_chord(self, header: Any) -> NoReturn:  # noqa: ARG002
         """Say which line to add."""
-        raise self._none("a chord's header")
+        raise self._no_chords()
 
     def add_to_chord(self, group_id: str, result: Any) -> NoReturn:  # noqa: ARG002
         """Say which line to add."""
-        raise self._none("a chord's header")
+        raise self._no_chords()
 
     def chord_member(self, task_id: str, state: str, value: Any) -> bytes:  # noqa: ARG002
         """Nothing is counted."""
@@ -82,9 +82,14 @@ class DisabledBackend:
         raise self._none(task_id)
 
     def _none(self, task_id: str) -> ImproperlyConfigured:
-        maker = type(self.app).__name__
+        return self._error(f"cannot get the result of {task_id}", "so results are not kept")
+
+    def _no_chords(self) -> ImproperlyConfigured:
+        return self._error("cannot send a chord", "so nobody can count its parts")
+
+    def _error(self, what: str, consequence: str) -> ImproperlyConfigured:
         return ImproperlyConfigured(
-            f"cannot get the result of {task_id}",
-            why="the app names a broker and no result backend, so results are not kept",
-            hint=f'add backend="redis://..." to {maker}(...), or result_backend to the settings',
+            what,
+            why=f"the app names a broker and no result backend, {consequence}",
+            hint=f'add backend="redis://..." to {type(self.app).__name__}(...), or result_backend to the settings',
         )

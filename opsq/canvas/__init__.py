@@ -13,6 +13,9 @@ from opsq.canvas.signatures import signature as signature
 from opsq.canvas.signatures import subtask as subtask
 from opsq.canvas.stamping import StampingVisitor as StampingVisitor
 
+#: Celery's own names for the classes.
+_chain, _chord = chain, chord
+
 __all__ = [
     *("Signature", "StampingVisitor", "chain", "chord", "chunks", "group", "maybe_signature", "maybe_subtask"),
     *("signature", "subtask", "xmap", "xstarmap"),

@@ -253,7 +253,7 @@ class ResultSet(ResultBase):
         self,
         connection: Any = None,
         terminate: bool = False,
-        signal: str | None = None,
+        signal: Any = "SIGTERM",
         wait: bool = False,
         timeout: float | None = None,
     ) -> Any:

@@ -298,6 +298,16 @@ def test_an_expired_part_fails_the_chord(lab: Lab) -> None:
     assert "expired" in lab.result(result.id, "FAILURE")["result"]["exc_message"][0]
 
 
+def test_a_revoked_part_fails_the_chord_and_a_group_is_revoked_as_a_whole(lab: Lab) -> None:
+    later = sig(lab, "add", 1, 1).set(countdown=1)
+    result = chord([sig(lab, "add", 1, 1), later], sig(lab, "total")).delay()
+    result.parent[1].revoke()
+    assert "revoked" in lab.result(result.id, "FAILURE")["result"]["exc_message"][0]
+    both = group(later.clone(), later.clone()).delay()
+    both.revoke()
+    assert [lab.result(each.id, "REVOKED")["status"] for each in both] == ["REVOKED"] * 2
+
+
 def test_errbacks_of_both_kinds_are_told(lab: Lab) -> None:
     for dead, error in (("fail", "ValueError"), ("hard", "TimeLimitExceeded"), ("die", "WorkerLostError")):
         result = sig(lab, dead).on_error(sig(lab, "note_id")).on_error(sig(lab, "note_error")).delay()

@@ -9,7 +9,7 @@ from mypy import api
 
 EXAMPLE = """
 from typing import Any
-from opsq import App, Celery, shared_task
+from opsq import App, Celery, Signature, chord, group, shared_task
 
 app = Celery("typed", broker="redis://")
 
@@ -39,6 +39,11 @@ with_options.delay(1.5)
 shared.delay(1)
 shared_bound.delay(x=1)
 add.apply_async((1,), countdown=3)
+flow: Signature = add.s(1).set(queue="mail")
+header: group = group(add.s(1), add.si(2, 3))
+whole: chord = chord(header, with_options.s())
+(flow | add.s(2) | header).delay()
+add.chunks([(1, 2)], 10).group().apply_async()
 """
 
 MISTAKES = {

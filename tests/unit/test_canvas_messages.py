@@ -17,6 +17,7 @@ from support import captures
 from opsq import App, chain, chord, group, signature
 from opsq.broker.gathering import gather
 from opsq.canvas import Signature, chunks, xmap, xstarmap
+from opsq.exceptions import ImproperlyConfigured
 
 app = App("proj", broker="redis://nowhere.invalid", backend="redis://nowhere.invalid", set_as_current=False)
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -211,6 +212,14 @@ def test_a_chain_of_one_is_that_task_and_empty_groups_vanish() -> None:
     assert isinstance(chain(group(s("add", 1), s("add", 2)), s("tsum")), chord)
     assert isinstance(chain([s("add", 1)] * 3), chain)
     assert len(chain(s("add", 1), chain(s("add", 2), s("add", 3))).tasks) == 3
+
+
+def test_a_chord_without_a_place_for_results_says_what_to_add() -> None:
+    bare = App("bare", broker="redis://nowhere.invalid", set_as_current=False)
+    header = [Signature("proj.add", (1, 1), app=bare), Signature("proj.add", (2, 2), app=bare)]
+    with pytest.raises(ImproperlyConfigured, match="cannot send a chord") as caught:
+        chord(header)(Signature("proj.tsum", app=bare))
+    assert 'backend="redis://' in caught.value.hint
 
 
 def test_a_skewed_group_begins_one_after_the_other() -> None:
