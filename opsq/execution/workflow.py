@@ -93,7 +93,7 @@ def fail_signature(
     following: Following, found: list[Follow], signature: Signature, state: str, error: BaseException, text: str | None
 ) -> None:
     """Tasks that will never run have failed too, so that nobody waits for them."""
-    for task in _tasks_of(signature):
+    for task in tasks_of(signature):
         options = task.get("options") or {}
         task_id = options.get("task_id")
         if task_id is None:
@@ -108,19 +108,19 @@ def fail_signature(
             found.append(part_of(following, request, state, error))
 
 
-def _tasks_of(signature: Signature) -> Iterator[Signature]:
+def tasks_of(signature: Signature) -> Iterator[Signature]:
     """The plain tasks that a signature comes to, as far as somebody may wait for them."""
     kind, held = signature.get("subtask_type"), signature.get("kwargs") or {}
     if kind in ("chain", "group"):
         for each in held.get("tasks") or ():
-            yield from _tasks_of(each)
+            yield from tasks_of(each)
     elif kind == "chord":
         if held.get("body"):
-            yield from _tasks_of(held["body"])
+            yield from tasks_of(held["body"])
     else:
         yield signature
     for each in (signature.get("options") or {}).get("chain") or ():
-        yield from _tasks_of(each)
+        yield from tasks_of(each)
 
 
 def part_of(following: Following, request: Context, state: str, value: Any) -> ChordPart:

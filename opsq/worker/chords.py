@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from opsq import _state
+from opsq import _state, states
 from opsq.broker.broker import LUA
 from opsq.datastore import keys
 from opsq.datastore.connection import TROUBLE
@@ -75,7 +75,7 @@ class Conductor:
             facts = self._chords.facts(name)
             if facts is None or not self._chords.is_ours(name):
                 return
-            follows = self._follows(name, facts, why)
+            follows = self._follows(name, facts, why) if why == "complete" or not self._has_ended(facts.body) else []
             if not self._chords.is_ours(name):
                 logger.warning("the body of the chord %s took too long to make; somebody else sends it", name)
                 return
@@ -85,6 +85,12 @@ class Conductor:
             logger.warning("the body of the chord %s is not sent yet: %s", name, error)
         except Exception:
             logger.exception("the body of the chord %s is not sent yet", name)
+
+    def _has_ended(self, body: Any) -> bool:
+        """Whether a body has a result: a Celery worker has told that the chord failed, and has left the parts."""
+        ids = [task["options"]["task_id"] for task in workflow.tasks_of(body) if task["options"].get("task_id")]
+        found = self._app.backend.get_metas(ids)
+        return any(meta["status"] in states.READY_STATES for meta in found.values())
 
     # -- what becomes of it -----------------------------------------------------------------------------------------
 

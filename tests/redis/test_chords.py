@@ -130,6 +130,15 @@ def test_a_look_finds_lost_counters_and_old_chords_and_forgets_what_is_done(chor
     assert not client.exists("opsq:chords", "opsq:chord:g")
 
 
+def test_what_a_celery_worker_has_done_is_forgotten_however_late(chords: Chords, client: Any) -> None:
+    chords.set_size("g", 2, BODY)
+    client.zadd("opsq:chords", {"g": 0})
+    client.hset("opsq:chord:g", "at", str(int((time.time() - 4_000) * 1000)))
+    client.delete("celery-taskset-meta-g.s")
+    assert chords.look() == []
+    assert not client.exists("opsq:chords", "opsq:chord:g")
+
+
 def test_a_part_that_cannot_be_counted_keeps_nothing_back(chords: Chords, client: Any) -> None:
     client.set("celery-taskset-meta-g.j", "something else", ex=100)
     chords.set_size("g", 1, BODY)

@@ -12,6 +12,7 @@ from support import lab as labs
 from support.lab import Lab
 
 from opsq import App, chain, chord, group, signature
+from opsq.exceptions import ChordError
 
 #: Workers that look often, and that are killed at the worst moments: the first try of each body is struck by `PLAN`.
 TASKS = """
@@ -161,6 +162,23 @@ def test_a_lost_counter_fails_the_chord(lab: Lab) -> None:
     assert error["exc_type"] == "ChordError"
     assert "the counter is lost" in error["exc_message"][0]
     assert not lab.written("body")
+
+
+def test_a_failure_that_a_celery_worker_has_told_is_not_told_again(lab: Lab) -> None:
+    """It leaves the parts, takes the counter away, and stores the failure of the body."""
+    body = sig(lab, "body", "told")
+    body.link_error(sig(lab, "part"))
+    result = chord([sig(lab, "part", 1), sig(lab, "part", 2).set(queue="nobody")], body).delay()
+    lab.worker("-c", "1", name="worker")
+    key = f"celery-taskset-meta-{result.parent.id}"
+    lab.wait_for(lambda: lab.redis.zcard(f"{key}.j") == 1, "one part is counted")
+    lab.app.backend.store(result.id, "FAILURE", ChordError("told"))
+    lab.redis.delete(f"{key}.s")
+    lab.redis.hset(f"opsq:chord:{result.parent.id}", "at", str(int((time.time() - 301) * 1000)))
+    lab.redis.zadd("opsq:chords", {result.parent.id: 0})
+    lab.wait_for(lambda: settled(lab), "the chord is forgotten")
+    assert lab.result(result.id, "FAILURE")["result"]["exc_message"] == ["told"]
+    lab.redis.delete("nobody")
 
 
 def test_parts_that_never_come_fail_the_chord(lab: Lab) -> None:

@@ -15,13 +15,16 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT',
   local key, ours = ARGV[1] .. name, ARGV[2] .. name
   local at, holder = redis.pcall('HGET', ours, 'at'), redis.pcall('GET', key .. '.c')
   local again, why = now + tonumber(ARGV[8]), nil
-  if type(at) ~= 'string' or holder == 'done' then
+  local complete = chord_is_complete(key, ARGV[3])
+  -- Without counter and parts it was done by a Celery worker, whose "done" has expired meanwhile.
+  local gone = complete == nil and redis.call('EXISTS', key .. '.j') == 0
+    and type(at) == 'string' and now - tonumber(at) >= tonumber(ARGV[5]) * 1000
+  if type(at) ~= 'string' or holder == 'done' or gone then
     redis.call('ZREM', KEYS[1], name)
     if type(at) == 'string' then redis.call('DEL', ours) end
   else
     local life = tonumber(ARGV[4]) * 1000
     local last = tonumber(at) + life - math.min(120000, life / 4)
-    local complete = chord_is_complete(key, ARGV[3])
     if complete then why = 'complete'
     elseif complete == nil and now - tonumber(at) >= tonumber(ARGV[5]) * 1000 then why = 'counter'
     elseif life > 0 and now >= last then why = 'old'
