@@ -274,6 +274,26 @@ def test_the_parent_killed_during_a_reload_leaves_no_process_and_no_message(
     assert not list((project.folder.parent / "state").rglob("*.slots")), "nothing is left of either"
 
 
+def test_what_a_worker_held_of_queues_that_a_reload_brought_is_settled_by_its_successor(
+    project: Project, app: App, client: redis.Redis, wait_for: Callable[..., Any]
+) -> None:
+    """The mapped file names all queues that any of its children consumed; nobody has to wait for a lease."""
+    write(project.folder, 1, "app.conf.task_queues = ['a']")
+    first = project.worker("-c", "2", "--lease", "60", name="first")
+    write(project.folder, 2, "app.conf.task_queues = ['b', 'a']")
+    reload(first, wait_for)
+    wait_for(lambda: client.zcard("opsq:consumers:{b}") == 2, what="both children are new")
+    app.send_task("proj.late", (1, 60), queue="b")
+    app.send_task("proj.late", (2, 60), queue="a")
+    wait_for(lambda: len(project.running_now()) == 2, what="they run")
+    first.stop(signal.SIGKILL)
+    second = project.worker("-c", "1", "-Q", "elsewhere", "--lease", "60", name="second")
+    wait_for(lambda: client.llen("a") == client.llen("b") == 1, what="both are back at once")
+    assert not left_in_flight(client)
+    client.delete("a", "b")
+    assert second.stop() == 0
+
+
 def test_a_changed_source_file_is_read_again_in_development(
     project: Project, app: App, wait_for: Callable[..., Any]
 ) -> None:
