@@ -61,6 +61,36 @@ class Report(msgspec.Struct):
     kept: list[str]
 
 
+def told_of(plan: Plan, table: Slots, writer: int, result_backend: str | None, orders: Mapping[str, bool]) -> Told:
+    """What a worker tells its next newcomer. `orders`: queues that were added (true) or cancelled (false)."""
+    setup = plan.setup
+    return Told(
+        writer=writer,
+        slots=str(table.path),
+        worker_id=setup.worker_id,
+        # Of its own: one that waits with other queues is not woken by what comes into these.
+        waiting_lock=str(_fresh_file(table, "waiting")),
+        report=str(_fresh_file(table, "report")),
+        broker_url=setup.url,
+        result_backend=result_backend,
+        transport={"global_keyprefix": setup.key_prefix, **setup.priorities.to_options()},
+        node=setup.node,
+        pool=setup.pool,
+        lease_s=setup.lease_s,
+        heartbeat_s=setup.news.interval_s,
+        task_events=setup.news.tasks,
+        event_exchange=setup.news.exchange,
+        mailbox=setup.news.mailbox,
+        also=[name for name, wanted in orders.items() if wanted],
+        cancelled=[name for name, wanted in orders.items() if not wanted],
+    )
+
+
+def _fresh_file(table: Slots, kind: str) -> Path:
+    """A file for one newcomer; it goes with the worker's others."""
+    return table.path.with_name(f"{table.path.stem}.{os.urandom(4).hex()}.{kind}")
+
+
 class Newcomer:
     """A template in the making."""
 

@@ -6,7 +6,6 @@ The old template and its code stay until the newcomer has said that it is ready.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,8 +134,3 @@ def _runs_long(child: Child) -> bool:
 
 def _is_leaving_soon(child: Child) -> bool:
     return bool(child.slot.words[slots.LEAVE]) and not _runs_long(child)
-
-
-def fresh_file(folder: Path, who: str, kind: str) -> Path:
-    """A file for one newcomer of a worker."""
-    return folder / f"{who}.{os.urandom(4).hex()}.{kind}"

@@ -20,7 +20,7 @@ from opsq.execution.runner import Runner
 from opsq.protocol.envelope import Envelope
 from opsq.runtime import notify
 from opsq.runtime.logs import Buffered
-from opsq.worker import child, chords, epilogue, greenchild, overrides, reload, slots, successor, watchdog
+from opsq.worker import child, chords, epilogue, greenchild, overrides, slots, successor, watchdog
 from opsq.worker.autoscale import Heads
 from opsq.worker.calls import Calls
 from opsq.worker.child import Means, Setup
@@ -28,7 +28,7 @@ from opsq.worker.children import Child, Children
 from opsq.worker.herald import Herald
 from opsq.worker.leases import Leases
 from opsq.worker.limited import Limited
-from opsq.worker.newcomer import Report, Told
+from opsq.worker.newcomer import Report, Told, told_of
 from opsq.worker.panel import State
 from opsq.worker.post import Post
 from opsq.worker.pulse import Pulse
@@ -307,28 +307,9 @@ class Worker:
 
     def _told(self) -> Told:
         """What a newcomer is told."""
-        setup, backend = self.plan.setup, self.app.backend
-        who = setup.worker_id.rpartition(":")[2]
-        return Told(
-            writer=self._calls.writer,
-            slots=str(self._table.path),
-            worker_id=setup.worker_id,
-            # Of its own: one that waits with other queues is not woken by what comes into these.
-            waiting_lock=str(reload.fresh_file(self.plan.folder, who, "waiting")),
-            report=str(reload.fresh_file(self.plan.folder, who, "report")),
-            broker_url=setup.url,
-            result_backend=backend.url if backend.keeps_results else None,
-            transport={"global_keyprefix": setup.key_prefix, **setup.priorities.to_options()},
-            node=setup.node,
-            pool=setup.pool,
-            lease_s=setup.lease_s,
-            heartbeat_s=setup.news.interval_s,
-            task_events=setup.news.tasks,
-            event_exchange=setup.news.exchange,
-            mailbox=setup.news.mailbox,
-            also=[name for name, wanted in self._orders.items() if wanted],
-            cancelled=[name for name, wanted in self._orders.items() if not wanted],
-        )
+        backend = self.app.backend
+        results = backend.url if backend.keeps_results else None
+        return told_of(self.plan, self._table, self._calls.writer, results, self._orders)
 
     def _take(self, report: Report) -> None:
         """New terms take effect in the parent; those that fork children have them already."""

@@ -222,6 +222,7 @@ def test_a_task_that_only_new_code_knows_comes_back_when_its_process_is_killed(
     )
     write(project.folder, 2, more=more)
     reload(worker, wait_for)
+    wait_for(lambda: len(psutil.Process(worker.pid).children()) == 1, what="nobody is left who does not know it")
     result = app.send_task("proj.fresh", (7,))
     [pid] = wait_for(lambda: project.running_now(), what="it begins")
     os.kill(pid, signal.SIGKILL)
