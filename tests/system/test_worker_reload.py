@@ -57,6 +57,15 @@ def early(number, seconds=0.0):
 
 
 @app.task
+def held(number):
+    mark("begin", number)
+    while not os.path.exists(os.environ["MARKS"] + ".release"):
+        time.sleep(0.01)
+    mark("end", number)
+    return {version}
+
+
+@app.task
 def napping(seconds):
     time.sleep(seconds)
 
@@ -107,12 +116,13 @@ def reload(worker: Running, wait_for: Callable[..., Any]) -> str:
 def test_new_code_runs_and_what_ran_is_not_disturbed(project: Project, app: App, wait_for: Callable[..., Any]) -> None:
     worker = project.worker("-c", "2")
     assert run(app, "version") == 1
-    long = app.send_task("proj.early", (1, 3.0))
+    long = app.send_task("proj.held", (1,))
     wait_for(lambda: ("begin", "1") in [mark[:2] for mark in project.marks()], what="it begins")
     write(project.folder, 2)
     assert "reloaded" in reload(worker, wait_for)
-    wait_for(lambda: run(app, "version") == 2, timeout=2.5, what="new code runs while the old task goes on")
+    wait_for(lambda: run(app, "version") == 2, what="new code runs while the old task goes on")
     assert not long.ready()
+    (project.folder / "marks.release").touch()
     assert long.get(timeout=20) == 1, "the old code ends in its own process"
     wait_for(lambda: len(children_of(worker)) == 2, what="as many children as before")
     wait_for(lambda: len(psutil.Process(worker.pid).children()) == 1, what="the old template has gone")
@@ -188,11 +198,12 @@ def test_a_busy_child_does_not_hold_up_the_replacement_of_the_others(
 ) -> None:
     worker = project.worker("-c", "3")
     old = {child.pid for child in children_of(worker)}
-    long = app.send_task("proj.early", (1, 4.0))
+    long = app.send_task("proj.held", (1,))
     wait_for(lambda: project.running_now(), what="it begins")
     reload(worker, wait_for)
-    wait_for(lambda: len({child.pid for child in children_of(worker)} - old) == 2, timeout=3.5, what="two are new")
+    wait_for(lambda: len({child.pid for child in children_of(worker)} - old) == 2, what="two are new")
     assert not long.ready()
+    (project.folder / "marks.release").touch()
     assert worker.stop() == 0
 
 
