@@ -119,6 +119,7 @@ class TaskEvents:
         """A task was received, and starts now."""
         headers, now = message.headers, time.time()
         hostname, offset, pid, task_id = self._hostname, self._offset, self._pid, headers.id
+        args, kwargs = message.reprs()
         clock = self._clock + 1
         self._clock = clock + 1
         received = _Received(
@@ -128,8 +129,8 @@ class TaskEvents:
             clock,
             task_id,
             headers.shadow or headers.task,
-            _short(headers.argsrepr),
-            _short(headers.kwargsrepr),
+            _short(args),
+            _short(kwargs),
             headers.root_id,
             headers.parent_id,
             headers.retries or 0,

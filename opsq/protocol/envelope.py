@@ -32,28 +32,35 @@ PARKED = b'{"x-opsq-parked": 1, '
 #: What follows a task, when nothing does.
 NO_EMBED: Mapping[str, None] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 REPR_LIMIT = 1024
+#: How the body of a message ends that nothing follows, as opsq and as Celery write it.
+_NOTHING_FOLLOWS = (
+    b',{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]',
+    b', {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]',
+)
+_OUR_END, _CELERYS_END = map(len, _NOTHING_FOLLOWS)
 #: Where Celery's `rpc` results would go; nothing reads it here.
 REPLY_TO = str(uuid.uuid4())
 
 
-class Headers(msgspec.Struct, gc=False, rename={"deliveries": DELIVERIES, "unique": UNIQUE}):
-    """The headers that decide what happens to a message; `argsrepr` and `kwargsrepr` are handed on as JSON, unread."""
+# Fields stand in the order in which they come in a message: read in that order each is found at once.
 
-    id: str
+
+class Headers(msgspec.Struct, gc=False, rename={"deliveries": DELIVERIES, "unique": UNIQUE}):
+    """The headers that decide what happens to a message."""
+
     task: str
-    retries: int | None = 0
+    id: str
+    shadow: str | None = None
     eta: str | None = None
     expires: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    retries: int | None = 0
     timelimit: tuple[float | None, float | None] | None = None
     root_id: str | None = None
     parent_id: str | None = None
-    group: str | None = None
-    group_index: int | None = None
     ignore_result: bool | None = False
-    shadow: str | None = None
     compression: str | None = None
-    argsrepr: msgspec.Raw = msgspec.Raw(b'""')
-    kwargsrepr: msgspec.Raw = msgspec.Raw(b'""')
     deliveries: int = 0
     unique: str | None = None
 
@@ -66,27 +73,28 @@ class DeliveryInfo(msgspec.Struct, gc=False):
     redelivered: bool | None = None
 
 
-class Properties(msgspec.Struct, gc=False):
+class Properties(msgspec.Struct, gc=False, kw_only=True):
     """The properties that decide what happens to a message."""
 
-    delivery_tag: str
     delivery_info: DeliveryInfo
-    body_encoding: str | None = None
     priority: int | None = 0
-    correlation_id: str | None = None
-    reply_to: str | None = None
+    body_encoding: str | None = None
+    delivery_tag: str
 
 
 class Envelope(
-    msgspec.Struct, gc=False, rename={"content_type": "content-type", "content_encoding": "content-encoding"}
+    msgspec.Struct,
+    gc=False,
+    kw_only=True,
+    rename={"content_type": "content-type", "content_encoding": "content-encoding"},
 ):
     """One task message; `body` is decoded from base64, `raw` holds the message's bytes as they were in the list."""
 
     body: bytes
+    content_encoding: str | None = "utf-8"
+    content_type: str
     headers: Headers
     properties: Properties
-    content_type: str
-    content_encoding: str | None = "utf-8"
     raw: bytes = b""
 
     @property
@@ -99,6 +107,14 @@ class Envelope(
         found: dict[str, Any] = jsontypes.loads(self.raw)
         return found
 
+    def reprs(self) -> tuple[msgspec.Raw, msgspec.Raw]:
+        """The arguments as events show them: the headers `argsrepr` and `kwargsrepr`, each as JSON, unread."""
+        try:
+            headers = _decode_reprs(self.raw).headers
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            headers = _ReprHeaders()
+        return headers.argsrepr, headers.kwargsrepr
+
     def payload(self, accept: frozenset[str]) -> Any:
         """The decoded body. Raises DecodeError, or ContentDisallowed when its type is not accepted."""
         data = self.body
@@ -109,7 +125,13 @@ class Envelope(
     def arguments(self, accept: frozenset[str]) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:
         """Positional and keyword arguments and what follows. Raises DecodeError, ContentDisallowed."""
         if self.content_type == "application/json" and not self.headers.compression and self.content_type in accept:
-            triple = jsontypes.loads(self.body)
+            body = self.body
+            if body.endswith(_NOTHING_FOLLOWS):
+                length = _OUR_END if body.endswith(_NOTHING_FOLLOWS[0]) else _CELERYS_END
+                pair = jsontypes.loads(body[:-length] + b"]")
+                if type(pair) is list and len(pair) == 2 and type(pair[0]) is list and type(pair[1]) is dict:
+                    return pair[0], pair[1], NO_EMBED
+            triple = jsontypes.loads(body)
         else:
             triple = self.payload(accept)
         if type(triple) is list and len(triple) == 3:
@@ -119,7 +141,17 @@ class Envelope(
         return _unusual_arguments(triple)
 
 
+class _ReprHeaders(msgspec.Struct, gc=False):
+    argsrepr: msgspec.Raw = msgspec.Raw(b'""')
+    kwargsrepr: msgspec.Raw = msgspec.Raw(b'""')
+
+
+class _Reprs(msgspec.Struct, gc=False):
+    headers: _ReprHeaders
+
+
 _decode = msgspec.json.Decoder(Envelope).decode
+_decode_reprs = msgspec.json.Decoder(_Reprs).decode
 
 
 def parse(raw: bytes) -> Envelope:
@@ -147,7 +179,7 @@ def _parse_slowly(raw: bytes) -> Envelope:
     try:
         if not isinstance(headers, dict) or "task" not in headers:
             message = _from_protocol_1(message)
-        envelope = msgspec.convert({**_with_raw_reprs(message), "body": b""}, Envelope, strict=False)
+        envelope = msgspec.convert({**message, "body": b""}, Envelope, strict=False)
         if not isinstance(message.get("body"), str):
             raise DecodeError("cannot read the message", why="its body is missing or no text")
         envelope.body = _body_bytes(message["body"], envelope.properties.body_encoding)
@@ -159,13 +191,6 @@ def _parse_slowly(raw: bytes) -> Envelope:
         raise _with_id(DecodeError("cannot read the message", why=_in_plain_words(error)), task_id) from None
     except UnicodeEncodeError:
         raise _with_id(DecodeError("cannot read the message", why="it holds half a character"), task_id) from None
-
-
-def _with_raw_reprs(message: dict[str, Any]) -> dict[str, Any]:
-    headers = message["headers"]
-    found = {name: headers[name] for name in ("argsrepr", "kwargsrepr") if name in headers}
-    raw = {name: msgspec.Raw(json.dumps(value).encode()) for name, value in found.items()}
-    return {**message, "headers": {**headers, **raw}}
 
 
 def _with_id(error: DecodeError, task_id: Any) -> DecodeError:

@@ -25,7 +25,6 @@ logger = logging.getLogger("opsq.worker")
 
 #: A time limit beyond this is as good as none (seconds).
 LONGEST_S = 100 * 365 * 86_400.0
-_NO_LIMITS = (None, (None, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,8 @@ class Attempts:
         plan = self.runner.plan(headers.task)
         now = monotonic_ns()
         soft_ns = hard_ns = 0
-        if headers.timelimit not in _NO_LIMITS or (plan is not None and plan.limited):
+        limit = headers.timelimit
+        if (limit is not None and (limit[0] or limit[1])) or (plan is not None and plan.limited):
             soft_ns, hard_ns = _limits(message, plan, now)
         if self.lines.on:
             self.lines.received(message)

@@ -64,7 +64,10 @@ class Ledger:
         Noted last: when the stall thread sends it in between, a note that is not needed any more is left for a while.
         """
         self._finished.append(settlement)
-        self._slot.note(self._book, settlement.noted())
+        if settlement.count or settlement.word != "succeeded":
+            self._slot.note(self._book, settlement.noted())
+        else:
+            self._slot.note_success(self._book, settlement.number)
 
     def settles(self, number: int) -> bool:
         """Whether a message is to be settled with the next turn."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from opsq.runtime.process import boot_id
 
-MAGIC = 0x31_54_4F_4C_53_51_50_4F  # "OPSQLOT1", little-endian
+MAGIC = 0x32_54_4F_4C_53_51_50_4F  # "OPSQLOT2", little-endian
 #: The parent's page, with the facts about the worker.
 PAGE = 65_536
 SLOT = 256
@@ -38,9 +38,10 @@ _FACTS = (slice(512, PAGE // 2), slice(PAGE // 2, PAGE))
 
 # A slot: words of 8 bytes; the last part of a slot names the task that runs, if it has a time limit.
 _NAME = slice(160, SLOT)
-PID, TICKS, FIRST, CURRENT, STARTED_NS, SOFT_NS, HARD_NS, SEEN, STATE, DONE, SOFT_NUMBER, SOFT_TOLD, HIGHEST, LEAVE = (
+PID, TICKS, FIRST, HIGHEST, CURRENT, STARTED_NS, SOFT_NS, HARD_NS, SEEN, STATE, DONE, SOFT_NUMBER, SOFT_TOLD, LEAVE = (
     range(14)
 )
+_HIGHEST_AT, _CURRENT_AT = HIGHEST * 8, CURRENT * 8
 #: How much is written in each of the two notebooks (bytes).
 NOTED = (14, 15)
 #: In a child that runs many at once: how many. CURRENT and what belongs to it then is the message whose hard limit
@@ -50,8 +51,11 @@ RUNNING = 16
 END_NUMBER, END_SIGNAL = 17, 18
 FREE, STARTING, IDLE, BUSY, LEAVING, SETTLING = range(6)
 
-_begin = struct.Struct("=QQQQ").pack_into
+_begin = struct.Struct("=QQQQQ").pack_into
 _number = struct.Struct("=Q").pack_into
+#: In a notebook, in the place of a length: a number follows, of a success of which nothing is to be written.
+_SUCCESS, _SUCCESS_SIZE = 2**32 - 1, 12
+_success = struct.Struct("<IQ").pack_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +192,14 @@ class Slot:
     def begin(self, number: int, now_ns: int, soft_ns: int, hard_ns: int) -> None:
         """A message begins to run; limits are points of the monotonic clock, 0 = none.
 
-        The highest number comes first: whoever reads in between takes the message for started, never the other way.
+        The highest number is written first: whoever reads in between takes the message for started, never the other
+        way.
         """
-        _number(self._bytes, HIGHEST * 8, number)
-        _begin(self._bytes, CURRENT * 8, number, now_ns, soft_ns, hard_ns)
+        _begin(self._bytes, _HIGHEST_AT, number, number, now_ns, soft_ns, hard_ns)
 
     def end(self) -> None:
         """The message that ran has ended."""
-        _number(self._bytes, CURRENT * 8, 0)
+        _number(self._bytes, _CURRENT_AT, 0)
 
     @property
     def running(self) -> int:
@@ -227,16 +231,28 @@ class Slot:
         self._notes[start + used : start + end] = len(text).to_bytes(4, "little") + text
         _number(self._bytes, NOTED[book] * 8, end)
 
+    def note_success(self, book: int, number: int) -> None:
+        """The same for a success of which nothing is to be written: its number says it all."""
+        used = self.words[NOTED[book]]
+        if used + _SUCCESS_SIZE > NOTEBOOK:
+            return
+        _success(self._notes, book * NOTEBOOK + used, _SUCCESS, number)
+        _number(self._bytes, NOTED[book] * 8, used + _SUCCESS_SIZE)
+
     def wipe(self, book: int) -> None:
         """What is in a notebook is confirmed."""
         _number(self._bytes, NOTED[book] * 8, 0)
 
-    def notes(self) -> Iterator[bytes]:
-        """All settlements that were noted and not confirmed."""
+    def notes(self) -> Iterator[bytes | int]:
+        """All settlements that were noted and not confirmed; the numbers of plain successes."""
         for book in (0, 1):
             at, end = 0, min(self.words[NOTED[book]], NOTEBOOK)
             while at < end:
                 start = book * NOTEBOOK + at
                 length = int.from_bytes(self._notes[start : start + 4], "little")
+                if length == _SUCCESS:
+                    yield int.from_bytes(self._notes[start + 4 : start + _SUCCESS_SIZE], "little")
+                    at += _SUCCESS_SIZE
+                    continue
                 yield bytes(self._notes[start + 4 : start + 4 + length])
                 at += 4 + length

@@ -125,7 +125,7 @@ def settle_slot(
     What had ended is settled as it had ended (the child wrote it down). `limit`, `terminated`: number and hard limit
     (seconds), or number and signal, of the message for which it was killed.
     """
-    ended = {settlement.number: settlement for settlement in map(Settlement.read, slot.notes())}
+    ended = {settlement.number: settlement for settlement in map(_settlement, slot.notes())}
 
     def decide(settler: Settler, queue: int, number: int, list_key: str, message: Envelope) -> Settlement | None:
         if number in ended:
@@ -140,6 +140,11 @@ def settle_slot(
         return None
 
     return _settle(judge, consumer, decide, consumer.turn_only, why)
+
+
+def _settlement(note: bytes | int) -> Settlement:
+    """What a child has noted; its queue and its task are those of the message."""
+    return Settlement(0, note, (), 0, "succeeded") if isinstance(note, int) else Settlement.read(note)
 
 
 def take_over(judge: Judge, consumer: Consumer, why: str) -> int:

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 import redis
 
+from opsq.broker.broker import Broker
 from opsq.broker.consumer import Consumer
 from opsq.broker.settlement import Settlement
+from opsq.broker.stats import totals
 from opsq.datastore import keys
 from opsq.execution.runner import Runner
 from opsq.protocol import envelope
@@ -205,11 +207,29 @@ def test_what_had_ended_is_settled_as_it_had_ended(left: Left) -> None:
     assert set(left.dead()) == {"id-2"}
 
 
+def test_a_success_that_leaves_nothing_is_settled_by_its_number_and_counted(left: Left, redis_url: str) -> None:
+    left.hold("late", "early", "early", started=3)
+    slot = left.table.slot(0)
+    first = slot.words[slots.FIRST]
+    slot.note_success(0, first + 1)
+    slot.note(0, Settlement(0, first, ("R", "celery-task-meta-id-0", 60, b"done"), 1).noted())
+    left.settle_slot()
+    assert left.waiting() == []
+    assert set(left.dead()) == {"id-2"}
+    ended = {state: total.count for (_queue, _task, state), total in totals(Broker(redis_url), [QUEUE]).items()}
+    assert ended["succeeded"] == 1
+
+
 def test_a_full_notebook_leaves_the_rest_as_started(left: Left) -> None:
     slot = left.table.slot(0)
     slot.note(0, b"x" * (slots.NOTEBOOK - 100))
     slot.note(0, b"y" * 200)
     slot.note(0, b"z")
-    assert [note[:1] for note in slot.notes()] == [b"x", b"z"]
+    for number in range(100):
+        slot.note_success(0, number)
+    (first, second, *numbers) = slot.notes()
+    assert (first[:1], second[:1]) == (b"x", b"z")
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) < 100
     slot.wipe(0)
     assert list(slot.notes()) == []
