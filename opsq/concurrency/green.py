@@ -117,6 +117,17 @@ class LoopThread:
                 self._ended.popleft().release()
 
 
+def real_lock(library: str) -> Any:
+    """A lock that was not patched: for greenlets that never wait while they hold it."""
+    if library == "gevent":
+        from gevent import monkey
+
+        return monkey.get_original("_thread", "allocate_lock")()
+    from eventlet import patcher
+
+    return patcher.original("_thread").allocate_lock()
+
+
 def places(library: str) -> Callable[[], GreenPlace]:
     """What makes the place of the greenlet that calls it; coroutines have a thread of their own from now on."""
     soon: Soon

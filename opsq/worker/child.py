@@ -18,7 +18,7 @@ from opsq.broker.consumer import Consumer
 from opsq.broker.order import QueueOrder
 from opsq.concurrency import coroutines
 from opsq.concurrency.base import POOLS
-from opsq.concurrency.kinds import make_executor
+from opsq.concurrency.kinds import make_executor, make_lock
 from opsq.datastore.connection import TROUBLE
 from opsq.datastore.keys import Priorities
 from opsq.events.event import TASKS
@@ -173,7 +173,7 @@ def _work(means: Means, index: int, lines: Lines) -> Callable[[], None]:
     runner = Runner(means.tasks, means.accept, setup.node, _record(means.backend), means.app.following)
     runner.discards = setup.discards
     pool, arguments = POOLS[setup.pool], (consumer, means.settler, slot, herald.take)
-    ledger = SharedLedger(*arguments) if pool.many else Ledger(*arguments)
+    ledger = SharedLedger(*arguments, lock=make_lock(pool)) if pool.many else Ledger(*arguments)
     page = means.table.words
     admission = Admission(consumer, setup.worker_id, setup.policy, means.accept, lambda: int(page[slots.LIMITS]))
     ledger.passed = admission.passed
@@ -183,7 +183,7 @@ def _work(means: Means, index: int, lines: Lines) -> Callable[[], None]:
         _store_started(means, message)
 
     if isinstance(ledger, SharedLedger):
-        many = ManyLine(means.table, slot, ledger, lines, setup.caps)
+        many = ManyLine(means.table, slot, ledger, lines, setup.caps, make_lock(pool))
 
         def many_limit_begins(number: int, name: str) -> None:
             many.runs.name(number, name)

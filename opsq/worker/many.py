@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from opsq.broker.settlement import Settlement
@@ -44,9 +44,9 @@ class SharedLedger(Ledger):
     #: What runs; told by the line.
     runs: Runs
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, *arguments: Any, lock: AbstractContextManager[Any]) -> None:
         super().__init__(*arguments)
-        self._writing = threading.Lock()
+        self._writing = lock
 
     def running(self) -> list[int]:
         """The numbers of the messages that are being run."""
@@ -75,15 +75,25 @@ class ManyLine(Upkeep):
     attempts: Attempts
     executor: Executor
 
-    def __init__(self, table: Slots, slot: Slot, ledger: SharedLedger, lines: Lines, caps: Caps) -> None:
+    def __init__(
+        self,
+        table: Slots,
+        slot: Slot,
+        ledger: SharedLedger,
+        lines: Lines,
+        caps: Caps,
+        lock: AbstractContextManager[Any],
+    ) -> None:
         """In the main thread of the child: the parent's signals come to it."""
         self.alarm = Alarm()
         self.alarm.install()
         super().__init__(table, slot, ledger, self.alarm, lines, caps)
         self._size = caps.at_once
         self.batch = Batch(caps.prefetch)
-        self.runs = ledger.runs = Runs(slot, ledger.waiting, self._may_begin, self.alarm.ring)
-        self._long = False
+        self.runs = ledger.runs = Runs(slot, ledger.waiting, self._may_begin, self.alarm.ring, lock)
+        #: Whether the tasks of the last batch run on; whether they occupy runners. How many went to the loop.
+        self._long = self._occupies = False
+        self._handed = 0
         self._again_s, self._vain_s, self._armed_at = POLL_S[0], 0.0, 0.0
 
     def equip(self, attempts: Attempts, executor: Executor, on_work: Callable[[], None], lease_s: float) -> None:
@@ -225,18 +235,19 @@ class ManyLine(Upkeep):
         self.attempts.gate.look(ledger.waiting)
         count = ledger.begin_batch()
         self.lines.hold()
-        ran, begun, begin = runs.done, runs.begun, time.monotonic()
+        ran, begun, handed, begin = runs.done, runs.begun, self._handed, time.monotonic()
         with ledger.io:
             if self._may_run_ahead(count):
                 ledger.send(self._wanted())
         runs.allowed = count
-        self.executor.call(count if self._long else 1)
+        self.executor.call(count if self._occupies else 1)
         gave_back = self._watch_batch()
         runs.close()
         self.lines.flush()
         begun = runs.begun - begun
         self.batch.ran(begun, time.monotonic() - begin, gave_back)
         self._long = gave_back or (runs.done - ran) * 2 < begun
+        self._occupies = self._long and (self._handed - handed) * 2 < begun
 
     def _until_opened(self) -> None:
         while any(not run.opened for run in list(self.runs.running.values())):
@@ -303,6 +314,7 @@ class ManyLine(Upkeep):
                 message, plan = opened
                 if plan is not None and plan.coroutine is not None and isinstance(self.executor, Loop):
                     run.place = LoopPlace()
+                    self._handed += 1
                     self.executor.start(self._run_in_loop(run, message, plan))
                     return
                 self.runs.start(run)

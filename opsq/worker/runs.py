@@ -9,10 +9,10 @@ from __future__ import annotations
 import heapq
 import logging
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from opsq.concurrency.base import HardLimit, Interrupts
@@ -52,7 +52,12 @@ class Runs:
     """All that run. `take` is called by whoever runs messages, the rest by the line."""
 
     def __init__(
-        self, slot: Slot, waiting: deque[Held], may_begin: Callable[[], bool], on_limit: Callable[[], None]
+        self,
+        slot: Slot,
+        waiting: deque[Held],
+        may_begin: Callable[[], bool],
+        on_limit: Callable[[], None],
+        lock: AbstractContextManager[Any],
     ) -> None:
         """`on_limit`: a message with a time limit begins."""
         self.running: dict[int, Run] = {}
@@ -60,7 +65,7 @@ class Runs:
         self.allowed = self.begun = self.done = 0
         self._slot, self._words = slot, slot.words
         self._waiting, self._may_begin, self._on_limit = waiting, may_begin, on_limit
-        self._lock = threading.Lock()
+        self._lock = lock
         self._due: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
