@@ -3,7 +3,7 @@
 
 _opsq_below() {
     case "$1" in
-        "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run init join keys config completion doctor' ;;
+        "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run inspect control init join keys config completion doctor' ;;
         "queues") echo 'move pause peek purge resume' ;;
         "tasks") echo revoke ;;
         "dead") echo 'drop requeue show' ;;
@@ -69,6 +69,8 @@ _opsq_flags() {
         "run") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "run host-batch") echo '--hosts --timeout -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "run task") echo '--wait --timeout -Q --queue --countdown -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "inspect") echo '--list -t --timeout -d --destination -j -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "control") echo '--list -t --timeout -d --destination -j -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "init") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "join") echo '--file -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "keys") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
@@ -236,6 +238,10 @@ _opsq_value() {
         "run task|--timeout") echo '' ;;
         "run task|-Q"|"run task|--queue") echo queues ;;
         "run task|--countdown") echo '' ;;
+        "inspect|-t"|"inspect|--timeout") echo '' ;;
+        "inspect|-d"|"inspect|--destination") echo '' ;;
+        "control|-t"|"control|--timeout") echo '' ;;
+        "control|-d"|"control|--destination") echo '' ;;
         "join|--file") echo files ;;
         "keys|--limit") echo '' ;;
         "keys trust|--name") echo '' ;;

@@ -18,7 +18,7 @@ end
 function __opsq_below
     switch $argv[1]
         case ''
-            string split ' ' 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run init join keys config completion doctor'
+            string split ' ' 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run inspect control init join keys config completion doctor'
         case 'queues'
             string split ' ' 'move pause peek purge resume'
         case 'tasks'
@@ -106,6 +106,10 @@ function __opsq_takes
             return 0
         case 'run task --timeout' 'run task -Q' 'run task --queue' 'run task --countdown'
             return 0
+        case 'inspect -t' 'inspect --timeout' 'inspect -d' 'inspect --destination'
+            return 0
+        case 'control -t' 'control --timeout' 'control -d' 'control --destination'
+            return 0
         case 'join --file'
             return 0
         case 'keys --limit'
@@ -181,6 +185,8 @@ complete -c opsq -n '__opsq_at \'\' 0' -a audit -d 'Whether all is accounted for
 complete -c opsq -n '__opsq_at \'\' 0' -a hosts -d 'The hosts that have joined: present, stopped, silent...'
 complete -c opsq -n '__opsq_at \'\' 0' -a jobs -d 'What was run on hosts in the last seven days, the latest...'
 complete -c opsq -n '__opsq_at \'\' 0' -a run -d 'Run something: a task on the workers, or a command on hosts.'
+complete -c opsq -n '__opsq_at \'\' 0' -a inspect -d 'Ask workers something: what they run, hold, know.'
+complete -c opsq -n '__opsq_at \'\' 0' -a control -d 'Tell workers to do something.'
 complete -c opsq -n '__opsq_at \'\' 0' -a init -d 'Write an opsq.toml and a first tasks.py, here or in FOLDER.'
 complete -c opsq -n '__opsq_at \'\' 0' -a join -d 'Trust the operator who made TOKEN with `opsq hosts...'
 complete -c opsq -n '__opsq_at \'\' 0' -a keys -d 'The keys of this machine\'s user: its own as operator and...'
@@ -474,6 +480,16 @@ complete -c opsq -n '__opsq_at \'run task\'' -s Q -l queue -x -a '(__opsq_list q
 complete -c opsq -n '__opsq_at \'run task\'' -l countdown -x -d 'Run it after this time.'
 complete -c opsq -n '__opsq_at \'run task\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'run task\' 0' -a '(__opsq_words tasks)'
+complete -c opsq -n '__opsq_at \'inspect\'' -l list -d 'The commands there are.'
+complete -c opsq -n '__opsq_at \'inspect\'' -s t -l timeout -x -d 'Wait so long (seconds).'
+complete -c opsq -n '__opsq_at \'inspect\'' -s d -l destination -x -d 'Only these nodes, with commas.'
+complete -c opsq -n '__opsq_at \'inspect\'' -s j -d 'The same as --json.'
+complete -c opsq -n '__opsq_at \'inspect\'' -s h -l help -d 'Show this message and exit.'
+complete -c opsq -n '__opsq_at \'control\'' -l list -d 'The commands there are.'
+complete -c opsq -n '__opsq_at \'control\'' -s t -l timeout -x -d 'Wait so long (seconds).'
+complete -c opsq -n '__opsq_at \'control\'' -s d -l destination -x -d 'Only these nodes, with commas.'
+complete -c opsq -n '__opsq_at \'control\'' -s j -d 'The same as --json.'
+complete -c opsq -n '__opsq_at \'control\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'init\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'init\' 0+' -F
 complete -c opsq -n '__opsq_at \'join\'' -l file -r -F -d 'Read the token from a private file.'

@@ -69,6 +69,8 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     },
     "Act": {
         "run": Entry("opsq.cli.commands.run:run", "Run a task, or a command on hosts."),
+        "inspect": Entry("opsq.cli.commands.inspect:inspect", "Ask workers what they run, hold, know; Celery's too."),
+        "control": Entry("opsq.cli.commands.inspect:control", "Tell workers to do something; Celery's too."),
     },
     "Set up": {
         "init": Entry("opsq.cli.commands.init:init", "Write an opsq.toml and a first tasks.py."),

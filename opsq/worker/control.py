@@ -200,7 +200,7 @@ def autoscale(state: State, max: int | None = None, min: int | None = None, **_:
     return ok(f"autoscale now max={most} min={least}")
 
 
-@control_command(args=[("modules", str), ("reload", bool), ("reloader", str)], variadic="modules")
+@control_command
 def pool_restart(state: State, **_: Any) -> Any:
     """Restart execution pool: today's code and settings, as after SIGHUP."""
     if not state.app.conf.worker_pool_restarts:
@@ -249,8 +249,8 @@ def cancel_consumer(state: State, queue: str, **_: Any) -> Any:
 
 
 @control_command(
-    args=[("task_name", str), ("hard", float), ("soft", float)],
-    signature="<task_name> <hard_secs> [soft_secs]",
+    args=[("task_name", str), ("soft", float), ("hard", float)],
+    signature="<task_name> <soft_secs> [hard_secs]",
 )
 def time_limit(state: State, task_name: str, hard: float | None = None, soft: float | None = None, **_: Any) -> Any:
     """Tell worker(s) to modify the time limit for task by type."""

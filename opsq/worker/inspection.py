@@ -17,6 +17,7 @@ from opsq._version import __version__
 from opsq.app.masking import masked
 from opsq.app.routes import Routes
 from opsq.broker import revoked as store
+from opsq.config.option import parse_bool
 from opsq.datastore.connection import parse_url
 from opsq.worker import slots
 from opsq.worker.holdings import Holding, held_by, info_of, scheduled_in
@@ -221,7 +222,7 @@ def active_queues(state: State) -> list[Any]:
     return found
 
 
-@inspect_command(alias="dump_conf", signature="[include_defaults=False]", args=[("with_defaults", bool)])
+@inspect_command(alias="dump_conf", signature="[include_defaults=False]", args=[("with_defaults", parse_bool)])
 def conf(state: State, with_defaults: bool = False, **_: Any) -> dict[str, Any]:
     """List configuration; secrets are masked."""
     found = state.app.conf if with_defaults else state.app.conf.changed()

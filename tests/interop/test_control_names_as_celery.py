@@ -28,7 +28,10 @@ def methods(kind):
     found = inspect.getmembers(kind, inspect.isfunction)
     return {name: names(function) for name, function in found if not name.startswith("_")}
 
-commands = {name: [info.type, info.alias, info.visible] for name, info in Panel.meta.items()}
+commands = {
+    name: [info.type, info.alias, info.visible, info.signature, [each for each, _ in info.args or []], info.variadic]
+    for name, info in Panel.meta.items()
+}
 result = {name: names(getattr(AsyncResult, name)) for name in ("revoke", "revoke_by_stamped_headers")}
 print(json.dumps([methods(Control), methods(Inspect), result, commands]))
 """
@@ -66,9 +69,18 @@ def test_workers_know_all_of_celerys_commands(celery: Any) -> None:
     """Those that are not there yet, or never will be, are named here."""
     assert control
     assert inspection
-    ours = {name: [info.type, info.alias, info.visible] for name, info in Panel.meta.items()}
+    ours = {
+        name: [
+            info.type,
+            info.alias,
+            info.visible,
+            info.signature,
+            [each for each, _ in info.args or []],
+            info.variadic,
+        ]
+        for name, info in Panel.meta.items()
+    }
     missing = celery[3].keys() - ours.keys()
-    print(missing)
     assert {name: ours[name] for name in celery[3].keys() & ours.keys()} == {
         name: facts for name, facts in celery[3].items() if name in ours
     }
