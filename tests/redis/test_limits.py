@@ -203,7 +203,10 @@ def test_the_script_admits_what_the_model_does(
             after = time.time() * 1e6
             assert min(model.may(before), count) <= admitted <= min(model.may(after), count)
             stored: Any = client.get(keys.rate("task:t"))
-            model.due_us = float(stored or 0)
+            if admitted:
+                spans = [max(model.due_us, moment) + admitted * model.interval_us for moment in (before, after)]
+                assert spans[0] - 1 <= float(stored) <= spans[1] + 1
+                model.due_us = float(stored)
             time.sleep(pause_ms / 1000)
         desk.close()
 
@@ -531,6 +534,16 @@ def test_a_probe_that_fails_opens_it_for_longer(world: World) -> None:
             desk.release()
             desk.lease(1)
     assert spans == [100, 150, 150]
+
+
+def test_of_an_open_circuit_only_the_probe_decides(world: World) -> None:
+    world.task("t", circuit_breaker={"fail_max": 1, "reset_timeout": 30})
+    desk = world.desk()
+    world.send("t", "slow", "fast", "next")
+    desk.lease(2)
+    assert changes(desk.end("fast", "failed")) == [b"open"]
+    assert changes(desk.end("slow")) == []
+    assert desk.lease() == []
 
 
 def test_what_ends_well_in_between_starts_the_count_anew(world: World) -> None:
