@@ -58,6 +58,11 @@ class Line:
             with suppress(OSError):  # it is gone already
                 self._sock.shutdown(socket.SHUT_RDWR)
 
+    def __del__(self) -> None:
+        """A thread that published has ended: its line goes with it."""
+        with suppress(Exception):
+            self.close()
+
     def fileno(self) -> int:
         """The socket's descriptor, for who waits for other things too; -1 while not connected."""
         return -1 if self._sock is None else int(self._sock.fileno())
