@@ -106,8 +106,10 @@ def change_handlers():
 
 
 def be_rude(number):
+    how = random.choice((hold, fork, close_all, change_handlers))
+    mark(how.__name__, number)
     mark("begin", number)
-    random.choice((hold, fork, close_all, change_handlers))()
+    how()
     mark("effect", number)
     mark("end", number)
 
@@ -385,12 +387,16 @@ class Arena:
         held = sum(int(client.hlen(key)) for key in client.scan_iter("opsq:inflight:*"))
         return not (waiting or held or list(client.scan_iter("opsq:delayed:*")))
 
-    def nobody_is_late(self) -> bool:
-        """No lease that has run out is left."""
-        client = self.store.client()
-        now = int(client.time()[0]) * 1000
+    def server_ms(self) -> int:
+        """Redis' clock."""
+        seconds, micros = self.store.client().time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def only_the_living(self, since_ms: int) -> bool:
+        """Whoever is registered has renewed its lease since then: those who are gone were reaped."""
+        client, renewed = self.store.client(), since_ms + self.setup.lease * 1000
         registries = ["opsq:workers", *(f"opsq:consumers:{{{queue}}}" for queue in QUEUES)]
-        return not any(client.zcount(key, "-inf", now) for key in registries)
+        return not any(client.zcount(key, "-inf", renewed) for key in registries)
 
     def dead_letters(self) -> list[dict[str, Any]]:
         found = []

@@ -157,7 +157,7 @@ def main(
     names = [chance.choice(chosen or sorted(chance.choice((KILLS, OTHERS)))) for _ in range(strikes)]
     folder = Path(tempfile.mkdtemp(prefix="opsq-chaos-"))
     usual = Setup(appendfsync=appendfsync)
-    setup = Setup(lease_s=None, rude=0.002, hold_s=30.0, appendfsync=appendfsync) if defaults else usual
+    setup = Setup(lease_s=None, rude=0.01, hold_s=30.0, appendfsync=appendfsync) if defaults else usual
     run = strike(folder, names, seed, results_db, setup)
     if not keep:
         shutil.rmtree(folder)

@@ -16,6 +16,8 @@ from opsq.broker.broker import Broker
 
 #: Reasons for which a late task may be a dead letter although its effect was not had: what it would send is impossible.
 _IMPOSSIBLE = "its outcome could not be written"
+#: What rude tasks do.
+RUDE = ("hold", "fork", "close_all", "change_handlers")
 #: What Redis may use in the end besides what keys hold: scripts, connections, tables of keys (bytes).
 MEMORY_BESIDES = 4_000_000
 
@@ -37,7 +39,8 @@ def judge(arena: Arena) -> Verdict:
     """Wait until everything is settled, stop the workers, compare."""
     verdict = Verdict()
     wait_for(arena.is_settled, "everything is settled", patience_s(arena))
-    wait_for(arena.nobody_is_late, "all who are gone have been reaped", patience_s(arena))
+    over_ms = arena.server_ms()
+    wait_for(lambda: arena.only_the_living(over_ms), "all who are gone have been reaped", patience_s(arena))
     _end_workers(arena, verdict)
     sent, unsure, ids = _sent(arena.folder / "sent")
     marks = arena.marks.read().counts
@@ -77,6 +80,7 @@ def judge(arena: Arena) -> Verdict:
         "dead letters, late": len(dead["late"]) + len(dead["follow"]),
         "  of these blocked": len(blocked),
         "worker starts": arena.starts,
+        **{f"tasks that {how.replace('_', ' ')}": marks[how].total() for how in RUDE},
     }
     return verdict
 
