@@ -72,15 +72,8 @@ def _in_flight(facts: Facts, place: Place) -> Reason:
     assert place.lease_ms is not None
     node = place.holder.rsplit(":", 2)[0]
     again = _again(facts, place)
-    child = next(
-        (
-            child
-            for worker in facts.workers
-            for child in worker["children"]
-            if f"{worker['id']}:{child['slot']}" == place.holder and child.get("number") == place.number
-        ),
-        None,
-    )
+    children = [(worker["id"], child) for worker in facts.workers for child in worker["children"]]
+    child = next((child for owner, child in children if f"{owner}:{child['slot']}" == place.holder), None)
     if place.lease_ms / 1000 < facts.now:
         since = _clock(place.lease_ms / 1000)
         told = f"{facts.name} is held by {node}, whose lease ran out at {since}"
@@ -91,12 +84,12 @@ def _in_flight(facts: Facts, place: Place) -> Reason:
             f"{told}, and no worker of {place.queue!r} is left to take over{again}",
             _worker(place.queue),
         )
-    if child is None:
-        return Reason(
-            "reserved",
-            f"{facts.name} is in the hands of {node}, which has not said that it runs{again}",
-            "opsq workers",
-        )
+    if child is not None and (child.get("most") or 1) > 1:
+        many = f"(pid {child['pid']}), which runs {_count(child.get('running') or 0, 'task')} at once"
+        return Reason("running", f"{facts.name} is in the hands of {node} {many}{again}", "opsq tasks")
+    if child is None or child.get("number") != place.number:
+        told = f"{facts.name} is in the hands of {node}, which has not said that it runs"
+        return Reason("reserved", f"{told}{again}", "opsq workers")
     span = humanize_duration(max(facts.now - child["since"], 0))
     told = f"{facts.name} runs on {node} (pid {child['pid']}) since {_clock(child['since'])} ({span}){again}"
     return Reason("running", told, "opsq tasks")
@@ -122,7 +115,7 @@ def _waiting(facts: Facts, place: Place) -> Reason:
         and not any(worker["tasks"] is None or place.task in worker["tasks"] for worker in serving)
     ):
         return Reason("unknown task", f"{told}: none of the queue's workers knows this task{again}", "opsq doctor")
-    busy = sum(bool(child.get("number")) for worker in serving for child in worker["children"])
+    busy = sum(child.get("running") or 0 for worker in serving for child in worker["children"])
     taking = _count(queue.consumers, "child takes", "children take")
     return Reason(
         "waiting",

@@ -148,6 +148,16 @@ def test_a_task_that_runs_and_one_that_is_for_later(lab: Lab, why: Why) -> None:
     lab.redis.delete("opsq:delayed:{celery}")
 
 
+def test_a_task_in_a_pool_that_runs_many(lab: Lab, why: Why) -> None:
+    worker = lab.worker("-P", "threads", "-c", "4", "--lease", "1")
+    ids = [lab.send("nap", f"thread {number}", 5) for number in range(2)]
+    for number in range(2):
+        lab.wait_mark("begin", f"thread {number}")
+    told = lab.wait_for(lambda: (found := why(ids[0])) and "2 tasks at once" in found["sentence"] and found, "both run")
+    assert told["state"] == "running"
+    assert worker.stop() == 0
+
+
 def test_a_task_that_has_ended(lab: Lab, why: Why) -> None:
     worker = lab.worker("-c", "1")
     good, bad, retried = lab.send("add", 1, 2), lab.send("boom", "no wings"), lab.send("flaky")
