@@ -20,6 +20,14 @@ app.conf.worker_pool_restarts = True
 
 
 @app.task
+def held(text, key):
+    mark("begin", text)
+    while not os.path.exists(os.environ["MARKS"] + key):
+        time.sleep(0.01)
+    mark("end", text)
+
+
+@app.task
 def forever():
     time.sleep(60)
 """
@@ -53,10 +61,11 @@ def test_the_pool_grows_and_shrinks_by_command(lab: Lab, queue: str) -> None:
     assert ask(lab, queue, "pool_grow", n=2) == {"ok": "pool will grow"}
     lab.wait_for(lambda: len(children_of(running)) == 3, "three children")
     for number in range(3):
-        lab.send("nap", f"{queue}-{number}", 2.0, queue=queue)
+        lab.send("held", f"{queue}-{number}", queue, queue=queue)
     for number in range(3):
-        lab.wait_mark("begin", f"{queue}-{number}", 1.9)
+        lab.wait_mark("begin", f"{queue}-{number}")
     assert ask(lab, queue, "pool_shrink", n=2) == {"ok": "pool will shrink"}
+    (lab.folder / f"marks{queue}").touch()
     lab.wait_for(lambda: len(children_of(running)) == 1, "one is left")
     assert len([mark for mark in lab.written("end") if mark.text.startswith(queue)]) >= 2, "they ended what they ran"
     assert running.stop() == 0

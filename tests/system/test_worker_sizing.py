@@ -19,6 +19,14 @@ def late(text, seconds=0.0):
     mark("begin", text)
     time.sleep(seconds)
     mark("end", text)
+
+
+@app.task(acks_late=True, ignore_result=True)
+def held(text, key):
+    mark("begin", text)
+    while not os.path.exists(os.environ["MARKS"] + key):
+        time.sleep(0.01)
+    mark("end", text)
 """
 
 
@@ -35,6 +43,11 @@ def queue(request: pytest.FixtureRequest) -> str:
 
 def worker(lab: Lab, queue: str, *words: str, **environment: str) -> Running:
     return lab.worker("-Q", queue, "-n", f"{queue}@here", *words, name=queue, **environment)
+
+
+def release(lab: Lab, key: str) -> None:
+    """Let the tasks end that were sent with this key."""
+    (lab.folder / f"marks{key}").touch()
 
 
 def at_work(lab: Lab, prefix: str) -> int:
@@ -57,9 +70,10 @@ def test_a_thousand_children_are_not_started_before_they_are_needed(lab: Lab, qu
 def test_long_tasks_run_side_by_side_up_to_the_most(lab: Lab, queue: str) -> None:
     running = worker(lab, queue, "-c", "24", AUTOSCALE_KEEPALIVE="2")
     for number in range(30):
-        lab.send("late", f"{queue}-{number}", 3.0, queue=queue)
-    lab.wait_for(lambda: at_work(lab, queue) == 24, "24 run side by side", 2.9 + 5)
+        lab.send("held", f"{queue}-{number}", queue, queue=queue)
+    lab.wait_for(lambda: at_work(lab, queue) == 24, "24 run side by side", 20)
     assert len(children_of(running)) == 24, "and no more"
+    release(lab, queue)
     lab.wait_for(lambda: lab.is_quiet(queue), "all are done", 15)
     lab.wait_for(lambda: len(children_of(running)) == 16, "surplus ones end when they idle", 15)
     assert lab.run("add", 1, 2, queue=queue) == 3
@@ -82,8 +96,9 @@ def test_autoscale_grows_for_what_waits_and_shrinks_again(lab: Lab, queue: str) 
     lab.wait_mark("end", f"{queue}-alone")
     assert len(children_of(running)) == 1, "nothing waited, so it is still one"
     for number in range(8):
-        lab.send("late", f"{queue}-{number}", 1.5, queue=queue)
-    lab.wait_for(lambda: at_work(lab, queue) == 4, "four run side by side", 10)
+        lab.send("held", f"{queue}-{number}", queue, queue=queue)
+    lab.wait_for(lambda: at_work(lab, queue) == 4, "four run side by side", 20)
+    release(lab, queue)
     lab.wait_for(lambda: lab.is_quiet(queue), "all are done", 15)
     lab.wait_for(lambda: len(children_of(running)) == 1, "it has shrunk", 10)
     assert running.stop() == 0
@@ -92,8 +107,9 @@ def test_autoscale_grows_for_what_waits_and_shrinks_again(lab: Lab, queue: str) 
 def test_messages_of_a_celery_client_that_wait_bring_more_children(lab: Lab, queue: str) -> None:
     """Its delivery tags tell no time."""
     running = worker(lab, queue, "--autoscale", "2,1")
-    lab.push(queue, *[("late", f"{queue}-{number}", 4.0) for number in range(2)])
-    lab.wait_for(lambda: at_work(lab, queue) == 2, "both run", 3.9)
+    lab.push(queue, *[("held", f"{queue}-{number}", queue) for number in range(2)])
+    lab.wait_for(lambda: at_work(lab, queue) == 2, "both run", 20)
+    release(lab, queue)
     assert running.stop() == 0
 
 
@@ -113,13 +129,14 @@ def test_short_tasks_do_not_wait_for_long_ones_while_a_child_can_be_started(lab:
     """Long tasks take all children that are there; what comes then runs at once in a fresh one."""
     running = worker(lab, queue, "-c", "20")
     for number in range(16):
-        lab.send("late", f"{queue}-long-{number}", 4.0, queue=queue)
+        lab.send("held", f"{queue}-long-{number}", queue, queue=queue)
     lab.wait_for(lambda: at_work(lab, f"{queue}-long") == 16, "all are busy")
-    lab.wait_for(lambda: len(children_of(running)) > 16, "one more waits for what comes next", 3)
+    lab.wait_for(lambda: len(children_of(running)) > 16, "one more waits for what comes next")
     sent = time.time()
     lab.send("nap", f"{queue}-short", queue=queue)
-    assert lab.wait_mark("begin", f"{queue}-short").time - sent < 2, "it did not wait for a long one"
+    assert lab.wait_mark("begin", f"{queue}-short").time - sent < labs.soon(1), "it did not wait for a long one"
     assert at_work(lab, f"{queue}-long") == 16
+    release(lab, queue)
     assert running.stop() == 0
 
 
