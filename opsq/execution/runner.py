@@ -167,7 +167,7 @@ class Runner:
         request = Context.of(message, plan.task, self.hostname, args, kwargs)
         follows = embed is not NO_EMBED and embed != NO_EMBED
         if follows:
-            request.update(embed)
+            request.update({name: embed.get(name) for name in NO_EMBED})
             if self.following is None:
                 reason = "nothing can follow a task here"
                 raise _Refused(self.refuse(message, OpsqError("cannot run the task", why=reason), reason))
@@ -296,7 +296,7 @@ class Runner:
             args, kwargs, embed = message.arguments(self.accept)
         except (DecodeError, ContentDisallowed):
             return request
-        request.update(embed)
+        request.update({name: embed.get(name) for name in NO_EMBED})
         request.update(args=args, kwargs=kwargs)
         return request
 
