@@ -494,6 +494,24 @@ def test_a_settlement_that_comes_twice_frees_one_place_only(world: World) -> Non
     assert world.client.zcard(keys.places("task:t")) == 1
 
 
+def test_a_full_redis_can_drain(world: World) -> None:
+    """What is moved takes no more room: limits work on, and nothing is lost."""
+    world.task("t", max_concurrency=1)
+    desk = world.desk()
+    world.send("t", *numbered(4))
+    world.client.config_set("maxmemory", "1")
+    try:
+        started = desk.lease()
+        for _ in range(3):
+            desk.end(started[-1])
+            started += desk.lease()
+        desk.end(started[-1])
+    finally:
+        world.client.config_set("maxmemory", "0")
+    assert started == numbered(4)
+    assert world.is_empty()
+
+
 # -- circuits ----------------------------------------------------------------------------------------------------------
 
 
