@@ -30,6 +30,7 @@ def make(redis_url: str, redis_client: redis.Redis) -> Iterator[Make]:
         for queue in queues:
             redis_client.zadd(keys.consumers(queue), {consumer.name: 9e15})
         consumer.connect()
+        consumer.turn((), 0)  # the server knows the script from now on
         made.append(consumer)
         return consumer
 
