@@ -19,6 +19,8 @@ from support import lab as labs
 from support.lab import Lab
 from support.processes import Running
 
+from opsq.concurrency.base import pool_named
+
 POOLS = ("threads", "asyncio", "gevent", "eventlet")
 #: What sleeps without keeping the others from it.
 SLEEPER = {"threads": "nap", "asyncio": "async_nap", "gevent": "nap", "eventlet": "nap"}
@@ -102,11 +104,8 @@ async def async_hard(text):
 
 
 @app.task(time_limit=0.2)
-def stuck(text):
-    import ctypes
-
-    mark("begin", text)
-    ctypes.PyDLL(None).usleep(60_000_000)
+def stuck():
+    time.sleep(60)
 
 
 @app.task(acks_late=True)
@@ -213,7 +212,8 @@ def child_of(lab: Lab) -> int:
 @pytest.mark.usefixtures("worker")
 def test_a_thousand_sleeping_tasks_run_at_once_in_one_process(lab: Lab, pool: str) -> None:
     texts = new_texts(1000)
-    lab.push("celery", *[(SLEEPER[pool], text, 3) for text in texts])
+    short = [("add", n, n) for n in range(1500)]  # after these many are taken together
+    lab.push("celery", *short, *[(SLEEPER[pool], text, 3) for text in texts])
     lab.wait_for(lambda: len(begun(lab, set(texts))) == 1000, "all have begun", 30)
     lab.wait_for(lambda: len({m.text for m in lab.written("end")} & set(texts)) == 1000, "all have ended", 30)
     marks = [mark for mark in lab.written() if mark.text in set(texts)]
@@ -373,3 +373,40 @@ def test_nothing_is_lost_or_run_twice_however_often_the_processes_are_killed(lab
     assert len(buried & ends) < 12
     assert len(buried - begins.keys()) < 12
     lab.redis.delete("opsq:dead:{celery}", "opsq:dead-index:{celery}")
+
+
+def test_a_thread_that_does_not_react_to_its_hard_limit_is_killed_after_its_neighbours(lab: Lab) -> None:
+    running = start(lab, "threads", 4)
+    text = labs.new_id()
+    neighbour, stuck = lab.send("nap", text, 2.0), lab.send("stuck")
+    record = lab.result(stuck, "FAILURE", 20)
+    assert record["result"]["exc_type"] == "TimeLimitExceeded"
+    assert lab.state(neighbour) == "SUCCESS"
+    assert lab.run("add", 1, 2) == 3
+    assert running.stop() == 0
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_coroutines_run_to_their_end_where_one_task_runs_at_a_time(lab: Lab, pool: str) -> None:
+    running = start(lab, pool, 1)
+    task_id = lab.send("who", "x")
+    assert lab.value(task_id) == [task_id, "proj.who", "x"]
+    assert lab.run("async_soft", "y") == "cleaned up"
+    assert lab.run("async_flaky") == 2
+    assert running.stop() == 0
+
+
+def test_a_pool_that_does_not_exist_is_refused_with_those_that_do(lab: Lab) -> None:
+    running = lab.worker("-P", "fibers", ready=False)
+    assert running.wait() != 0
+    assert (
+        "there is no pool 'fibers': the pools are prefork, solo, threads, asyncio, gevent, eventlet" in running.output()
+    )
+    assert "Traceback" not in running.output()
+
+
+@pytest.mark.parametrize(
+    ("name", "pool"), [("processes", "prefork"), ("aio", "asyncio"), ("celery.concurrency.gevent:TaskPool", "gevent")]
+)
+def test_other_names_of_pools_are_understood(name: str, pool: str) -> None:
+    assert pool_named(name).name == pool
