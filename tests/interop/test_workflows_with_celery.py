@@ -47,28 +47,31 @@ def world(
     spawner = Spawner(folder)
     with redis_server.running() as server:
         environment = {"PROJ_BROKER": server.url(0), "PROJ_BACKEND": server.url(1)}
-        running = [
-            spawner(
-                [pythons[library], "-m", library, *WORKER_OPTIONS, "-Q", queue, "-n", f"{queue}@%h"],
-                name=f"{library}-worker",
-                env=environment,
-                cwd=folders[library],
-            )
-            for library, queue in ((of_a, "a,celery"), (of_b, "b"))
-        ]
-        until = time.monotonic() + 60
-        for worker in running:
-            while " ready." not in worker.output():
-                assert worker.alive(), worker.report()
-                assert time.monotonic() < until, worker.report()
-                time.sleep(0.01)
-        clients = {
-            library: Client(pythons[library], folders[library], spawner.environment(environment)) for library in pythons
-        }
-        yield World(clients[client], clients["celery" if client == "opsq" else "opsq"], server)
-        for each in clients.values():
-            each.close()
-        spawner.end_all()
+        try:
+            running = [
+                spawner(
+                    [pythons[library], "-m", library, *WORKER_OPTIONS, "-Q", queue, "-n", f"{queue}@%h"],
+                    name=f"{library}-worker",
+                    env=environment,
+                    cwd=folders[library],
+                )
+                for library, queue in ((of_a, "a,celery"), (of_b, "b"))
+            ]
+            until = time.monotonic() + 60
+            for worker in running:
+                while " ready." not in worker.output():
+                    assert worker.alive(), worker.report()
+                    assert time.monotonic() < until, worker.report()
+                    time.sleep(0.01)
+            clients = {
+                library: Client(pythons[library], folders[library], spawner.environment(environment))
+                for library in pythons
+            }
+            yield World(clients[client], clients["celery" if client == "opsq" else "opsq"], server)
+            for each in clients.values():
+                each.close()
+        finally:
+            spawner.end_all()
         assert not (problems := key_audit.of_server(server, CELERYS_KEYS)), problems
 
 
