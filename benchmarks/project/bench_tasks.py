@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import time
@@ -34,3 +35,19 @@ def mark(name, seconds):  # type: ignore[no-untyped-def]
     os.write(descriptor, line)
     os.close(descriptor)
     time.sleep(seconds)
+
+
+@app.task
+async def async_noop(number, payload):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    """Nothing but a small result."""
+    return number
+
+
+@app.task
+async def async_mark(name, seconds):  # type: ignore[no-untyped-def]
+    """Write down when it began (Unix seconds); then sleep so long."""
+    line = f"{name} {time.time()}\n".encode()
+    descriptor = os.open(os.environ["BENCH_MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, line)
+    os.close(descriptor)
+    await asyncio.sleep(seconds)
