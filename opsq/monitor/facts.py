@@ -246,15 +246,7 @@ class Facts:
             minutes = stats.by_minute(broker, state.name, CHART_MINUTES)
             found.append(
                 {
-                    "name": state.name,
-                    "waiting": state.depth,
-                    "by_priority": {str(step): count for step, count in state.waiting.items()},
-                    "delayed": state.delayed,
-                    "in_flight": state.in_flight,
-                    "dead": state.dead,
-                    "oldest": state.oldest_s,
-                    "consumers": state.consumers,
-                    "paused": state.paused,
+                    **state.to_data(),
                     "rate": rate(minutes),
                     "minutes": [asdict(minute) for minute in minutes],
                     "depths": [

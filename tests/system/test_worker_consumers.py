@@ -56,3 +56,5 @@ def test_a_queue_is_bound_to_an_exchange_for_celerys_clients(lab: Lab) -> None:
     assert lab.redis.sismember("_kombu.binding.posts", "key\x06\x16\x06\x16bound")
     assert lab.run("add", 1, 1, queue="bound") == 2
     assert "direct exchange only" in ask(lab, "add_consumer", "other", "posts", "topic", "a.*")["error"]
+    ask(lab, "cancel_consumer", "bound")
+    lab.wait_for(lambda: queues(lab) == {"celery"}, "it is consumed no more")

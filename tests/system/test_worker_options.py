@@ -127,7 +127,6 @@ def test_options_stand_before_or_after_the_command_short_or_long(lab: Lab, words
     [
         ("-A proj worker -D", "opsq up"),
         ("-A proj worker --detach", "opsq up"),
-        ("-A proj worker -P eventlet", "eventlet"),
         ("-A proj worker -P nonsense", "nonsense"),
         ("-A proj worker -c many", "many"),
         ("-A proj worker -c -3", "-3"),

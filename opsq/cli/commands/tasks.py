@@ -74,7 +74,7 @@ def tasks(context: Context, ctx: click.Context, /, limit: int, watch: bool, prof
     running = task_progress.running(context)
     counts = Counter(row["task"] for row in running)
     routes = Routes(app.conf)
-    names = sorted(app.tasks)
+    names = sorted(name for name in app.tasks if not name.startswith("celery."))  # those are opsq's own parts
     rows = [_task(routes, app.tasks[name], counts[name]) for name in limited(names, limit)]
     if context.out.json:
         context.out.document({"tasks": rows, "running": task_progress.as_data(running)})
