@@ -5,11 +5,12 @@ On the wire it is one message, for the first task; the rest travels in it, last 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opsq import _state, states
 from opsq.canvas import stamping
+from opsq.canvas.several import Several
 from opsq.canvas.signatures import Signature, listed, maybe_signature, short_repr
 from opsq.result.single import EagerResult, allow_join_result
 
@@ -18,7 +19,7 @@ _OWN = ("group_id", "chord", "task_id", "link", "link_error", "root_id", "parent
 
 
 @Signature.register_type("chain")
-class chain(Signature):
+class chain(Several):
     """`chain(a, b, c)`, `chain([a, b, c])` or `a | b | c`.
 
     A group that is followed by a task becomes the header of a chord with that task as its body.
@@ -58,24 +59,6 @@ class chain(Signature):
         steps = [maybe_signature(task, app=app) for task in d["kwargs"]["tasks"]]
         made = cls.of(steps, app, d.get("options"))
         made["args"], made["immutable"] = tuple(d.get("args") or ()), bool(d.get("immutable"))
-        return made
-
-    @property
-    def tasks(self) -> list[Any]:
-        """Its steps."""
-        steps: list[Any] = self["kwargs"]["tasks"]
-        return steps
-
-    @tasks.setter
-    def tasks(self, steps: Iterable[Any]) -> None:
-        self["kwargs"]["tasks"] = list(steps)
-
-    def clone(
-        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> chain:
-        """A copy, also of its steps."""
-        made: chain = super().clone(args, kwargs, **options)
-        made.tasks = [maybe_signature(task, app=self._app, clone=True) for task in made.tasks]
         return made
 
     def unchain_tasks(self) -> list[Any]:

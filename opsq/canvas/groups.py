@@ -10,6 +10,7 @@ from opsq import _state
 from opsq.broker.gathering import gather
 from opsq.canvas import stamping
 from opsq.canvas.chains import is_empty_group, kind_of
+from opsq.canvas.several import Several
 from opsq.canvas.signatures import Signature, maybe_signature, new_id, plain, short_repr, signatures
 from opsq.protocol.envelope import REPLY_TO
 from opsq.result.sets import GroupResult
@@ -21,7 +22,7 @@ SLICE = 1000
 
 
 @Signature.register_type()
-class group(Signature):
+class group(Several):
     """`group(a, b, c)` or `group([a, b, c])`; a group inside a group is dissolved when it is sent."""
 
     def __init__(self, *tasks: Any, **options: Any) -> None:
@@ -42,24 +43,6 @@ class group(Signature):
         """From plain data."""
         made = cls(signatures(d["kwargs"]["tasks"], app), app=app, **d["options"])
         made["args"], made["immutable"] = tuple(d.get("args") or ()), bool(d.get("immutable"))
-        return made
-
-    @property
-    def tasks(self) -> list[Any]:
-        """Its tasks."""
-        found: list[Any] = self["kwargs"]["tasks"]
-        return found
-
-    @tasks.setter
-    def tasks(self, tasks: Iterable[Any]) -> None:
-        self["kwargs"]["tasks"] = list(tasks)
-
-    def clone(
-        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> group:
-        """A copy, also of its tasks."""
-        made: group = super().clone(args, kwargs, **options)
-        made.tasks = [maybe_signature(task, app=self._app, clone=True) for task in made.tasks]
         return made
 
     def __call__(self, *partial_args: Any, **options: Any) -> Any:

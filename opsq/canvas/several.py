@@ -1,0 +1,28 @@
+"""What a chain and a group have in common: they are made of other signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+from opsq.canvas.signatures import Signature, maybe_signature
+
+
+class Several(Signature):
+    """A signature whose work are the signatures in its `tasks`."""
+
+    @property
+    def tasks(self) -> list[Any]:
+        """The signatures that it is made of."""
+        found: list[Any] = self["kwargs"]["tasks"]
+        return found
+
+    @tasks.setter
+    def tasks(self, tasks: Iterable[Any]) -> None:
+        self["kwargs"]["tasks"] = list(tasks)
+
+    def clone(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Self:
+        """A copy, also of what it is made of."""
+        made: Self = super().clone(args, kwargs, **options)
+        made.tasks = [maybe_signature(task, app=self._app, clone=True) for task in made.tasks]
+        return made
