@@ -22,7 +22,6 @@ from benchmarks.servers import Server
 
 #: How many start at a time: starting is not what is measured.
 AT_ONCE = 10
-READY_S = 600.0
 
 
 def steady(server: Server, rate: float, seconds: float) -> tuple[float, int]:

@@ -5,8 +5,19 @@ An `OpsqError` that reaches a user is one line, "what: why", and a hint that say
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", cutoff: float = 0.6) -> str:
+    """A hint for a name that does not exist: the nearest three that do, or something else when none is near.
+
+    `cutoff`: how alike they have to be (difflib's ratio).
+    """
+    import difflib  # costs as much as the rest of this module, and is wanted after a mistake only
+
+    near = difflib.get_close_matches(name, list(known), 3, cutoff)
+    return f"did you mean {' or '.join(near)}?" if near else otherwise
 
 
 class OpsqError(Exception):

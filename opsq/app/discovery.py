@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 from opsq.app.base import App
 from opsq.app.blame import broken
 from opsq.config import toml_file
-from opsq.exceptions import OpsqError, UsageError
+from opsq.exceptions import OpsqError, UsageError, did_you_mean
 from opsq.project import django_app
 
 
@@ -118,12 +117,12 @@ def _attribute(spec: str, module: ModuleType, path: str) -> Any:
     found: Any = module
     for name in path.split("."):
         if not hasattr(found, name):
-            near = difflib.get_close_matches(name, [each for each in vars(module) if each[:2] != "__"], 3)
+            there = [each for each in vars(module) if each[:2] != "__"]
             tried = f"neither a module {spec!r} nor " if ":" not in spec else "no "
             raise UsageError(
                 f"cannot find the app {spec!r}",
                 why=f"there is {tried}{name!r} in the module {module.__name__!r}",
-                hint=f"did you mean {' or '.join(near)}?" if near else _instances_hint(module),
+                hint=did_you_mean(name, there) or _instances_hint(module),
             )
         found = getattr(found, name)
     return found
@@ -186,8 +185,8 @@ def _missing(spec: str, name: str, missing: str) -> UsageError:
     if name.endswith(".py"):
         hint = f"write {name[:-3]!r}, without .py"
     else:
-        near = difflib.get_close_matches(missing.rpartition(".")[2], sorted(_modules_in(Path.cwd())), 3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "name the module that makes the app: -A MODULE"
+        there = sorted(_modules_in(Path.cwd()))
+        hint = did_you_mean(missing.rpartition(".")[2], there, "name the module that makes the app: -A MODULE")
     return UsageError(
         f"cannot find the app {spec!r}", why=f"there is no module {missing!r} in {Path.cwd()} or installed", hint=hint
     )

@@ -202,11 +202,6 @@ class Consumer:
         ]
         return all(taken_out)
 
-    @property
-    def outstanding(self) -> int:
-        """Turns that were sent and not yet answered."""
-        return len(self._sent)
-
     def _write(self, arguments: tuple[Any, ...], armed: bool) -> None:
         if armed:
             self._line.send(("CLIENT", "CACHING", "YES"), arguments)

@@ -68,6 +68,11 @@ class QueueState:
         """Waiting messages of all priorities."""
         return sum(self.waiting.values())
 
+    @property
+    def pending(self) -> int:
+        """All that has still to run and that nobody has in hand."""
+        return self.depth + self.delayed + self.limited
+
     def to_data(self) -> dict[str, Any]:
         """As scripts get it; durations in seconds."""
         return {

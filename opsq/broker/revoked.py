@@ -50,6 +50,13 @@ def ids(server: redis.Redis, key_prefix: str) -> list[str]:
     return [each.decode() for each in found if not each.startswith(_STAMP)]
 
 
+def is_revoked(server: redis.Redis, key_prefix: str, task_id: str) -> bool:
+    """Whether this very id was revoked."""
+    if task_id.startswith(_STAMP.decode()):
+        return False
+    return server.zscore(key_prefix + keys.REVOKED, task_id) is not None
+
+
 def stamps_of(headers: Mapping[str, Any]) -> Iterable[Stamp]:
     """Each header with each of its values."""
     for header, values in headers.items():

@@ -67,6 +67,12 @@ class Context:
         """The broker of the app."""
         return self.app.broker
 
+    def queue_names(self, only: str | None = None) -> list[str]:
+        """This queue alone, else all that were ever used and those of the app."""
+        from opsq.broker.depths import known
+
+        return [only] if only else known(self.broker, self.app.queues())
+
     @cached_property
     def broker_address(self) -> tuple[str, str, dict[str, Any]]:
         """The broker's URL, the prefix of its keys, and what is said of priorities (transport options).

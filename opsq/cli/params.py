@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from opsq.exceptions import UsageError
+from opsq.exceptions import UsageError, did_you_mean
 
 DEFAULT_LIMIT = 100
 
@@ -96,13 +96,10 @@ class Group(_Help, click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the first word names. Raises UsageError with the nearest names."""
-        import difflib
-
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not name.startswith("-"):
-            near = difflib.get_close_matches(name, self.list_commands(ctx), 3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"{ctx.command_path} --help"
+            hint = did_you_mean(name, self.list_commands(ctx), f"{ctx.command_path} --help")
             raise UsageError(f"no such command: {name}", hint=hint)
         if command is None:
             raise click.NoSuchOption(name.partition("=")[0], ctx=ctx)

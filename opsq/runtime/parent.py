@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 
+#: Tells a process that is started by exec that it is a worker's template: descriptor of the link, pid of the parent.
+TEMPLATE_LINK = "OPSQ_TEMPLATE_LINK"
 #: prctl(2): the signal a process gets when its parent's forking thread ends.
 _PR_SET_PDEATHSIG = 1
 

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from opsq.runtime import process
+from opsq.runtime.parent import TEMPLATE_LINK
 from opsq.runtime.process import ProcessId
 from opsq.worker import slots, template
 from opsq.worker.slots import Slot, Slots
 
 logger = logging.getLogger("opsq.worker")
 
-#: Tells a process that is started by exec that it is a template: descriptor of the link, pid of the parent.
-TEMPLATE_LINK = "OPSQ_TEMPLATE_LINK"
 #: How long a newcomer that is not wanted any more may take to end after SIGKILL (seconds).
 KILL_S = 10.0
 

@@ -20,9 +20,8 @@ from opsq import signals
 from opsq.datastore.connection import masked
 from opsq.datastore.keys import Priorities
 from opsq.exceptions import OpsqError
-from opsq.runtime.parent import die_with_parent
+from opsq.runtime.parent import TEMPLATE_LINK, die_with_parent
 from opsq.worker import child, template
-from opsq.worker.children import TEMPLATE_LINK
 from opsq.worker.record import Plan
 from opsq.worker.slots import Slots
 from opsq.worker.terms import Terms

@@ -36,7 +36,7 @@ class Pulse:
     def __init__(
         self, news: News, node: str, table: Slots, herald: Herald, count: Callable[[], tuple[int, int]]
     ) -> None:
-        self._news, self._node, self._page, self._herald, self._count = news, node, table.words, herald, count
+        self._news, self._page, self._herald, self._count = news, table.words, herald, count
         wrapper = Wrapper(node, news.exchange)
         self._sender = Sender(wrapper, node)
         self._nothing = wrapper.wrap(NOTHING, TASKS)

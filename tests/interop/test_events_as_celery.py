@@ -121,7 +121,12 @@ def test_flower_shows_the_worker_and_its_tasks(world: World, free_port: Callable
         except (OSError, urllib.error.HTTPError):
             return {}
 
-    task_id = told_of(world, lambda task_id: ask("/api/tasks").get(task_id, {}).get("state") == "SUCCESS")
+    def succeeded(task_id: str) -> bool:
+        return bool(ask("/api/tasks").get(task_id, {}).get("state") == "SUCCESS")
+
+    told_of(world, succeeded)  # of the first one that it shows it may have missed the beginning
+    task_id = world.client.send("add", 1, 1)
+    world.wait(lambda: succeeded(task_id), "a whole task is shown")
     found = ask("/api/tasks")[task_id]
     assert (found["name"], found["args"], found["result"]) == ("proj.add", "(1, 1)", "2")
     assert found["worker"].startswith("w@")

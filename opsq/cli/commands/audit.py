@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from opsq.broker import audit as store
-from opsq.broker import queues
 from opsq.broker.audit import Balance
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column
@@ -55,7 +54,7 @@ def audit(context: Context, queue: str | None, accept: bool, limit: int) -> None
     dead letter that was requeued. Ends with 1 when messages are missing.
     """
     broker = context.broker
-    names = [queue] if queue else queues.known(broker, context.app.queues())
+    names = context.queue_names(queue)
     balances = store.balances(broker, limited(names, limit))
     off = [balance for balance in balances if balance.missing]
     rows = [_row(balance) for balance in balances]

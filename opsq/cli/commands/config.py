@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import click
@@ -10,7 +9,7 @@ import click
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column
 from opsq.cli.params import command
-from opsq.exceptions import UsageError
+from opsq.exceptions import UsageError, did_you_mean
 
 EXAMPLES = """
 opsq -A proj config
@@ -52,8 +51,7 @@ def config(context: Context, names: tuple[str, ...], everything: bool) -> None:
 def _unknown(name: str) -> str:
     from opsq.config.names import BY_NAME, BY_OLD_NAME
 
-    near = difflib.get_close_matches(name, [*BY_NAME, *BY_OLD_NAME], 3)
-    raise UsageError(f"there is no setting {name!r}", hint=f"did you mean {' or '.join(near)}?" if near else "")
+    raise UsageError(f"there is no setting {name!r}", hint=did_you_mean(name, [*BY_NAME, *BY_OLD_NAME]))
 
 
 def _row(name: str, value: Any, source: str) -> dict[str, Any]:

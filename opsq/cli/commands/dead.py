@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from opsq.broker import deadletters as store
-from opsq.broker import queues
 from opsq.broker.deadletters import DeadLetter
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column, local_time
@@ -42,7 +41,7 @@ def dead(context: Context, ctx: click.Context, queue: str | None, limit: int) ->
     """Messages that failed for good, newest first: why, and when."""
     if ctx.invoked_subcommand is not None:
         return
-    letters, total = store.newest(context.broker, _queues(context, queue), limit)
+    letters, total = store.newest(context.broker, context.queue_names(queue), limit)
     rows = [{name: record[name] for name in store.FIELDS} for record in (letter.record for letter in letters)]
     context.out.table("dead", COLUMNS, rows, total=total, empty="no dead letters")
 
@@ -132,10 +131,6 @@ def _letters(count: int) -> str:
     return "1 dead letter" if count == 1 else f"{count} dead letters"
 
 
-def _queues(context: Context, queue: str | None) -> list[str]:
-    return [queue] if queue else queues.known(context.broker, context.app.queues())
-
-
 def _chosen(context: Context, letter_ids: Sequence[str], everything: bool, queue: str | None) -> list[list[DeadLetter]]:
     """The letters that are meant, in parts. Raises UsageError."""
     if bool(letter_ids) == everything:
@@ -143,7 +138,7 @@ def _chosen(context: Context, letter_ids: Sequence[str], everything: bool, queue
     if letter_ids:
         return [_find(context, letter_ids, queue)]
     parts = []
-    for name in _queues(context, queue):
+    for name in context.queue_names(queue):
         ids = store.ids(context.broker, name)
         parts += [
             store.read(context.broker, name, ids[at : at + store.AT_ONCE]) for at in range(0, len(ids), store.AT_ONCE)
@@ -153,7 +148,7 @@ def _chosen(context: Context, letter_ids: Sequence[str], everything: bool, queue
 
 def _find(context: Context, letter_ids: Sequence[str], queue: str | None) -> list[DeadLetter]:
     """The letters of these ids, each of which must be there and in one queue only."""
-    names = _queues(context, queue)
+    names = context.queue_names(queue)
     found: list[DeadLetter] = []
     for letter_id in dict.fromkeys(letter_ids):
         here = store.find(context.broker, names, letter_id)

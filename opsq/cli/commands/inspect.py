@@ -9,15 +9,12 @@ from typing import Any
 
 import click
 
+import opsq.worker.control
+import opsq.worker.inspection  # noqa: F401 (both fill the table of commands; an app may add its own)
 from opsq.cli.context import Context, pass_context
 from opsq.cli.params import command
 from opsq.exceptions import BrokerError, UsageError
-from opsq.worker import control as commands
-from opsq.worker import inspection
 from opsq.worker.panel import Info, Panel
-
-#: The modules that fill the table of commands; an app may add its own.
-TABLE = (commands, inspection)
 
 INSPECT_EXAMPLES = """
 opsq inspect ping

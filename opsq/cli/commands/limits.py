@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from opsq.broker import limited as store
-from opsq.broker import queues
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column
 from opsq.cli.params import command, limit_option, limited
@@ -37,7 +36,7 @@ def limits(context: Context, limit: int) -> None:
     Workers tell of their limits when they start. What waits here is in Redis and counts as LIMITED in `opsq queues`.
     """
     broker = context.broker
-    found = store.states(broker, queues.known(broker, context.app.queues()))
+    found = store.states(broker, context.queue_names())
     rows = [state.to_data() for state in limited(found, limit)]
     if not context.out.json:
         rows = [{**row, **_texts(row)} for row in rows]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from opsq.broker import queues as store
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column
 from opsq.cli.params import confirm_options, confirmed, group, limit_option, limited
-from opsq.exceptions import UsageError
+from opsq.exceptions import UsageError, did_you_mean
 
 COLUMNS = (
     Column("name", "QUEUE", cut="start"),
@@ -59,10 +58,9 @@ def queues(context: Context, ctx: click.Context, limit: int) -> None:
     if ctx.invoked_subcommand is not None:
         return
     broker = context.broker
-    names = store.known(broker, context.app.queues())
+    names = context.queue_names()
     rows = [state.to_data() for state in store.states(broker, limited(names, limit))]
-    texts = {row["name"]: _priorities(row["by_priority"]) for row in rows}
-    shown = rows if context.out.json else [{**row, "priorities": texts[row["name"]]} for row in rows]
+    shown = rows if context.out.json else [{**row, "priorities": _priorities(row["by_priority"])} for row in rows]
     by_priority = Column("priorities", f"PRIORITY {'/'.join(map(str, broker.priorities.steps))}", extra=True)
     context.out.table("queues", (*COLUMNS, by_priority), shown, total=len(names))
 
@@ -113,7 +111,7 @@ def purge(context: Context, queue: str, yes: bool, dry_run: bool) -> None:
     """Throw away all that waits in a queue, now, for later or for its limits; what runs goes on, dead letters stay."""
     broker = context.broker
     state = store.states(broker, [queue])[0]
-    count = state.depth + state.delayed + state.limited
+    count = state.pending
     if dry_run:
         context.out.say(f"would throw away {count} messages of {queue}")
     elif confirmed(f"throw away {count} messages of {queue}?", yes):
@@ -122,9 +120,7 @@ def purge(context: Context, queue: str, yes: bool, dry_run: bool) -> None:
     else:
         count = 0
     if context.out.json:
-        context.out.document(
-            {"queue": queue, "purged": 0 if dry_run else count, "waiting": state.depth + state.delayed + state.limited}
-        )
+        context.out.document({"queue": queue, "purged": 0 if dry_run else count, "waiting": state.pending})
 
 
 MOVE_EXAMPLES = """
@@ -200,8 +196,7 @@ def _switch(context: Context, names: tuple[str, ...], paused: bool) -> None:
 
 def _known(context: Context, names: Sequence[str]) -> None:
     """Raises UsageError for a queue that nobody has ever used."""
-    known = store.known(context.broker, context.app.queues())
+    known = context.queue_names()
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 3)
-            raise UsageError(f"there is no queue {name!r}", hint=f"did you mean {' or '.join(near)}?" if near else "")
+            raise UsageError(f"there is no queue {name!r}", hint=did_you_mean(name, known))

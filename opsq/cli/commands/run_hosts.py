@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import time
@@ -15,7 +14,7 @@ from opsq.cli.context import Context
 from opsq.cli.live import Progress
 from opsq.config import toml_file
 from opsq.datastore.connection import client, errors
-from opsq.exceptions import HostsError, RefusedError, UsageError
+from opsq.exceptions import HostsError, RefusedError, UsageError, did_you_mean
 from opsq.hosts import inventory, journal, targets
 from opsq.hosts.dispatch import Dispatch, life_s
 from opsq.hosts.hostset import HostSet
@@ -128,8 +127,7 @@ def _name_the_absent(context: Context, others: Sequence[HostResult]) -> None:
 def _nobody_there(expression: str, meant: HostSet, known: Mapping[str, Known]) -> UsageError | HostsError:
     strangers = [name for name in meant if name not in known]
     if len(strangers) == len(meant):
-        near = difflib.get_close_matches(strangers[0], list(known), 3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "opsq hosts lists them"
+        hint = did_you_mean(strangers[0], known, "opsq hosts lists them")
         return UsageError(f"no host is called {HostSet(strangers)}", hint=hint)
     return HostsError(f"none of {expression} is there", why=f"no agent runs on {meant}", hint="opsq hosts")
 

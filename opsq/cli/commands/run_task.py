@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from opsq.app.discovery import named_app
 from opsq.app.routes import Routes
 from opsq.broker import queues, workers
 from opsq.cli.context import Context
-from opsq.exceptions import BrokerError, OpsqError, UsageError
+from opsq.exceptions import BrokerError, OpsqError, UsageError, did_you_mean
 
 
 def run_task(
@@ -76,12 +75,8 @@ def _checked(context: Context, name: str) -> Any:
         names = {known for record in records for known in record["tasks"] or ()} or names
     if name in names:
         return app.tasks.get(name)
-    near = difflib.get_close_matches(name, names, 3, cutoff=0.4)
-    raise UsageError(
-        f"no task is called {name}",
-        why=why,
-        hint=f"did you mean {' or '.join(near)}?" if near else "opsq tasks lists them; -A names the app",
-    )
+    hint = did_you_mean(name, names, "opsq tasks lists them; -A names the app", cutoff=0.4)
+    raise UsageError(f"no task is called {name}", why=why, hint=hint)
 
 
 def _check_results(app: Any, name: str, known: Any) -> None:

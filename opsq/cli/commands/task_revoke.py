@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import click
 
-from opsq.broker import queues
 from opsq.broker.pending import pending
 from opsq.cli.context import Context, pass_context
 from opsq.cli.params import command, confirm_options, confirmed
@@ -80,7 +79,7 @@ def revoke(
 
 def _found(context: Context, name: str | None, queue: str | None, terminate: bool) -> tuple[list[str], int]:
     """The ids of tasks that have not ended, and how many of those in workers' hands are not among them."""
-    names = [queue] if queue else queues.known(context.broker, context.app.queues())
+    names = context.queue_names(queue)
     meant = [each for each in pending(context.broker, names) if name in (None, each.task)]
     in_flight = {each.id for each in meant if each.kind == "in flight"}
     waiting = [each.id for each in meant if each.kind != "in flight"]

@@ -32,7 +32,7 @@ def why(context: Context, task_id: str, queue: str | None) -> None:
     From what is stored: queues (the newest million of each list), what workers hold, dead letters, losses of the last
     week, results, the monitor's history. Ends with 1 when nothing is known of the task.
     """
-    names = [queue] if queue else queues.known(context.broker, context.app.queues())
+    names = context.queue_names(queue)
     found = whereabouts.search(context.broker, names, task_id)
     facts = _facts(context, names, task_id, found)
     reason = reasons.explain(facts)
@@ -72,7 +72,7 @@ def _facts(context: Context, names: list[str], task_id: str, found: whereabouts.
         searched=names,
         queues={state.name: state for state in queues.states(broker, needed)},
         workers=workers.live(broker) if found.places else [],
-        revoked=task_id in revoked.ids(broker.client, broker.key_prefix),
+        revoked=revoked.is_revoked(broker.client, broker.key_prefix, task_id),
         celery_waits=bool(found.places) and workers.celery_waits(broker),
         keeps_results=backend.keeps_results,
         now=found.now_ms / 1000,

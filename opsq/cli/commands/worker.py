@@ -136,7 +136,7 @@ class _Worker(Command):
 
 def _telling(ctx: click.Context) -> AbstractContextManager[None]:
     """Whatever goes wrong is told to the worker that has started this process by exec (after SIGHUP), if one has."""
-    from opsq.worker.children import TEMPLATE_LINK
+    from opsq.runtime.parent import TEMPLATE_LINK
 
     if TEMPLATE_LINK not in os.environ:
         return nullcontext()

@@ -22,7 +22,7 @@ def consumers(look: Look) -> Iterator[Finding]:
     if workers.celery_waits(look.broker):
         return  # Redis does not tell which queues Celery's workers wait for
     for state in look.queues:
-        waiting = state.depth + state.delayed + state.limited
+        waiting = state.pending
         if waiting and not state.consumers:
             yield Finding(
                 f"{waiting} messages wait in {state.name!r}, and no worker consumes it",
