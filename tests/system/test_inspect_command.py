@@ -57,7 +57,7 @@ def opsq(lab: Lab, *words: str, code: int = 0) -> subprocess.CompletedProcess[st
 
 
 def test_a_ping_is_shown_as_celery_shows_it(lab: Lab) -> None:
-    found = opsq(lab, "inspect", "ping", "-t", "0.5")
+    found = opsq(lab, "inspect", "ping", "-t", "2")
     assert found.stdout == "->  one@here: OK\n    pong\n"
     assert found.stderr == "\n1 node online.\n"
 
@@ -68,21 +68,21 @@ def test_options_may_stand_anywhere(lab: Lab) -> None:
 
 
 def test_words_become_the_arguments_of_the_command(lab: Lab) -> None:
-    told = json.loads(opsq(lab, "inspect", "registered", "rate_limit", "serializer", "-j", "-t", "0.5").stdout)
+    told = json.loads(opsq(lab, "inspect", "registered", "rate_limit", "serializer", "-j", "-t", "2").stdout)
     assert "proj.limited [rate_limit=5/m serializer=json]" in told["one@here"]
-    assert opsq(lab, "control", "rate_limit", "proj.limited", "7/m", "-t", "0.5").stdout == (
+    assert opsq(lab, "control", "rate_limit", "proj.limited", "7/m", "-t", "2").stdout == (
         "->  one@here: OK\n    new rate limit set successfully\n"
     )
 
 
 def test_a_projects_own_commands_work(lab: Lab) -> None:
-    assert json.loads(opsq(lab, "control", "say", "a", "b", "-j", "-t", "0.5").stdout) == {"one@here": {"ok": 2}}
-    assert json.loads(opsq(lab, "inspect", "said", "2", "-j", "-t", "0.5").stdout)["one@here"]["ok"] == "a b a b"
+    assert json.loads(opsq(lab, "control", "say", "a", "b", "-j", "-t", "2").stdout) == {"one@here": {"ok": 2}}
+    assert json.loads(opsq(lab, "inspect", "said", "2", "-j", "-t", "2").stdout)["one@here"]["ok"] == "a b a b"
     assert "What was said here." in opsq(lab, "inspect", "--list").stdout
 
 
 def test_an_error_of_a_worker_is_shown_and_ends_with_1(lab: Lab) -> None:
-    found = opsq(lab, "control", "rate_limit", "proj.nope", "7/m", "-t", "0.5", code=1)
+    found = opsq(lab, "control", "rate_limit", "proj.nope", "7/m", "-t", "2", code=1)
     assert found.stdout == "->  one@here: ERROR\n    unknown task\n"
 
 
