@@ -1,15 +1,17 @@
-"""The documentation as data: its fenced blocks, its command lines, its links."""
+"""The documentation as data: its fenced blocks, its command lines, its links, its tables, the tests that it names."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_TEST = re.compile(r"`((?:tests/[\w/]+/)?(?:test_[\w*]+|\w+)\.py|test_[\w*]+)`")
 _LINK = re.compile(r"\]\((?!\w+:|#)([^)#]+)")
 
 
@@ -57,3 +59,37 @@ def words_after_opsq(line: str) -> list[list[str]]:
 def links(document: Path) -> list[str]:
     """The links to other files."""
     return _LINK.findall(document.read_text())
+
+
+def tables(document: Path) -> list[list[list[str]]]:
+    """Each table: its rows, the heads first, without the line between them."""
+    found: list[list[list[str]]] = []
+    inside = False
+    for line in document.read_text().splitlines():
+        if not line.startswith("|"):
+            inside = False
+            continue
+        if not inside:
+            found.append([])
+        inside = True
+        if not re.fullmatch(r"[|:-]+", line):
+            found[-1].append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return found
+
+
+def named_tests(text: str) -> list[str]:
+    """The tests and files of tests that a text names; `*` stands for the rest of a name."""
+    return sorted(set(_TEST.findall(text)))
+
+
+@cache
+def _tests() -> dict[str, str]:
+    return {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+
+
+def is_test(name: str) -> bool:
+    """Whether there is a test function, or a file, of this name."""
+    if name.endswith(".py"):
+        return any(path == name or path.endswith(f"/{name}") for path in _tests())
+    pattern = re.compile(rf"^(?:async )?def {re.escape(name).replace(re.escape('*'), '[a-z0-9_]*')}\(", re.M)
+    return any(pattern.search(text) for text in _tests().values())
