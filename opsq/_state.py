@@ -43,6 +43,11 @@ def broker_time() -> float:
     return now if abs(now - expected) <= CLOCK_TOLERANCE_S else expected
 
 
+def broker_time_at(moment: float) -> float:
+    """When a moment of this host's monotonic clock was (Unix seconds), the same for all processes of a worker."""
+    return moment + (_broker_epoch or time.time() - time.monotonic())
+
+
 def set_default_app(app: Any) -> None:
     """The app of threads that set none."""
     global _default_app

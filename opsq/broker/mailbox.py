@@ -83,7 +83,15 @@ def command(exchange: str, request: Request, expires: float = 0, serializer: str
     return _wrap(body, serializer, exchange, "", 2, {"clock": request.clock, "expires": expires})
 
 
-def send_reply(server: redis.Redis, key_prefix: str, request: Request, reply: Any, clock: int, serializer: str) -> bool:
+def send_reply(
+    server: redis.Redis,
+    key_prefix: str,
+    request: Request,
+    reply: Any,
+    clock: int,
+    serializer: str,
+    separator: str = keys.PRIORITY_SEPARATOR,
+) -> bool:
     """Answer a command; false when who asked has gone. What nobody fetches goes by itself."""
     assert request.reply_to is not None
     exchange, routing_key = request.reply_to
@@ -91,7 +99,7 @@ def send_reply(server: redis.Redis, key_prefix: str, request: Request, reply: An
     bound = cast("set[bytes]", server.smembers(key_prefix + keys.binding(exchange)))
     lists = [
         key_prefix + parts[2]
-        for parts in (member.decode().split(keys.PRIORITY_SEPARATOR) for member in bound)
+        for parts in (member.decode().split(separator) for member in bound)
         if len(parts) == 3 and parts[0] == routing_key
     ]
     pipe = server.pipeline(transaction=True)
@@ -134,7 +142,7 @@ class Mailbox:
         oid, ticket = str(uuid.uuid4()), str(uuid.uuid4())
         queue = f"{oid}.{self._reply_exchange}"
         replies, binding = self.broker.key(queue), self.broker.key(keys.binding(self._reply_exchange))
-        member = keys.binding_member(oid, queue)
+        member = keys.binding_member(oid, queue, self.broker.priorities.separator)
         asked = replace(request, ticket=ticket, reply_to=(self._reply_exchange, oid))
         message = command(self._exchange, asked, time.time() + timeout_s, self._serializer)
         server = self.broker.client

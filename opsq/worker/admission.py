@@ -7,12 +7,12 @@ settles them hands in (`Settler.hand_in`).
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import NoScriptError
 
+from opsq._state import broker_time
 from opsq.broker.consumer import Consumer
 from opsq.broker.limits import ADMIT
 from opsq.datastore import keys
@@ -59,7 +59,7 @@ class Admission:
         parked, stuck = self._ask(asked)
         self.passed.update(number for _queue, _lane, number, _step in asked)
         self.passed.difference_update(parked, stuck)
-        later = Later(int((time.time() + STUCK_S) * 1000))
+        later = Later(int((broker_time() + STUCK_S) * 1000))
         return {**dict.fromkeys(parked, Elsewhere()), **dict.fromkeys(stuck, later)}
 
     def _asked(self, held: Held, message: Envelope) -> _Asked | None:

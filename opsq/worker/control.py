@@ -228,7 +228,9 @@ def add_consumer(
     if (exchange_type or "direct") != "direct":
         return nok(f"a queue can be bound to a direct exchange only, not to a {exchange_type} one")
     if exchange and exchange != queue:
-        state.redis.sadd(state.key(keys.binding(exchange)), keys.binding_member(routing_key or queue, queue))
+        separator = state.leases.post.priorities.separator
+        member = keys.binding_member(routing_key or queue, queue, separator)
+        state.redis.sadd(state.key(keys.binding(exchange)), member)
     if queue not in state.worker.wanted_queues:
         state.in_parent(lambda: state.worker.consume(queue, True))
     return ok(f"add consumer {queue}")

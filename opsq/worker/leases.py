@@ -173,6 +173,8 @@ class Leases(threading.Thread):
         for name in self.post.queues:
             announce_queue(pipe, name, self.post.key_prefix, self.post.priorities)
         pipe.execute()
+        sent, (seconds, micros) = time.monotonic(), self._line.ask("TIME")
+        self._look_at_clock(sent, int(seconds) + int(micros) / 1e6)
         self._learn_limits()
         self._connected, self._connected_at = True, time.monotonic()
         self._next_renewal = 0.0
@@ -299,7 +301,7 @@ class Leases(threading.Thread):
             self.limited.look_after(self.post)
             pipe = client(self.post.url).pipeline(transaction=False)
             for name in queues:
-                announce_queue(pipe, name, self.post.key_prefix)
+                announce_queue(pipe, name, self.post.key_prefix, self.post.priorities)
             pipe.execute()
 
     def lists(self) -> list[str]:
@@ -327,7 +329,7 @@ class Leases(threading.Thread):
             epoch = own if low <= own <= high else (low + high) / 2
             words[slots.BROKER_EPOCH_MS] = round(epoch * 1000)
             words[slots.GENERATION] += 1
-            set_broker_epoch(epoch)
+            set_broker_epoch(words[slots.BROKER_EPOCH_MS] / 1000)  # exactly as the children have it
         ahead = own - epoch
         wrong = abs(ahead) > CLOCK_TOLERANCE_S
         if wrong and not self._clock_is_wrong:

@@ -41,7 +41,8 @@ class Ruling:
     """All limits of an app, as plain data.
 
     `own`: of each task, limited or not, whether its rate counts for each worker alone; `no_rates`: the setting
-    `worker_disable_rate_limits`; `made`: when it was read (Unix seconds): of two the newer one counts for what waits.
+    `worker_disable_rate_limits`; `made`: when it was read (monotonic seconds of this host): of two the newer one
+    counts for what waits.
     """
 
     tasks: dict[str, Said]
@@ -55,7 +56,7 @@ class Ruling:
         """`queue_limits`: as the setting has them. Raises ImproperlyConfigured."""
         said = {name: found for name, task in tasks.items() if (found := _of_task(task))}
         queues = {name: _of_queue(name, wish) for name, wish in (queue_limits or {}).items()}
-        return cls(said, queues, {name: _is_own(task) for name, task in tasks.items()}, no_rates, time.time())
+        return cls(said, queues, {name: _is_own(task) for name, task in tasks.items()}, no_rates, time.monotonic())
 
 
 def limits_differ(old: Ruling, new: Ruling) -> set[str]:

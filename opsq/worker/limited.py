@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis import Redis
 
+from opsq._state import broker_time
 from opsq.broker.limits import RELEASE
 from opsq.datastore import keys
 from opsq.worker.admission import as_rates
@@ -71,14 +71,14 @@ class Limited:
         if not errors:
             self._changed = [[] for _ in self._lanes]
         due = [float(again) / 1000 for _, again in found if again != b""]
-        self._next_s = max(min(due), time.time() + SOON_S) if due else None
+        self._next_s = max(min(due), broker_time() + SOON_S) if due else None
         if any(moved >= MOST for moved, _ in found):
             self.noticed = True
 
     @property
     def due_in_s(self) -> float | None:
         """Seconds until the next look (0: now); None when nothing waits."""
-        return None if self._next_s is None else max(self._next_s - time.time(), 0.0)
+        return None if self._next_s is None else max(self._next_s - broker_time(), 0.0)
 
     # -- limits that change ------------------------------------------------------------------------------------------
 

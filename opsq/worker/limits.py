@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from opsq._state import broker_time_at
 from opsq.broker.limits import BAR, QUEUE_LANE, Gate, Limits, is_rate, lane_facts, rate_per_second
 from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.exceptions import ContentDisallowed, DecodeError
@@ -49,7 +50,7 @@ class Policy:
     def set_rates(self, cluster: Mapping[str, str], own: Mapping[str, str]) -> None:
         """Rates that were set by command: for the tasks with the scope of the cluster, and for this worker alone."""
         ruling = self.ruling
-        self._made = ruling.made if (cluster, own) == (self._cluster, self._own) else time.time()
+        self._made = ruling.made if (cluster, own) == (self._cluster, self._own) else time.monotonic()
         self._cluster, self._own = dict(cluster), dict(own)
         by_task = dict(ruling.tasks)
         for rates, is_own in ((cluster, False), (own, True)):
@@ -65,6 +66,7 @@ class Policy:
         self._by_queue = {name: limits for name, limits in queues.items() if limits}
         self._keys: dict[str, list[Key]] = {}
         self._known: dict[tuple[str, str], str] = {}
+        self._known_made = 0.0
 
     def is_own(self, task: str) -> bool | None:
         """Whether a task's rate counts for each worker alone; None for an unknown one."""
@@ -89,11 +91,14 @@ class Policy:
 
     def facts(self, queue: str, lane: str) -> str | None:
         """What the scripts are told of a lane; None of one whose task is not known here."""
+        made = round(broker_time_at(self._made), 1)
+        if made != self._known_made:  # the broker's clock has become known, or is another one's
+            self._known, self._known_made = {}, made
         text = self._known.get((queue, lane))
         if text is None and (gates := self._gates(queue, lane)) is not None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            text = self._known[queue, lane] = lane_facts(self._prefix, queue, lane, gates, self._priorities, self._made)
+            text = self._known[queue, lane] = lane_facts(self._prefix, queue, lane, gates, self._priorities, made)
         return text
 
     def _gates(self, queue: str, lane: str) -> list[Gate] | None:

@@ -62,9 +62,9 @@ class Ear:
             return
         reply = self._reply(request)
         if request.reply_to is not None and reply is not NO_REPLY:
-            server, prefix = self._state.redis, self._state.key("")
-            whole = {self._state.hostname: reply}
-            if not mailbox.send_reply(server, prefix, request, whole, self._state.tick(), self._serializer):
+            post, whole = self._state.leases.post, {self._state.hostname: reply}
+            told = request, whole, self._state.tick(), self._serializer, post.priorities.separator
+            if not mailbox.send_reply(self._state.redis, post.key_prefix, *told):
                 logger.debug("who sent the command %s does not wait for replies any more", request.method)
 
     def _reply(self, request: Request) -> Any:

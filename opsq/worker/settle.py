@@ -9,7 +9,6 @@ import base64
 import json
 import logging
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from redis.exceptions import NoPermissionError, ResponseError
 
 from opsq import states
+from opsq._state import broker_time
 from opsq.broker.settlement import Settlement, Word
 from opsq.datastore import keys
 from opsq.datastore.connection import TROUBLE
@@ -208,7 +208,7 @@ class Settler:
         self, queue: int, list_key: str, raw: bytes, reason: str, message: Envelope | None, error: str | None = None
     ) -> tuple[Any, ...]:
         """The write that buries a message with its reason."""
-        name, now = self.queues[queue], time.time()
+        name, now = self.queues[queue], broker_time()
         record = {
             "id": message.headers.id if message else _some_id(raw),
             "task": message.headers.task if message else _some_task(raw),

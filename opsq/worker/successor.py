@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from opsq._state import broker_time
 from opsq.broker.consumer import MOST, Consumer, Turn
 from opsq.broker.losses import Loss, note
 from opsq.broker.settlement import Settlement
@@ -224,7 +224,7 @@ def _loss(settlement: Settlement, message: Envelope | None, holder: str, why: st
     if message is None or not fate:
         return None
     started = fate == "dead" or settlement.writes[2] != message.raw
-    return Loss(message.headers.id, time.time(), holder, why, started, fate)
+    return Loss(message.headers.id, broker_time(), holder, why, started, fate)
 
 
 def settle_leftovers(folder: Path, url: str, judge: Judge, make_consumer: Callable[[list[str], str], Consumer]) -> int:

@@ -193,6 +193,25 @@ def test_settings_are_read_again_and_what_needs_a_restart_is_named(
     assert worker.stop() == 0
 
 
+def test_queues_that_a_reload_brings_are_announced_as_producers_announce_them(
+    project: Project, client: redis.Redis, wait_for: Callable[..., Any]
+) -> None:
+    """Celery's producers split the bindings at the separator of the settings."""
+    options = "app.conf.broker_transport_options = {'sep': ':', 'priority_steps': [0, 5]}\n"
+    write(project.folder, 1, f"{options}app.conf.task_queues = ['a']")
+    worker = project.worker("-c", "1")
+    write(project.folder, 2, f"{options}app.conf.task_queues = ['a', 'b']")
+    reload(worker, wait_for)
+    wait_for(lambda: client.zcard("opsq:consumers:{b}"), what="the new queue is consumed")
+    assert client.smembers("_kombu.binding.a") == {b"a::a"}
+    assert client.smembers("_kombu.binding.b") == client.smembers("_kombu.binding_permanent.b") == {b"b::b"}
+    App("client", broker=project.url, set_as_current=False).control.add_consumer("c", exchange="x", reply=True)
+    wait_for(lambda: client.zcard("opsq:consumers:{c}"), what="a queue added by command is consumed")
+    assert client.smembers("_kombu.binding.c") == client.smembers("_kombu.binding_permanent.c") == {b"c::c"}
+    assert client.smembers("_kombu.binding.x") == {b"c::c"}
+    assert worker.stop() == 0
+
+
 def test_a_busy_child_does_not_hold_up_the_replacement_of_the_others(
     project: Project, app: App, wait_for: Callable[..., Any]
 ) -> None:

@@ -124,7 +124,8 @@ end
 local function lengths(data)
   local total, of = 0, {}
   for i, suffix in ipairs(data.steps) do
-    of[i] = redis.call('LLEN', data.from .. suffix)
+    local n = redis.pcall('LLEN', data.from .. suffix)
+    of[i] = type(n) == 'number' and n or 0 -- a key that holds something else holds no message
     total = total + of[i]
   end
   return total, of
