@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opsq.broker.broker import Broker
@@ -30,7 +30,7 @@ _FIELDS = (
 
 
 def live(broker: Broker) -> list[dict[str, Any]]:
-    """The records of all workers whose lease runs; each has `children`, and these `task` and `task_id`."""
+    """The records of all workers whose lease runs; each has `children`, and these `running`, `task` and `task_id`."""
     with errors(broker.url):
         ids: Any = broker.client.zrangebyscore(broker.key(keys.WORKERS), server_ms(broker), "+inf")
         names = [worker_id.decode() for worker_id in ids]
@@ -38,6 +38,11 @@ def live(broker: Broker) -> list[dict[str, Any]]:
         records = [_record(data) for data in found if data is not None]
         _name_tasks(broker, records)
     return sorted(records, key=lambda record: (str(record["node"]), str(record["id"])))
+
+
+def busy(record: Mapping[str, Any]) -> int:
+    """How many tasks a worker runs; one of its children may run many."""
+    return sum(child["running"] for child in record["children"])
 
 
 def celery_waits(broker: Broker) -> bool:
@@ -49,7 +54,10 @@ def celery_waits(broker: Broker) -> bool:
 
 def _record(data: bytes) -> dict[str, Any]:
     told = json.loads(data)
-    children = [{"task": None, "task_id": None, **child} for child in told.get("children") or ()]
+    children = [
+        {"task": None, "task_id": None, "running": int(bool(child.get("since"))), **child}
+        for child in told.get("children") or ()
+    ]
     return {**dict.fromkeys(_FIELDS), "tasks": None, **told, "children": children}
 
 
@@ -75,6 +83,7 @@ def _name_tasks(broker: Broker, records: Sequence[dict[str, Any]]) -> None:
             child["task"], child["task_id"] = _task_of(held[id(child)])
         else:
             child["number"] = child["since"] = None
+            child["running"] = max(child["running"] - 1, 0)
 
 
 def _task_of(raw: bytes) -> tuple[str | None, str | None]:

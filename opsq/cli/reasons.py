@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsq import states
+from opsq.broker import workers
 from opsq.broker.depths import QueueState
 from opsq.broker.losses import Loss
 from opsq.broker.whereabouts import Place
@@ -115,7 +116,7 @@ def _waiting(facts: Facts, place: Place) -> Reason:
         and not any(worker["tasks"] is None or place.task in worker["tasks"] for worker in serving)
     ):
         return Reason("unknown task", f"{told}: none of the queue's workers knows this task{again}", "opsq doctor")
-    busy = sum(child.get("running") or 0 for worker in serving for child in worker["children"])
+    busy = sum(map(workers.busy, serving))
     taking = _count(queue.consumers, "child takes", "children take")
     return Reason(
         "waiting",

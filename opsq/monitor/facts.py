@@ -325,7 +325,7 @@ def _opsq_worker(record: Mapping[str, Any], heard: float | None, now: float) -> 
         "kind": "opsq",
         "alive": True,
         "children": children,
-        "busy": sum(1 for child in children if child.get("since")),
+        "busy": workers.busy(record),
         "last_sign": record.get("time") or heard,
         "memory_bytes": record.get("memory_bytes") or _memory_here(record),
         "load": record.get("load"),

@@ -29,7 +29,6 @@ from opsq.runtime.logs import Buffered, level_number
 from opsq.worker.child import Setup
 from opsq.worker.herald import ALWAYS, AUTOMATIC, NEVER, News
 from opsq.worker.limit_options import Ruling
-from opsq.worker.limits import Policy
 from opsq.worker.record import Plan
 from opsq.worker.settle import Results, Settler, without_claims
 from opsq.worker.successor import Judge
@@ -161,7 +160,6 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None,
     worker_id = f"{node}:{uuid.uuid4().hex[:8]}"
     pool = pool_named(wishes.pool or app.conf.worker_pool or "prefork")
     _refuse_what_is_not_installed(pool)
-    ruling = Ruling.read(app.tasks, conf.queue_limits, bool(conf.worker_disable_rate_limits))
     setup = Setup(
         url=url,
         queues=queues,
@@ -184,7 +182,7 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None,
         news=_news(app, wishes, url),
         discards=bool(conf.worker_discard_invalid_messages),
         task_log_bytes=max(conf.task_log_max_bytes or 0, 0),
-        policy=Policy(ruling, prefix, app.broker.priorities, app.tasks),
+        limits=Ruling.read(app.tasks, conf.queue_limits, bool(conf.worker_disable_rate_limits)),
     )
     terms = _terms(app, wishes, setup)
     leftovers = Leftovers(queues, prefix, conf.broker_transport_options or {})
@@ -219,7 +217,7 @@ def _terms(app: Any, wishes: Wishes, setup: Setup) -> Terms:
         max_deliveries=conf.task_max_deliveries or 0,
         tasks=facts_of(app.tasks),
         sources=source_folders() if wishes.reload else [],
-        limits=setup.policy.ruling,
+        limits=setup.limits,
     )
 
 

@@ -38,6 +38,7 @@ from opsq.worker.gate import Gate
 from opsq.worker.herald import Herald, News
 from opsq.worker.idle import Waiting
 from opsq.worker.ledger import Ledger
+from opsq.worker.limit_options import Ruling
 from opsq.worker.limits import Policy
 from opsq.worker.lines import Lines
 from opsq.worker.loop import Line
@@ -58,7 +59,7 @@ class Setup:
     `worker_id` is `<node>:<8 hex>`; times are in seconds; `redirect_level`: prints become log lines of this level;
     `zone`: of times that name none; `news`: what is told as events; `discards`: what cannot
     be run is thrown away; `task_log_bytes`: what the kept lines of all tasks may take, 0 = none are kept;
-    `policy`: the limits.
+    `limits`: of tasks and queues.
     """
 
     url: str
@@ -77,7 +78,7 @@ class Setup:
     news: News
     discards: bool
     task_log_bytes: int
-    policy: Policy
+    limits: Ruling
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +176,16 @@ def _work(means: Means, index: int, lines: Lines) -> Callable[[], None]:
     pool, arguments = POOLS[setup.pool], (consumer, means.settler, slot, herald.take)
     ledger = SharedLedger(*arguments, lock=make_lock(pool)) if pool.many else Ledger(*arguments)
     page = means.table.words
-    admission = Admission(consumer, setup.worker_id, setup.policy, means.accept, lambda: int(page[slots.LIMITS]))
+    policy = Policy(setup.limits, setup.key_prefix, setup.priorities, means.tasks)
+    admission = Admission(consumer, setup.worker_id, policy, means.accept, lambda: int(page[slots.LIMITS]))
     ledger.passed = admission.passed
     gate = Gate(setup.zone, [Revocations(consumer, setup.key_prefix)], [admission])
 
     def store_started(message: Envelope) -> None:
         _store_started(means, message)
+
+    def take_overrides() -> None:
+        overrides.apply(means.table, runner)
 
     if isinstance(ledger, SharedLedger):
         many = ManyLine(means.table, slot, ledger, lines, setup.caps, make_lock(pool))
@@ -194,6 +199,7 @@ def _work(means: Means, index: int, lines: Lines) -> Callable[[], None]:
         executor = make_executor(pool, setup.caps.at_once, many.runs.take, many.run_one, many.alarm.ring)
         runner.wrap = executor.wrap
         many.equip(attempts, executor, means.call_parent, setup.lease_s)
+        many.take_overrides = take_overrides
         return lambda: executor.serve(many.run)
 
     def limit_begins(_number: int, name: str) -> None:
@@ -203,7 +209,7 @@ def _work(means: Means, index: int, lines: Lines) -> Callable[[], None]:
     attempts = Attempts(runner, ledger, slot, lines, herald, Ports(store_started, limit_begins), gate)
     waiting = Waiting(setup.waiting_lock, setup.lease_s)
     line = Line(means.table, slot, ledger, attempts, waiting, lines, means.call_parent, setup.caps)
-    line.take_overrides = lambda: overrides.apply(means.table, runner)
+    line.take_overrides = take_overrides
     waiting.install(_on_usr1(line, waiting))
     return line.run
 

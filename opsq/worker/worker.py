@@ -28,6 +28,7 @@ from opsq.worker.children import Child, Children
 from opsq.worker.herald import Herald
 from opsq.worker.leases import Leases
 from opsq.worker.limited import Limited
+from opsq.worker.limits import Policy
 from opsq.worker.newcomer import Report, Told, told_of
 from opsq.worker.panel import State
 from opsq.worker.post import Post
@@ -131,7 +132,7 @@ class Worker:
         names = setup.key_prefix, setup.priorities
         post = Post(setup.url, setup.worker_id, setup.queues, setup.lease_s, *names, self.plan.folder)
         rescue = Rescue(post, self.judge, self.plan.leftovers)
-        limited = Limited(post, setup.policy)
+        limited = Limited(post, Policy(setup.limits, *names))
         limited.own_rates = self._record.rate_limits
         leases = Leases(post, self._table, rescue, pulse, limited, self._record.describe, self._on_strays)
         state = State(self, leases, pulse, self._record, self._children, self._calls, self._accept)

@@ -48,6 +48,6 @@ def workers(context: Context, limit: int) -> None:
 
 def _busy(record: Mapping[str, Any]) -> str:
     """Tasks that run of those for which there are children now, and for how many there may be."""
-    busy = sum(child.get("running", bool(child.get("since"))) for child in record["children"])
+    busy = store.busy(record)
     there, most = sum(child.get("most", 1) for child in record["children"]), record["concurrency"]
     return f"{busy}/{most}" if there >= (most or 0) or not there else f"{busy}/{there} of {most}"
