@@ -75,6 +75,17 @@ def get_current_app() -> Any:
     return app
 
 
+def app_or_default(app: Any = None) -> Any:
+    """This app, or else the current one."""
+    return get_current_app() if app is None else app
+
+
+def connect_on_app_finalize(callback: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Have a function called with every app that is finalized, those that are already too; a decorator."""
+    on_app_finalizers.add(callback)
+    return callback
+
+
 def push_request(context: Any) -> Any:
     """The request of a task that begins to run here (its `task` is the task); the token goes to `pop_request`."""
     return _requests.set((*_requests.get(), context))
@@ -115,6 +126,12 @@ def get_current_task() -> Any:
     """The task that runs here (innermost), or None."""
     stack = _requests.get()
     return stack[-1].task if stack else None
+
+
+def get_current_worker_task() -> Any:
+    """The task that a worker runs here, whatever it calls by itself, or None."""
+    request = first_request()
+    return None if request is None or request.called_directly else request.task
 
 
 class Proxy:

@@ -215,15 +215,15 @@ class ChordError(TaskError):
     """A part of a chord failed."""
 
 
-class WorkerLostError(TaskError):
+class WorkerLostError(Exception):
     """The process that ran the task has gone."""
 
 
-class Terminated(TaskError):
+class Terminated(Exception):
     """The process that ran the task was ended on request."""
 
 
-class TimeLimitExceeded(TaskError):
+class TimeLimitExceeded(Exception):
     """The hard time limit (seconds) has passed and the task was killed."""
 
     def __str__(self) -> str:
@@ -270,12 +270,28 @@ class DuplicateNodenameWarning(CeleryWarning):
     """Several workers go by the same node name."""
 
 
+class DuplicateTaskNameWarning(CeleryWarning):
+    """Two functions are tasks of one name."""
+
+
+class SecurityWarning(CeleryWarning):
+    """Something is open that should not be."""
+
+
 class FixupWarning(CeleryWarning):
     """A framework's settings could not be adapted."""
 
 
 class NotConfigured(CeleryWarning):
     """Celery found no configuration."""
+
+
+class CDeprecationWarning(DeprecationWarning):
+    """Something will not be there any more in a later version."""
+
+
+class CPendingDeprecationWarning(PendingDeprecationWarning):
+    """Something will be discouraged in a later version."""
 
 
 class WorkerTerminate(SystemExit):

@@ -14,18 +14,21 @@ from opsq import _state, canvas
 from opsq._state import current_app as current_app
 from opsq._state import current_task as current_task
 from opsq.app import autodiscover, many, periodic
+from opsq.app.absent import ABSENT
 from opsq.app.annotations import annotate
 from opsq.app.autoretry import add_autoretry
 from opsq.app.blame import broken
 from opsq.app.builtins import add_builtins
 from opsq.app.configured import Configured
+from opsq.app.connection import Connection, Pool
 from opsq.app.control import Control
+from opsq.app.events import Events
 from opsq.app.following import CanvasFollowing
 from opsq.app.publisher import Publisher, running_request
 from opsq.app.registry import TaskRegistry
 from opsq.app.registry import shared_task as shared_task
 from opsq.app.task import KEYS, Task
-from opsq.exceptions import AlwaysEagerIgnored, CeleryWarning, OpsqError
+from opsq.exceptions import AlwaysEagerIgnored, DuplicateTaskNameWarning, OpsqError
 from opsq.result.sets import GroupResult, ResultSet
 from opsq.result.single import AsyncResult
 from opsq.signals import Signal, import_modules
@@ -71,7 +74,8 @@ class App(Configured):
         self._shared_seen: set[Callable[[Any], Any]] = set()
         self._packages: list[tuple[Any, str | None]] = []
         self._lock = threading.RLock()
-        self.on_after_finalize, self.on_after_fork = Signal("app.on_after_finalize"), Signal("app.on_after_fork")
+        self.on_after_finalize = Signal(name="app.on_after_finalize")
+        self.on_after_fork = Signal(name="app.on_after_fork")
         #: Entries of the schedule that were added by `add_periodic_task`, by name.
         self.periodic_tasks: dict[str, dict[str, Any]] = {}
         self.publisher = Publisher(self)
@@ -98,6 +102,12 @@ class App(Configured):
 
     def close(self) -> None:
         """Nothing has to be given back; for Celery's `with App() as app`."""
+
+    def __getattr__(self, name: str) -> Any:
+        """What Celery's app has and this one has not: the error says what to use."""
+        if name in ABSENT:
+            raise AttributeError(f"opsq's app has no {name!r}: {ABSENT[name]}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.main or '__main__'} at {id(self):#x}>"
@@ -321,6 +331,22 @@ class App(Configured):
         """The result of a call by its id."""
         return AsyncResult(task_id, app=self, **kwargs)
 
+    def connection(self, *_url: Any, **_options: Any) -> Connection:
+        """The broker, as far as programs ask kombu's connection about it."""
+        return Connection(self.broker)
+
+    connection_for_read = connection_for_write = connection_or_acquire = broker_connection = connection
+
+    @property
+    def pool(self) -> Pool:
+        """Connections, to be acquired."""
+        return Pool(self.connection)
+
+    @cached_property
+    def events(self) -> Events:
+        """How this program hears what workers tell, and tells something itself."""
+        return Events(self)
+
     @cached_property
     def control(self) -> Control:
         """How this program speaks to workers."""
@@ -352,8 +378,7 @@ class App(Configured):
     @property
     def current_worker_task(self) -> Any:
         """The task that a worker runs here, or None."""
-        request = running_request()
-        return None if request is None else request.task
+        return _state.get_current_worker_task()
 
     @property
     def current_task(self) -> Any:
@@ -392,7 +417,7 @@ def _warn_if_another(known: Task[..., Any], function: Callable[..., Any]) -> Non
     text = (
         f"two functions are tasks of the name {known.name!r}: the one in {one.co_filename} stays, give the other a name"
     )
-    warnings.warn(CeleryWarning(text), stacklevel=4)
+    warnings.warn(DuplicateTaskNameWarning(text), stacklevel=4)
 
 
 _state.default_app_factory = lambda: App("default", set_as_current=False)

@@ -40,8 +40,8 @@ class Configured:
     def __init__(self, config_source: Any, namespace: str | None, given: Mapping[str, Any]) -> None:
         """`given`: settings that the program passes; None says nothing."""
         self.home = home.home_of(home.caller_outside())
-        self.on_configure = Signal("app.on_configure")
-        self.on_after_configure = Signal("app.on_after_configure", ("source",))
+        self.on_configure = Signal(name="app.on_configure")
+        self.on_after_configure = Signal(("source",), name="app.on_after_configure")
         self._config_source, self._config_silent = config_source, False
         self.conf = Settings(self._load_settings, namespace, self._settings_are_loaded)
         for name, value in given.items():

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from opsq.app import eager
 from opsq.app.publisher import Call, running_request
 from opsq.app.task import Task
-from opsq.protocol.envelope import new_task_id
 from opsq.result.single import AsyncResult
+from opsq.utils.ids import new_task_id
 
 if TYPE_CHECKING:
     from opsq.app.base import App

@@ -19,8 +19,9 @@ from opsq.events.event import Channels, Wrapper
 from opsq.exceptions import OperationalError
 from opsq.execution.followups import next_try
 from opsq.protocol import envelope
-from opsq.protocol.envelope import NO_EMBED, new_task_id
+from opsq.protocol.envelope import NO_EMBED
 from opsq.protocol.form import Form
+from opsq.utils.ids import new_task_id
 
 if TYPE_CHECKING:
     from opsq.app.base import App
@@ -183,7 +184,7 @@ class Publisher:
             how = self._prepare(name, args, kwargs, task, options, kind)
         task_id = str(task_id) if task_id else new_task_id()
         parent, told, claim = running_request(), None, None
-        heard = signals.before_task_publish.receivers or signals.after_task_publish.receivers
+        heard = signals.around_calls
         if how.form is None or heard or (parent is not None and self._inherit_priority):
             call = self._with_lineage(how.call, parent, options)
             claim = self._claim(name, task, args, kwargs, task_id, how, call)
@@ -424,7 +425,10 @@ class Publisher:
         assert made.told is not None
         body, call = made.told
         where = {"exchange": made.how.place.exchange, "routing_key": made.how.place.routing_key}
-        signals.after_task_publish.send(name, body=body, headers=_headers(name, made.task_id, call), **where)
+        headers = _headers(name, made.task_id, call)
+        signals.after_task_publish.send(name, body=body, headers=headers, **where)
+        told = {"task": name, "args": body[0], "kwargs": body[1], "eta": call.get("eta"), "taskset": call.get("group")}
+        signals.task_sent.send(name, task_id=made.task_id, **told)
 
 
 def running_request() -> Any:

@@ -267,6 +267,19 @@ class Task(Workflows, Generic[P, R]):
         """The items, for a loop, while `progress` is told; `total` is their number where they have one."""
         return progress.track(self, self.request, items, total, note)
 
+    def send_event(self, type: str, **fields: Any) -> None:
+        """Tell an event of the program's own, of this run, to who listens now."""
+        self.app.events.default_dispatcher().send(type, uuid=self.request.id, **fields)
+
+    def push_request(self, *args: Any, **kwargs: Any) -> None:
+        """Have the task believe that it runs with such a request, until `pop_request`: for tests of bound tasks."""
+        request = Context(*args, **{"task": self, "called_directly": False, **kwargs})
+        vars(self).setdefault("_pushed", []).append(_state.push_request(request))
+
+    def pop_request(self) -> None:
+        """End what `push_request` began."""
+        _state.pop_request(vars(self)["_pushed"].pop())
+
     def add_trail(self, result: Any) -> Any:
         """Note a task that this run has started."""
         if self.trail:

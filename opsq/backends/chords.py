@@ -19,7 +19,7 @@ from opsq.datastore.connection import client, errors
 from opsq.datastore.scripts import Script
 from opsq.exceptions import ChordError
 from opsq.protocol import failure, jsontypes
-from opsq.protocol.envelope import new_task_id
+from opsq.utils.ids import new_task_id
 
 FUNCTIONS = LUA / "chord_functions.lua"
 _PART = Script(LUA / "chord_part.lua", FUNCTIONS)

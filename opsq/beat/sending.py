@@ -9,8 +9,8 @@ from redis.exceptions import ResponseError
 
 from opsq.beat.entry import Entry
 from opsq.beat.stores import NotOurs, Tick, TickingBroker
-from opsq.protocol.envelope import new_task_id
 from opsq.runtime.clock import Clock
+from opsq.utils.ids import new_task_id
 
 logger = logging.getLogger("celery.beat")
 

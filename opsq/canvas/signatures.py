@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from opsq import _state
 from opsq.canvas import stamping
 from opsq.protocol import envelope
+from opsq.utils.ids import new_task_id
 
 Made = TypeVar("Made", bound="type[Signature]")
 
@@ -379,7 +380,7 @@ maybe_subtask = maybe_signature
 
 def new_id() -> str:
     """A new id of a task or a group."""
-    return envelope.new_task_id()
+    return new_task_id()
 
 
 def listed(value: Any) -> list[Any]:

@@ -54,12 +54,14 @@ class Context:
     @cached_property
     def app(self) -> App:
         """The app that is meant, with the flags in its settings; opsq's own small one when none is named."""
+        from opsq import signals
         from opsq.app.discovery import find_app
 
         app = self._given or find_app(self.app_spec)
         for flag, setting in (("broker", "broker_url"), ("result_backend", "result_backend")):
             if flag in self.flags:
                 app.conf.put_flag(setting, self.flags[flag], f"--{flag.replace('_', '-')}")
+        signals.user_preload_options.send(None, app=app, options=dict(self.flags))
         return app
 
     @property

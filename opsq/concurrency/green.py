@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from typing import Any
 
+from opsq import signals
 from opsq.concurrency import coroutines
+from opsq.concurrency.thread import Threads
 from opsq.runtime.ready import readable
 
 #: What is waited for when an error is to be raised in a greenlet: the library's main loop calls it.
@@ -115,6 +117,32 @@ class LoopThread:
             os.read(self._reader, 4096)
             while self._ended:
                 self._ended.popleft().release()
+
+
+class EventletThreads(Threads):
+    """Runner greenlets of eventlet, of which Celery's signals tell."""
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same, after `eventlet_pool_apply`."""
+        wrapped = super().wrap(function)
+
+        def told(*args: Any, **kwargs: Any) -> Any:
+            if signals.eventlet_pool_apply.receivers:
+                signals.eventlet_pool_apply.send(self, target=function, args=args, kwargs=kwargs)
+            return wrapped(*args, **kwargs)
+
+        return told
+
+    def serve(self, work: Callable[[], None]) -> None:
+        """The same, between `eventlet_pool_started` and `eventlet_pool_postshutdown`."""
+        signals.eventlet_pool_started.send(self)
+        super().serve(work)
+        signals.eventlet_pool_postshutdown.send(self)
+
+    def end(self) -> None:
+        """The same, after `eventlet_pool_preshutdown`."""
+        signals.eventlet_pool_preshutdown.send(self)
+        super().end()
 
 
 def real_lock(library: str) -> Any:

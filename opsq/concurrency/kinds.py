@@ -27,7 +27,7 @@ def make_executor(
     """The executor of a pool that runs many tasks in this process, at most `size` at once."""
     if pool.name == "asyncio":
         return Loop(size, take, run, on_idle)
-    threads = Threads(size, take, run, on_idle)
+    threads = (green.EventletThreads if pool.library == "eventlet" else Threads)(size, take, run, on_idle)
     if pool.library:
         threads.make_place = green.places(pool.library)
     return threads

@@ -34,6 +34,7 @@ STATE_OF = {
 #: When events of a task come in another order than they happened, what is less far does not change what is known.
 _FAR = {states.PENDING: 0, states.RECEIVED: 1, states.STARTED: 2, states.RETRY: 1, states.REJECTED: 1}
 _ENDED = 3
+_INFO = ("args", "kwargs", "retries", "result", "eta", "runtime", "expires", "exception", "root_id", "parent_id")
 
 
 @dataclass(slots=True)
@@ -121,6 +122,11 @@ class Task:
             if event.get(name) is not None:
                 setattr(self, name, event[name])
         self.timestamp, self.clock = max(self.timestamp, at), max(self.clock, int(event.get("clock") or 0))
+
+    def info(self, fields: Iterable[str] | None = None, extra: Iterable[str] = ()) -> dict[str, Any]:
+        """What is known, by name: of these fields, else of those that tell of the call and its end."""
+        wanted = [*(_INFO if fields is None else fields), *extra]
+        return {name: value for name in wanted if (value := getattr(self, name, None)) is not None}
 
 
 def _far(state: str) -> int:

@@ -101,6 +101,16 @@ class Context(_Values):
         _set_values(self, values)
         return self
 
+    @property
+    def time_limit(self) -> float | None:
+        """The hard time limit that the call was given (seconds)."""
+        return self.timelimit[0] if self.timelimit else None
+
+    @property
+    def soft_time_limit(self) -> float | None:
+        """The soft time limit that the call was given (seconds)."""
+        return self.timelimit[1] if self.timelimit else None
+
     def __getattr__(self, name: str) -> Any:
         """Whatever is not there yet: from the message (all of it, once), else the default."""
         if name.startswith("__"):

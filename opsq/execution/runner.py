@@ -347,7 +347,7 @@ class Runner:
         if not plan.quiet:
             _tell_handlers(plan, request, outcome, args, kwargs, info)
         if state == states.SUCCESS and signals.task_success.receivers:
-            signals.task_success.send(task, result=value)
+            signals.task_success.send(task, result=value, runtime=outcome.runtime_s)
         elif state == states.FAILURE and signals.task_failure.receivers:
             told = {"args": args, "kwargs": kwargs, "traceback": info.tb if info else None, "einfo": info}
             signals.task_failure.send(task, task_id=request.id, exception=value, **told)

@@ -275,13 +275,6 @@ def new_delivery_tag() -> str:
     return f"{moment[:8]}-{moment[8:]}-7{random[:3]}-{variant}{random[4:7]}-{random[8:]}"
 
 
-def new_task_id() -> str:
-    """A random UUID (version 4) as text, in half of the time that the module `uuid` takes."""
-    text = os.urandom(16).hex()
-    variant = "89ab"[int(text[16], 16) & 3]
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
-
-
 def published_ms(delivery_tag: str) -> int | None:
     """When a message was published (Unix ms), if its tag says so."""
     if len(delivery_tag) == 36 and delivery_tag[14] == "7":

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 from redis.exceptions import NoPermissionError, RedisError
 
+from opsq import platforms
 from opsq._version import __version__
 from opsq.broker.leftovers import Leftovers
 from opsq.broker.order import QueueOrder
@@ -78,25 +78,6 @@ class Wishes:
     autoscale: tuple[int, int] | None = None
     log_level: int = logging.WARNING
     reload: bool = False
-
-
-def node_name(wish: str | None) -> str:
-    """The node name as Celery makes it: `celery@<host>`, or the wish with its %h %n %d; `x` alone is a host."""
-    host = socket.gethostname()
-    short, _, domain = host.partition(".")
-    name, _, where = (wish or "").rpartition("@")
-    return _expanded(f"{name or 'celery'}@{where or host}", {"h": host, "n": short, "d": domain})
-
-
-def with_node(path: str | None, node: str) -> str | None:
-    """The name of a file with Celery's %n %h %d %p of the node; %i and %I are for files of single children."""
-    name, _, host = node.partition("@")
-    known = {"n": name, "h": host, "d": host.partition(".")[2], "p": node, "i": "0", "I": ""}
-    return path and _expanded(path, known)
-
-
-def _expanded(text: str, values: Mapping[str, str]) -> str:
-    return re.sub("%(.)", lambda found: "%" if found[1] == "%" else values.get(found[1], found[0]), text)
 
 
 def cpus() -> int:
@@ -238,7 +219,7 @@ def _news(app: Any, wishes: Wishes, url: str) -> News:
 
 def _refuse_pickle_as_root(accept: frozenset[str]) -> None:
     """Who may write to the queue would be root here: reading pickle runs code."""
-    if "application/x-python-serialize" in accept and os.geteuid() == 0 and not os.environ.get("C_FORCE_ROOT"):
+    if "application/x-python-serialize" in accept and os.geteuid() == 0 and not platforms.C_FORCE_ROOT:
         raise RefusedError(
             "cannot run as root with pickle in accept_content",
             why="who can write to a queue could then run anything as root",

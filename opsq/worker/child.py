@@ -118,7 +118,8 @@ def run(means: Means, index: int) -> None:
     slot = means.table.slot(index)
     slot.words[slots.PID], slot.words[slots.TICKS] = os.getpid(), start_ticks(os.getpid()) or 0
     work = _work(means, index, Lines(means.buffer, prints))
-    signals.worker_process_init.send(None)
+    means.app.on_after_fork.send(means.app)
+    signals.worker_process_init.send(means.setup.node)
     conductor = Conductor(means.app, means.settler) if means.backend.keeps_results else None
     if conductor is not None:
         means.settler.on_complete = conductor.complete
@@ -130,7 +131,7 @@ def run(means: Means, index: int) -> None:
         logger.critical("this child ends, its parent starts another one", exc_info=True)
         raise
     finally:
-        signals.worker_process_shutdown.send(None, pid=os.getpid(), exitcode=0)
+        signals.worker_process_shutdown.send(means.setup.node, pid=os.getpid(), exitcode=0)
         if means.buffer is not None:
             means.buffer.write_out()
         if task_log is not None:

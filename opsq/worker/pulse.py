@@ -36,6 +36,8 @@ class Pulse:
     def __init__(
         self, news: News, node: str, table: Slots, herald: Herald, count: Callable[[], tuple[int, int]]
     ) -> None:
+        #: Called when a sign of life was sent.
+        self.on_beat: Callable[[], None] = lambda: None
         self._news, self._page, self._herald, self._count = news, table.words, herald, count
         wrapper = Wrapper(node, news.exchange)
         self._sender = Sender(wrapper, node)
@@ -59,6 +61,7 @@ class Pulse:
         self._called = False
         heard = self._say(line, "worker-heartbeat" if self._online else "worker-online")
         self._online = True
+        self.on_beat()
         if not (self.muted or self._news.tasks in (ALWAYS, NEVER)):
             self._page[slots.EVENTS] = bool(heard and self._publish(line, TASKS, self._nothing))
 

@@ -40,12 +40,14 @@ class Stop:
         now = time.monotonic()
         if self.how == "warm" and not cold and now - self._asked_at < SECOND_SIGNAL_S:
             return
+        how = "cold" if self.how or (cold and not soft_s) else "warm"
+        if how != self.how:
+            told = {"sig": signal.Signals(number).name, "how": how.capitalize(), "exitcode": 0}
+            signals.worker_shutting_down.send(self._worker.hostname, **told)
         if self.how:
             self._begin("cold")
             return
         self._asked_at = now
-        how = "cold" if cold and not soft_s else "warm"
-        signals.worker_shutting_down.send(self._worker, sig=how, how=how.capitalize(), exitcode=0)
         limits = [limit for limit in (soft_s, self._wait_s) if limit]
         if limits:
             self._deadline = now + min(limits)

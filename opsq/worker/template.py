@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from opsq import signals
 from opsq.runtime.parent import die_with_parent
 from opsq.runtime.process import start_ticks
 from opsq.worker import child
@@ -54,6 +55,7 @@ def serve(
                 child.leave(0)
             elif "fork" in order:
                 index = order["fork"]
+                signals.worker_before_create_process.send(None)
                 pid = _fork(link, partial(become_child, index))
                 slots_by_pid[pid] = index
                 say(link, {"born": index, "pid": pid, "ticks": start_ticks(pid) or 0})

@@ -128,7 +128,12 @@ class Worker:
             if epilogue.wanted(self.judge.runner, message, error):
                 self._calls.post(lambda: self._children.tell(epilogue.write(self.plan.folder, message.raw, error)))
 
-        self.judge.on_loss = on_loss
+        def on_beat() -> None:
+            """In the lease thread; receivers have the parent's, so that they hold up no lease."""
+            if signals.heartbeat_sent.receivers:
+                self._calls.post(self._tell_heartbeat)
+
+        self.judge.on_loss, pulse.on_beat = on_loss, on_beat
         names = setup.key_prefix, setup.priorities
         post = Post(setup.url, setup.worker_id, setup.queues, setup.lease_s, *names, self.plan.folder)
         rescue = Rescue(post, self.judge, self.plan.leftovers)
@@ -138,6 +143,9 @@ class Worker:
         state = State(self, leases, pulse, self._record, self._children, self._calls, self._accept)
         leases.on_command = Ear(state, self._accept, self.app.conf.task_serializer).heard
         return leases
+
+    def _tell_heartbeat(self) -> None:
+        signals.heartbeat_sent.send(self)
 
     def _make_table(self) -> Slots:
         setup = self.plan.setup

@@ -183,19 +183,20 @@ def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None,
     """A worker that has all it needs. `newcomer`, or the id: this process belongs to one that runs already."""
     from opsq import signals
     from opsq.concurrency.base import pool_named
-    from opsq.worker.assemble import LEASE_S, Wishes, equip, node_name, with_node
+    from opsq.utils.nodenames import default_nodename, node_format
+    from opsq.worker.assemble import LEASE_S, Wishes, equip
     from opsq.worker.worker import Worker
 
     app = context.app
     _configure(app, given)
     app.import_tasks()
-    node = node_name(given["hostname"])
+    node = default_nodename(given["hostname"])
     if newcomer is not None:
         pool = pool_named(given["pool"] or app.conf.worker_pool or "prefork").name
         newcomer.keep(app, node, pool, given["lease"] or LEASE_S)
         node, given["pool"] = newcomer.told.node, newcomer.told.pool
     for name in ("logfile", "pidfile"):
-        given[name] = with_node(given[name], node)
+        given[name] = given[name] and node_format(given[name], node)
     made = Worker(app, node)
     signals.celeryd_init.send(node, instance=made, conf=app.conf, options=given)
     buffer = set_up_logs(app, given)

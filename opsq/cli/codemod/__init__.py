@@ -1,0 +1,1 @@
+"""What `opsq migrate-code` knows and does; its modules are imported by name."""
