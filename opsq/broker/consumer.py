@@ -109,6 +109,8 @@ class Consumer:
         self.noticed = False
         #: The last turn was armed and leased nothing: a notice comes when there is something.
         self.listening = False
+        #: Until then (monotonic seconds; 0 = never) who is woken lets others go first: only they can run what comes.
+        self.defers_until_s = 0.0
         self.tracks = False
         self.id: int | None = None
 

@@ -30,11 +30,13 @@ LONGEST_S = 100 * 365 * 86_400.0
 @dataclass(frozen=True, slots=True)
 class Ports:
     """What an attempt needs from outside: `store_started` stores that a task has begun, `limit_begins` is told the
-    number and the name of a message that begins and has a time limit.
+    number and the name of a message that begins and has a time limit, `put_off` says of a message of this queue, whose
+    task is not known here, when it is to be looked at again (Unix ms; None: its task is known nowhere).
     """
 
     store_started: Callable[[Envelope], None]
     limit_begins: Callable[[int, str], None]
+    put_off: Callable[[int, Envelope], int | None]
 
 
 class Desk(Protocol):
@@ -87,6 +89,9 @@ class Attempts:
                 self.ledger.settle_run(settlement)
                 return None
         plan = self.runner.plan(headers.task)
+        if plan is None and (due_ms := self.ports.put_off(held.queue, message)) is not None:
+            self.ledger.settle_run(self._settler.later(held.queue, held.number, message, due_ms))
+            return None
         now = monotonic_ns()
         soft_ns = hard_ns = 0
         limit = headers.timelimit

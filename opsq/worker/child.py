@@ -46,6 +46,7 @@ from opsq.worker.many import ManyLine, SharedLedger
 from opsq.worker.revocations import Revocations
 from opsq.worker.settle import Settler
 from opsq.worker.slots import Slots
+from opsq.worker.strangers import Strangers
 from opsq.worker.task_log import TaskLog
 from opsq.worker.upkeep import Caps
 
@@ -182,6 +183,8 @@ def _work(means: Means, index: int, lines: Lines) -> Callable[[], None]:
     ledger.passed = admission.passed
     gate = Gate(setup.zone, [Revocations(consumer, setup.key_prefix)], [admission])
 
+    strangers = Strangers(consumer, lambda: bool(page[slots.REPLACING] or slot.words[slots.LEAVE]))
+
     def store_started(message: Envelope) -> None:
         _store_started(means, message)
 
@@ -195,7 +198,7 @@ def _work(means: Means, index: int, lines: Lines) -> Callable[[], None]:
             many.runs.name(number, name)
             _watch_limits(means)
 
-        ports = Ports(store_started, many_limit_begins)
+        ports = Ports(store_started, many_limit_begins, strangers.due_ms)
         attempts = Attempts(runner, ledger, many.runs, lines, herald, ports, gate)
         executor = make_executor(pool, setup.caps.at_once, many.runs.take, many.run_one, many.alarm.ring)
         runner.wrap = executor.wrap
@@ -207,7 +210,8 @@ def _work(means: Means, index: int, lines: Lines) -> Callable[[], None]:
         slot.name_task(name)
         _watch_limits(means)
 
-    attempts = Attempts(runner, ledger, slot, lines, herald, Ports(store_started, limit_begins), gate)
+    ports = Ports(store_started, limit_begins, strangers.due_ms)
+    attempts = Attempts(runner, ledger, slot, lines, herald, ports, gate)
     waiting = Waiting(setup.waiting_lock, setup.lease_s)
     line = Line(means.table, slot, ledger, attempts, waiting, lines, means.call_parent, setup.caps)
     line.take_overrides = take_overrides

@@ -24,8 +24,18 @@ from opsq.broker.consumer import Consumer, Turn
 
 #: A waiter that was woken in vain waits up to this long before it arms again (seconds).
 VAIN_MOST_S = 0.05
+#: Who has met messages that only others can run lets these go first so long, when it is woken (seconds).
+DEFERENCE_S = 0.03
 #: How often a server that gives no notices is asked (seconds): from, to.
 POLL_S = (0.05, 1.0)
+
+
+def deference_s(consumer: Consumer) -> float:
+    """How long a consumer lets others go first that has met messages which only they can run (seconds)."""
+    if time.monotonic() < consumer.defers_until_s:
+        return DEFERENCE_S
+    consumer.defers_until_s = 0.0
+    return 0.0
 
 
 class Woken(BaseException):
@@ -123,6 +133,8 @@ class Waiting:
             self._vain_s = 0.0
             return
         # Whoever was woken in vain before lets others go first: many waiters run for few messages.
+        if consumer.defers_until_s:
+            self._doze(deference_s(consumer))
         if self._vain_s:
             self._doze(random.uniform(0, self._vain_s))
         self._vain_s = min(max(self._vain_s * 2, 0.001), VAIN_MOST_S)

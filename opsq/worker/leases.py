@@ -191,6 +191,7 @@ class Leases(threading.Thread):
             self.limited.policy.rule(ruling)
             self._learn_limits()
             self.limited.noticed = True
+            self._next_renewal = 0.0  # the worker's record names the tasks of the new code
 
         self.submit(job)
 

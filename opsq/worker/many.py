@@ -23,7 +23,7 @@ from opsq.worker import slots
 from opsq.worker.alarm import Alarm
 from opsq.worker.attempt import Attempts
 from opsq.worker.batch import SPAN_S, Batch
-from opsq.worker.idle import POLL_S, VAIN_MOST_S
+from opsq.worker.idle import POLL_S, VAIN_MOST_S, deference_s
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
 from opsq.worker.runs import Run, Runs
@@ -217,6 +217,8 @@ class ManyLine(Upkeep):
         if listens and consumer.noticed:
             consumer.listening = False
             # Whoever was woken in vain before lets others go first: many waiters run for few messages.
+            if consumer.defers_until_s:
+                self.alarm.wait(deference_s(consumer))
             if self._vain_s:
                 self.alarm.wait(random.uniform(0, self._vain_s))
             self._vain_s = min(max(self._vain_s * 2, 0.001), VAIN_MOST_S)

@@ -55,6 +55,7 @@ class Reload:
         if self._sizing.stopping:
             return
         self._asked = self._asked or asked
+        self._children.table.words[slots.REPLACING] = 1
         told = self._told()
         self._report = Path(told.report)
         self._children.exec_template(msgspec.to_builtins(told), [told.writer])
@@ -104,11 +105,14 @@ class Reload:
         """Have the next child of an older template leave if it is time to; seconds until the next look."""
         newest = self._children.newest
         if newest is None or len(self._children.templates) < 2:
+            self._children.table.words[slots.REPLACING] = 0
             return None
         self._children.end_idle_templates()
         alive = list(self._children.alive.values())
         old = [child for child in alive if child.template is not newest]
         staying = [child for child in old if not child.slot.words[slots.LEAVE]]
+        # Who leaves takes nothing any more; it reads this first, then whether it leaves.
+        self._children.table.words[slots.REPLACING] = bool(staying or self._children.newcomer)
         if not staying:
             return None
         if self._sizing.is_full and not any(_begins(child) or _is_leaving_soon(child) for child in alive):
