@@ -17,7 +17,10 @@ def broken(what: str, error: BaseException) -> UsageError:
         why = f"{error.msg} ({_short(error.filename)}, line {error.lineno})"
     else:
         place = _place(error)
-        words = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):
+            words = f"its import ended with exit code {error.code}"
+        else:
+            words = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         why = words + (f" ({place})" if place else "")
     return UsageError(what, why=why)
 

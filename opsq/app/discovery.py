@@ -95,7 +95,7 @@ def _module_or_attribute(spec: str) -> Any:
             raise broken(f"cannot load the app {spec!r}", error) from error
     except OpsqError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise broken(f"cannot load the app {spec!r}", error) from error
     return _attribute(spec, _import(spec, parent), last)
 
@@ -109,7 +109,7 @@ def _import(spec: str, name: str) -> ModuleType:
         raise broken(f"cannot load the app {spec!r}", error) from error
     except OpsqError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise broken(f"cannot load the app {spec!r}", error) from error
 
 
@@ -153,7 +153,7 @@ def _app_in(module: ModuleType, spec: str) -> App | None:
                 raise broken(f"cannot load the app {spec!r}", error) from error
         except OpsqError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise broken(f"cannot load the app {spec!r}", error) from error
     for value in vars(module).values():
         if isinstance(value, App) or _is_of_celery(value):

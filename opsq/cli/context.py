@@ -85,6 +85,11 @@ class Context:
             return self.broker.url, self.broker.key_prefix, self.broker.priorities.to_options()
         return self.configured_address()
 
+    @property
+    def names_a_broker(self) -> bool:
+        """Whether a flag or the environment says which broker is meant."""
+        return "broker" in self.flags or bool({"OPSQ_BROKER_URL", "CELERY_BROKER_URL"} & {*os.environ})
+
     def configured_address(self) -> tuple[str, str, dict[str, Any]]:
         """What flags, environment and the project's file say of the broker, else the private one; loads no app."""
         from opsq.app.home import private_redis, project_settings

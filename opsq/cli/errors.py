@@ -99,7 +99,7 @@ def _of_click(error: click.ClickException, code: int) -> Told:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return Told("a command is missing", None, f"{_path(error)} --help", code)
     message = error.format_message().rstrip(".")
-    what = message[:1].lower() + message[1:]
+    what = message[:1].lower() + message[1:].replace("is not a valid integer range", "is no whole number")
     hint = f"{_path(error)} --help"
     if isinstance(error, click.NoSuchOption):
         what = f"no such option: {error.option_name}"

@@ -27,8 +27,9 @@ STYLES: Mapping[str, str] = {
     **dict.fromkeys(("RETRY", "STARTED", "STARTING", "STOPPING", "BACKOFF", "PROGRESS", "paused"), "yellow"),
 }
 GAP = 2
-SHORTEST = 12
-COMFORTABLE = 24
+#: How far texts are cut: at first, when columns have gone, and when nothing else helps.
+COMFORTABLE, SHORTEST, LAST_RESORT = 24, 12, 8
+_WHOLE_WORDS: Mapping[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Column:
     cut: Literal["start", "end"] | None = None
     #: Left out where the table is too wide otherwise (of several the last one first), or where it says nothing.
     extra: bool = False
+    #: Counts of what is seldom there: left out where all of them are 0.
+    rare: bool = False
 
     @property
     def right(self) -> bool:
@@ -82,6 +85,22 @@ class Output:
     def line(self, text: str) -> None:
         """A line of data."""
         print(text)
+
+    def sentence(self, text: str, before: str = "") -> None:
+        """Words behind `before`: in a terminal a line ends between two words, and those that follow stand below."""
+        if self.terminal and not self.plain:
+            import textwrap
+
+            blanks = " " * text_width(before)
+            lines = textwrap.wrap(text, self.width, initial_indent=before, subsequent_indent=blanks, **_WHOLE_WORDS)
+            self.line("\n".join(lines) or before)
+        else:
+            self.line(f"{before}{text}")
+
+    def steps(self, text: str, first: str, others: str) -> None:
+        """What is to be done one after the other (`a, then b`), a line each behind `first` and `others`."""
+        for number, step in enumerate(text.split(", then ") if text else ()):
+            self.sentence(step, others if number else first)
 
     def block(self, text: str) -> None:
         """Lines of data as they are, but for control characters."""
@@ -141,6 +160,8 @@ class Output:
 
 
 def _says_nothing(column: Column, cells: Sequence[str]) -> bool:
+    if column.rare:
+        return all(text in ("", "-", "0") for text in cells)
     return (column.extra or column.kind == "yes") and all(text in ("", "-") for text in cells)
 
 
@@ -163,6 +184,7 @@ def fit(columns: Sequence[Column], widths: list[int], room: int, silent: Sequenc
         if excess() > 0 and columns[n].extra:
             kept.remove(n)
     cut_down_to(SHORTEST)
+    cut_down_to(LAST_RESORT)
     return kept
 
 
@@ -193,6 +215,11 @@ def cell(value: Any, column: Column) -> str:
     if isinstance(value, list | tuple):
         return harmless(", ".join(str(item) for item in value))
     return shown(value)
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number of things in words: `1 message`, `2,000 messages`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def local_time(unix_s: float) -> str:

@@ -259,6 +259,16 @@ class Json(click.ParamType):  # type: ignore[type-arg]
         return f"write {wanted} in single quotes, for example {self.example}"
 
 
+def named_signal(name: str) -> int:
+    """The number of a signal. Raises UsageError."""
+    from opsq.runtime.process import signal_number
+
+    try:
+        return signal_number(name)
+    except ValueError as error:
+        raise UsageError(str(error), hint="TERM, HUP, USR1, ... or a number") from None
+
+
 def limit_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--limit N`: how many are shown."""
     return click.option(

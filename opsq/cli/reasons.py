@@ -12,7 +12,7 @@ from opsq.broker import workers
 from opsq.broker.depths import QueueState
 from opsq.broker.losses import Loss
 from opsq.broker.whereabouts import Place
-from opsq.cli.output import harmless, local_time
+from opsq.cli.output import counted, harmless, local_time
 from opsq.utils.time import humanize_duration
 
 #: Most characters of an error that the sentence repeats.
@@ -86,7 +86,7 @@ def _in_flight(facts: Facts, place: Place) -> Reason:
             _worker(place.queue),
         )
     if child is not None and (child.get("most") or 1) > 1:
-        many = f"(pid {child['pid']}), which runs {_count(child.get('running') or 0, 'task')} at once"
+        many = f"(pid {child['pid']}), which runs {counted(child.get('running') or 0, 'task')} at once"
         return Reason("running", f"{facts.name} is in the hands of {node} {many}{again}", "opsq tasks")
     if child is None or child.get("number") != place.number:
         told = f"{facts.name} is in the hands of {node}, which has not said that it runs"
@@ -98,7 +98,7 @@ def _in_flight(facts: Facts, place: Place) -> Reason:
 
 def _waiting(facts: Facts, place: Place) -> Reason:
     queue = facts.queues[place.queue]
-    ahead = "next" if not place.ahead else f"behind {_count(place.ahead, 'other')}"
+    ahead = "next" if not place.ahead else f"behind {counted(place.ahead, 'other')}"
     told = f"{facts.name} waits in {place.queue!r}, {ahead}"
     again = _revoked(facts) + _again(facts, place)
     if queue.paused:
@@ -117,7 +117,7 @@ def _waiting(facts: Facts, place: Place) -> Reason:
     ):
         return Reason("unknown task", f"{told}: none of the queue's workers knows this task{again}", "opsq doctor")
     busy = sum(map(workers.busy, serving))
-    taking = _count(queue.consumers, "child takes", "children take")
+    taking = counted(queue.consumers, "child takes", "children take")
     return Reason(
         "waiting",
         f"{told}: {taking} from the queue, {busy} busy{again}",
@@ -126,7 +126,7 @@ def _waiting(facts: Facts, place: Place) -> Reason:
 
 
 def _limited(facts: Facts, place: Place) -> Reason:
-    ahead = "next" if not place.ahead else f"behind {_count(place.ahead, 'other')}"
+    ahead = "next" if not place.ahead else f"behind {counted(place.ahead, 'other')}"
     told = f"{facts.name} waits for the limits of the {harmless(place.reason or 'task')}, {ahead}"
     if not facts.queues[place.queue].consumers:
         return Reason("limited", f"{told}; no worker consumes {place.queue!r}", _worker(place.queue))
@@ -265,10 +265,6 @@ def _clock(unix_s: float) -> str:
     """The time of day; with the date unless it is today's."""
     told = local_time(unix_s)
     return told.partition(" ")[2] if told[:10] == local_time(time.time())[:10] else told
-
-
-def _count(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def _times(count: int) -> str:

@@ -94,14 +94,19 @@ def each_url(url: str) -> list[str]:
 
 
 def _one_server(url: str) -> RedisURL:
-    if urlsplit(url).scheme == "redis+socket":
+    parts = urlsplit(url)
+    if parts.scheme == "redis+socket":
         return _socket_url(url)
+    try:
+        parts.port  # noqa: B018 (it is read here, and it may be no port)
+    except ValueError:
+        raise ValueError("its port is no number from 0 to 65535") from None
     arguments: dict[str, Any] = dict(parse_redis_url(_with_plain_ssl_words(url)))  # type: ignore[no-untyped-call]
     connection_class = arguments.pop("connection_class", redis.Connection)
     arguments["db"] = db = int(arguments.get("db") or 0)
     if "path" in arguments:
         return RedisURL(url, arguments["path"], db, redis.UnixDomainSocketConnection, arguments)
-    database = urlsplit(url).path.strip("/")
+    database = parts.path.strip("/")
     if database and not database.isdigit():
         raise ValueError(f"its database {database!r} is no number")
     arguments.setdefault("host", "localhost")
@@ -285,7 +290,8 @@ def explain(error: Exception, url: str) -> BrokerError | RefusedError:
             f"Redis at {address} is a read-only replica", hint="name its master, or all of its set with ; between them"
         )
     if isinstance(error, ResponseError):
-        return BrokerError(f"Redis at {address} answered with an error", why=reason)
+        hint = "its databases are fewer than that: name a smaller number" if "DB index" in reason else ""
+        return BrokerError(f"Redis at {address} answered with an error", why=reason, hint=hint)
     return BrokerError(
         f"cannot reach Redis at {address}",
         why=plain_reason(error),

@@ -45,10 +45,14 @@ def questions(url: str, reply_s: float = _REPLY_TIMEOUT_S) -> Iterator[Ask]:
 
 
 def _first_commands(url: str) -> list[tuple[Any, ...]] | None:
-    """Login and choice of database; None for a URL that only redis-py understands."""
+    """Login and choice of database; None for a URL that only redis-py understands, or nobody."""
     if ";" in url:
         return None
     parts = urlsplit(url)
+    try:
+        parts.port  # noqa: B018
+    except ValueError:
+        return None
     query = parse_qs(parts.query)
     if parts.scheme in ("redis+socket", "unix"):
         known, place = {"db", "virtual_host"}, query.get("virtual_host", query.get("db", ["0"]))[0]

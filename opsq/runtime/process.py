@@ -105,6 +105,15 @@ def send_signal(process: ProcessId, signum: int) -> bool:
     return True
 
 
+def signal_number(wish: int | str) -> int:
+    """The number of a signal that is named (TERM, SIGTERM) or numbered. Raises ValueError."""
+    text = str(wish).upper()
+    try:
+        return int(signal.Signals(int(text)) if text.isdigit() else signal.Signals["SIG" + text.removeprefix("SIG")])
+    except (KeyError, ValueError):
+        raise ValueError(f"{wish!r} is no signal") from None
+
+
 def wait_end(process: ProcessId, timeout_s: float) -> bool:
     """Wait until this very process has ended; False when it still runs after `timeout_s`."""
     fd = open_pidfd(process)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from opsq.exceptions import ImproperlyConfigured
+from opsq.runtime.process import signal_number
 from opsq.runtime.spawn import run_as
 from opsq.supervisor.plan import Program, wrong
 
@@ -207,17 +207,6 @@ def _ready(value: Any, _folder: Path) -> str:
     return str(value)
 
 
-def read_signal(value: Any) -> int:
-    """A signal by name (TERM, SIGTERM) or number. Raises ValueError."""
-    text = str(value).upper()
-    try:
-        if text.isdigit():
-            return int(signal.Signals(int(text)))
-        return int(signal.Signals["SIG" + text.removeprefix("SIG")])
-    except (KeyError, ValueError):
-        raise ValueError(f"{value!r} is no signal") from None
-
-
 _READERS: Mapping[str, Any] = {
     "command": _command,
     "directory": _directory,
@@ -229,7 +218,7 @@ _READERS: Mapping[str, Any] = {
     "umask": lambda value, _folder: int(str(value), 8),
     "exitcodes": _exitcodes,
     "autorestart": _autorestart,
-    "stopsignal": lambda value, _folder: read_signal(value),
-    "reloadsignal": lambda value, _folder: read_signal(value),
+    "stopsignal": lambda value, _folder: signal_number(value),
+    "reloadsignal": lambda value, _folder: signal_number(value),
     "ready": _ready,
 }

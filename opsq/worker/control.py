@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal as _signal
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from opsq.broker.limits import is_rate, rate_per_second
 from opsq.concurrency.base import POOLS
 from opsq.datastore import keys
 from opsq.protocol.envelope import Envelope
+from opsq.runtime.process import signal_number
 from opsq.worker.holdings import held_by
 from opsq.worker.panel import NO_REPLY, Panel, State, control_command, inspect_command, nok, ok
 from opsq.worker.revocations import stamps_on
@@ -86,17 +86,6 @@ def _end(state: State, slot: int, number: int, signum: int) -> None:
         state.children.terminate(slot, number, signum)
     elif not state.children.order_end(slot, number, signum):
         state.calls.after(AGAIN_S, partial(_end, state, slot, number, signum))
-
-
-def signal_number(wish: Any) -> int:
-    """The number of a signal by number or name, with or without SIG. Raises ValueError."""
-    if isinstance(wish, int) or str(wish).isdigit():
-        return int(_signal.Signals(int(wish)))
-    name = str(wish).upper()
-    found = getattr(_signal, name if name.startswith("SIG") else f"SIG{name}", None)
-    if not isinstance(found, _signal.Signals):
-        raise ValueError(f"there is no signal {wish!r}")
-    return int(found)
 
 
 def _as_set(ids: Any) -> set[str]:

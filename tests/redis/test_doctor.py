@@ -347,3 +347,19 @@ def test_without_a_broker_the_rest_is_looked_at_and_it_ends_with_3(clinic: Clini
     assert found.stdout.startswith("BAD   broker: cannot reach Redis at 127.0.0.1:")
     assert "ok    pidfiles" in found.stdout
     assert "Traceback" not in found.stderr
+
+
+def test_a_broker_that_refuses_the_login_is_a_finding_and_it_ends_with_4(
+    clinic: Clinic, redis_client: redis.Redis
+) -> None:
+    redis_client.config_set("requirepass", "secret")
+    try:
+        clinic.url = clinic.url.replace("redis://", "redis://:wrong@")
+        found = doctor(clinic)
+    finally:
+        redis_client.config_set("requirepass", "")
+    assert found.returncode == 4
+    assert found.stdout.startswith("BAD   broker: Redis at ")
+    assert "ok    pidfiles" in found.stdout
+    assert "secret" not in found.stdout + found.stderr
+    assert "wrong" not in found.stdout + found.stderr

@@ -64,6 +64,21 @@ def test_what_is_taken_away_from_it_is_not_run(ledger: Ledger, redis_client: red
     assert not ledger.doubt
 
 
+def test_after_each_connect_the_store_is_read_before_anything_else_is_done(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    redis_client.lpush("celery", b"known", b"taken over")
+    ledger.send(2)
+    ledger.receive()
+    known, taken_over = list(ledger.waiting)
+    redis_client.hdel(ledger.consumer.stores[0], str(taken_over.number))
+    redis_client.hset(ledger.consumer.stores[0], "777", b"its answer was lost")
+    ledger.reconnect()
+    assert [held.number for held in ledger.waiting] == [known.number]
+    assert redis_client.lrange("celery", 0, -1) == [b"its answer was lost"]
+    assert redis_client.hkeys(ledger.consumer.stores[0]) == [str(known.number).encode()]
+
+
 def test_the_answer_to_a_turn_that_was_refused_is_not_waited_for_again(
     ledger: Ledger, redis_client: redis.Redis
 ) -> None:

@@ -216,6 +216,21 @@ def test_peek_and_purge(opsq: Run, redis_client: redis.Redis) -> None:
     assert redis_client.llen("mail") == 2
     assert data(opsq("queues", "purge", "mail", "--yes", "--json"))["purged"] == 2
     assert redis_client.llen("mail") == 0
+    assert opsq("queues", "purge", "mail").stderr == "nothing waits in mail\n"
+
+
+def test_a_queue_that_nobody_has_ever_used_is_a_mistake_but_not_one_that_others_fill(
+    opsq: Run, redis_client: redis.Redis
+) -> None:
+    opsq("-A", "proj", "run", "task", "proj.add", "[1, 2]", "-Q", "mail")
+    for verb in ("peek", "purge", "pause", "resume"):
+        found = opsq("queues", verb, "mial")
+        assert "there is no queue 'mial'" in mistake(found, 2)
+        assert "did you mean mail?" in found.stderr
+    (raw,) = redis_client.lrange("mail", 0, -1)
+    redis_client.lpush("of others", raw)
+    assert len(data(opsq("queues", "peek", "of others", "--json"))["messages"]) == 1
+    assert data(opsq("queues", "purge", "of others", "--yes", "--json"))["purged"] == 1
 
 
 def test_messages_are_moved_to_another_queue(opsq: Run, redis_client: redis.Redis) -> None:
@@ -230,7 +245,7 @@ def test_messages_are_moved_to_another_queue(opsq: Run, redis_client: redis.Redi
     found = data(opsq("queues", "move", "mail", "slow", "--limit", "2", "--yes", "--json"))
     assert found == {"from": "mail", "to": "slow", "moved": 2, "found": 2}
     assert (redis_client.llen("mail"), redis_client.llen("slow")) == (1, 2)
-    assert opsq("queues", "move", "mail", "slow", "--yes").stderr == "moved: 1 messages from mail to slow\n"
+    assert opsq("queues", "move", "mail", "slow", "--yes").stderr == "moved: 1 message from mail to slow\n"
     assert opsq("queues", "move", "mail", "slow", "--yes").stderr == "nothing to move in mail\n"
 
 
@@ -391,6 +406,18 @@ def test_a_wrong_app_is_one_line(project: Project, opsq: Run) -> None:
     assert "cannot find the app 'prj'" in mistake(opsq("-A", "prj", "tasks"), 2)
     (project.folder / "broken.py").write_text("def f(:\n")
     assert "broken.py, line 1" in mistake(opsq("-A", "broken", "tasks"), 2)
+    (project.folder / "leaves.py").write_text("import sys\nsys.exit(3)\n")
+    assert "its import ended with exit code 3 (leaves.py, line 2)" in mistake(opsq("-A", "leaves", "tasks"), 2)
+
+
+def test_a_wrong_broker_is_one_line_for_each_command(opsq: Run) -> None:
+    for command in ("queues", "dead", "doctor"):
+        assert "its port is no number from 0 to 65535" in mistake(opsq(command, "-b", "redis://localhost:port/0"), 2)
+    found = opsq("status", "-b", "redis://localhost:port/0")
+    assert found.returncode == 3
+    assert found.stderr.startswith("broker: cannot read the Redis URL"), found.stderr
+    assert "Traceback" not in found.stderr
+    assert "no whole number" in mistake(opsq("queues", "--limit", "many"), 2)
 
 
 def test_a_reader_that_goes_is_no_error(opsq: Run, project: Project, spawn: Spawner) -> None:

@@ -120,7 +120,7 @@ def test_a_task_is_found_among_a_hundred_thousand(lab: Lab, why: Why) -> None:
             lab.redis.lpush("big", message("add", task_id))
         lab.redis.lpush("big", *[filler] * 10_000)
     begin = time.monotonic()
-    assert "behind 50000 others" in why(task_id)["sentence"]
+    assert "behind 50,000 others" in why(task_id)["sentence"]
     assert time.monotonic() - begin < labs.soon(5)
     lab.redis.delete("big")
 
@@ -162,14 +162,19 @@ def test_a_task_that_has_ended(lab: Lab, why: Why) -> None:
     worker = lab.worker("-c", "1")
     good, bad, retried = lab.send("add", 1, 2), lab.send("boom", "no wings"), lab.send("flaky")
     expired = lab.send("add", 1, 1, expires=datetime.now(UTC) - timedelta(seconds=9))
+    revoked = lab.send("add", 1, 1, countdown=600)
+    lab.app.control.revoke(revoked)
     lab.result(good)
     lab.result(bad, "FAILURE")
     lab.result(expired, "REVOKED")
+    lab.result(revoked, "REVOKED")
     lab.wait_for(lambda: lab.state(retried) == "RETRY", "it is to be tried again")
     assert (why(good)["state"], why(good)["next"]) == ("succeeded", f"opsq results {good}")
     assert "failed at" in why(bad)["sentence"]
     assert "ValueError: no wings" in why(bad)["sentence"]
     assert why(expired)["state"] == "expired"
+    assert why(revoked)["state"] == "revoked"
+    assert "was revoked at" in why(revoked)["sentence"]
     told = why(retried)
     assert told["state"] == "delayed"
     assert "failed and is tried again" in told["sentence"]

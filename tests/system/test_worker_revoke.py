@@ -209,7 +209,7 @@ def test_an_unknown_task_cannot_be_terminated_and_an_unknown_signal_is_an_error(
         return next(iter(reply.values()))
 
     assert ask() == {"ok": "terminate: tasks unknown"}
-    assert ask(signal="SIGNOPE") == {"error": "ValueError(\"there is no signal 'SIGNOPE'\")"}
+    assert ask(signal="SIGNOPE") == {"error": "ValueError(\"'SIGNOPE' is no signal\")"}
 
 
 def test_workers_say_what_is_revoked(lab: Lab) -> None:

@@ -66,6 +66,36 @@ def test_columns_that_say_nothing_are_not_shown() -> None:
     assert fit(COLUMNS, [30, 5, 40, 10], 200, silent=[3]) == [0, 1, 2]
 
 
+def test_counts_of_what_is_rare_are_shown_where_there_are_some(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Output, "terminal", True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    columns = (Column("name", "QUEUE", cut="start"), Column("limited", "LIMITED", "number", rare=True))
+    monkeypatch.setenv("COLUMNS", "20")
+    for count, headings in ((0, ["QUEUE"]), (7, ["QUEUE", "LIMITED"])):
+        Output().table("queues", columns, [{"name": "a.queue.with.a.long.name", "limited": count}])
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].split() == headings
+        assert max(map(len, lines)) <= 20
+
+
+def test_words_are_kept_whole_in_a_terminal_and_left_alone_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "opsq dead show 12345678, then opsq dead requeue 12345678-1234-1234-1234-123456789abc"
+    Output().steps(text, "next: ", "then: ")
+    in_a_pipe = capsys.readouterr().out.splitlines()
+    assert in_a_pipe == ["next: opsq dead show 12345678", f"then: {text.partition(', then ')[2]}"]
+    monkeypatch.setattr(Output, "terminal", True)
+    Output().steps(text, "next: ", "then: ")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [in_a_pipe[0], "then: opsq dead requeue", "      12345678-1234-1234-1234-123456789abc"]
+    Output().sentence("one two three", "        a long label that fills the line  ")
+    assert " ".join(capsys.readouterr().out.split()).endswith("one two three")
+
+
 def test_a_text_is_cut_at_the_end_that_says_less() -> None:
     assert shortened("proj.tasks.send_mail", 12, "start") == "…s.send_mail"
     assert shortened("a long explanation", 8, "end") == "a long …"

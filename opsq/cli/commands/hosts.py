@@ -20,7 +20,7 @@ COLUMNS = (
     Column("seen_ago", "SEEN", "seconds"),
     Column("reason", "WHY", cut="end", extra=True),
     Column("load", "LOAD", "number", extra=True),
-    Column("free", "FREE", "number", extra=True),
+    Column("free", "FREE SLOTS", "number", extra=True),
     Column("version", "VERSION", extra=True),
     Column("tags", "TAGS", cut="end", extra=True),
     Column("clock_shown", "CLOCK", extra=True),

@@ -9,8 +9,8 @@ import click
 
 from opsq.cli.commands.up import exit_for_failures
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import command
-from opsq.exceptions import OpsqError, UsageError
+from opsq.cli.params import command, named_signal
+from opsq.exceptions import OpsqError
 from opsq.supervisor import client
 from opsq.supervisor.messages import Reload, Restart, Signal, Start, Status, Stop
 
@@ -47,13 +47,7 @@ def restart(context: Context, names: tuple[str, ...]) -> None:
 @pass_context
 def signal(context: Context, signal_name: str, names: tuple[str, ...]) -> None:
     """Send a signal to the main processes of programs (names, groups, or all)."""
-    from opsq.supervisor.tables import read_signal
-
-    try:
-        number = read_signal(signal_name)
-    except ValueError as error:
-        raise UsageError(str(error), hint="TERM, HUP, USR1, ... or a number") from None
-    answer = client.ask(context.state_dir, Signal(list(names), number))
+    answer = client.ask(context.state_dir, Signal(list(names), named_signal(signal_name)))
     if not answer["signalled"]:
         raise OpsqError("nobody was signalled", why="none of these runs", hint="opsq status")
     context.out.say(f"signalled: {', '.join(answer['signalled'])}")

@@ -12,7 +12,7 @@ import click
 from opsq.broker import moving
 from opsq.broker import queues as store
 from opsq.cli.context import Context, pass_context
-from opsq.cli.output import Column
+from opsq.cli.output import Column, counted
 from opsq.cli.params import confirm_options, confirmed, group, limit_option, limited
 from opsq.exceptions import UsageError, did_you_mean
 
@@ -20,7 +20,7 @@ COLUMNS = (
     Column("name", "QUEUE", cut="start"),
     Column("waiting", "WAITING", "number"),
     Column("delayed", "DELAYED", "number"),
-    Column("limited", "LIMITED", "number", extra=True),
+    Column("limited", "LIMITED", "number", rare=True),
     Column("in_flight", "IN FLIGHT", "number"),
     Column("dead", "DEAD", "number"),
     Column("oldest", "OLDEST", "seconds"),
@@ -84,7 +84,7 @@ opsq queues peek mail --limit 1 --json
 def peek(context: Context, queue: str, limit: int) -> None:
     """The next messages of a queue, in the order in which they will be taken. Nothing is changed."""
     broker = context.broker
-    total = store.states(broker, [queue])[0].depth
+    total = _state(context, queue).depth
     now_ms = time.time() * 1000
     rows = []
     for message in store.peek(broker, queue, limit):
@@ -110,13 +110,15 @@ opsq queues purge mail --yes
 def purge(context: Context, queue: str, yes: bool, dry_run: bool) -> None:
     """Throw away all that waits in a queue, now, for later or for its limits; what runs goes on, dead letters stay."""
     broker = context.broker
-    state = store.states(broker, [queue])[0]
+    state = _state(context, queue)
     count = state.pending
     if dry_run:
-        context.out.say(f"would throw away {count} messages of {queue}")
-    elif confirmed(f"throw away {count} messages of {queue}?", yes):
+        context.out.say(f"would throw away {counted(count, 'message')} of {queue}")
+    elif not count:
+        context.out.say(f"nothing waits in {queue}")
+    elif confirmed(f"throw away {counted(count, 'message')} of {queue}?", yes):
         count = moving.purge(broker, queue)
-        context.out.say(f"thrown away: {count} messages of {queue}")
+        context.out.say(f"thrown away: {counted(count, 'message')} of {queue}")
     else:
         count = 0
     if context.out.json:
@@ -150,10 +152,10 @@ def move(context: Context, source: str, target: str, limit: int, task: str | Non
     count = min(job.count(), limit or sys.maxsize)
     moved = 0
     if dry_run:
-        context.out.say(f"would move {count} messages from {source} to {target}")
-    elif count and confirmed(f"move {count} messages from {source} to {target}?", yes):
+        context.out.say(f"would move {counted(count, 'message')} from {source} to {target}")
+    elif count and confirmed(f"move {counted(count, 'message')} from {source} to {target}?", yes):
         moved = job.run(limit)
-        context.out.say(f"moved: {moved} messages from {source} to {target}")
+        context.out.say(f"moved: {counted(moved, 'message')} from {source} to {target}")
     elif not count:
         context.out.say(f"nothing to move in {source}")
     if context.out.json:
@@ -194,9 +196,18 @@ def _switch(context: Context, names: tuple[str, ...], paused: bool) -> None:
         context.out.say(f"{word}: {', '.join(names)}")
 
 
+def _state(context: Context, name: str) -> store.QueueState:
+    """A queue as it is now; one that was never used through opsq may hold messages of others. Raises UsageError."""
+    state = store.states(context.broker, [name])[0]
+    if not (state.pending or state.dead):
+        _known(context, [name])
+    return state
+
+
 def _known(context: Context, names: Sequence[str]) -> None:
     """Raises UsageError for a queue that nobody has ever used."""
     known = context.queue_names()
     for name in names:
         if name not in known:
-            raise UsageError(f"there is no queue {name!r}", hint=did_you_mean(name, known))
+            hint = did_you_mean(name, known) or f"there are: {', '.join(known[:10])}"
+            raise UsageError(f"there is no queue {name!r}", hint=hint)

@@ -16,7 +16,7 @@ from opsq.broker.schedules import EntryFacts
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column
 from opsq.cli.params import Duration, Json, group, limit_option, limited
-from opsq.exceptions import BrokerError, TaskError, TimeoutError, UsageError
+from opsq.exceptions import BrokerError, TaskError, TimeoutError, UsageError, did_you_mean
 
 COLUMNS = (
     Column("name", "ENTRY", cut="end"),
@@ -233,6 +233,11 @@ def add(context: Context, /, name: str, task: str, every: float | None, cron: st
         raise UsageError(f"cannot add the entry {name!r}", why="the app has one of this name", hint="use another name")
     store.add(context.broker, name_of(app), name, definition)
     context.out.say(f"added: {name} ({task})")
+    app.import_tasks()
+    if task not in app.tasks:
+        near = did_you_mean(task, app.tasks)
+        told = f"{name_of(app)} itself has no task {task}, it is sent by its name"
+        context.out.say(f"{told}; {near}" if near else told)
     if store.leader(context.broker, name_of(app)) is None:
         context.out.say(f"no beat ticks for {name_of(app)}: opsq up, or opsq beat")
 

@@ -32,6 +32,7 @@ QUEUE_COLUMNS = (
     Column("waiting", "WAITING", "number"),
     Column("in_flight", "IN FLIGHT", "number"),
     Column("delayed", "DELAYED", "number", extra=True),
+    Column("limited", "LIMITED", "number", rare=True),
     Column("dead", "DEAD", "number"),
     Column("oldest", "OLDEST", "seconds"),
 )
@@ -149,7 +150,9 @@ def _broker_that_answers(context: Context) -> dict[str, Any] | None:
     try:
         url, key_prefix, priorities = context.broker_address
         depths.answers(depths.Address(url, key_prefix))
-    except OpsqError:
+    except OpsqError as error:
+        if context.names_a_broker:
+            context.out.say(f"broker: {error}")
         return None
     return {"url": url, "key_prefix": key_prefix, "priorities": priorities}
 

@@ -8,7 +8,8 @@ import click
 
 from opsq.broker.pending import pending
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import command, confirm_options, confirmed
+from opsq.cli.output import counted
+from opsq.cli.params import command, confirm_options, confirmed, named_signal
 from opsq.datastore import keys
 from opsq.exceptions import UsageError
 
@@ -50,6 +51,7 @@ def revoke(
     They end as REVOKED when a worker meets them, also one that is down now. Celery's workers are told too.
     """
     running = 0
+    named_signal(signal_name)
     if task_ids:
         if name or queue:
             raise UsageError("cannot revoke by ids and by name or queue at once")
@@ -61,16 +63,16 @@ def revoke(
     left_out, ids = max(len(ids) - keys.REVOKED_CAP, 0), ids[: keys.REVOKED_CAP]
     revoked, ended = 0, 0
     if dry_run:
-        context.out.say(f"would revoke {_tasks(len(ids))}")
-    elif not ids or confirmed(f"revoke {_tasks(len(ids))}?", yes):
+        context.out.say(f"would revoke {counted(len(ids), 'task')}")
+    elif not ids or confirmed(f"revoke {counted(len(ids), 'task')}?", yes):
         ended = _revoke(context, ids, terminate, signal_name)
         revoked = len(ids)
-        context.out.say(f"revoked: {_tasks(revoked)}" + (f"; ended: {ended}" if terminate else ""))
+        context.out.say(f"revoked: {counted(revoked, 'task')}" + (f"; ended: {ended}" if terminate else ""))
     if running and not terminate:
-        context.out.say(f"{_tasks(running)} may be running; --terminate ends those too")
+        context.out.say(f"{counted(running, 'task')} may be running; --terminate ends those too")
     if left_out:
         context.out.say(
-            f"{_tasks(left_out)} more: {keys.REVOKED_CAP:,} are remembered; repeat this when those have gone"
+            f"{counted(left_out, 'task')} more: {keys.REVOKED_CAP:,} are remembered; repeat this when those have gone"
         )
     if context.out.json:
         told = {"chosen": len(ids), "revoked": revoked, "terminated": ended, "in_flight": running, "left_out": left_out}
@@ -103,7 +105,3 @@ def _revoke(context: Context, ids: Sequence[str], terminate: bool, signal_name: 
                     raise UsageError("a worker could not end them", why=said)
                 ended |= {*part} & {*said.removeprefix("terminate: ").split(", ")}
     return len(ended)
-
-
-def _tasks(count: int) -> str:
-    return "1 task" if count == 1 else f"{count:,} tasks"

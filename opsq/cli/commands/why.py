@@ -50,9 +50,8 @@ def why(context: Context, task_id: str, queue: str | None) -> None:
             }
         )
     else:
-        context.out.line(reason.sentence)
-        if reason.next:
-            context.out.line(f"next: {reason.next}")
+        context.out.sentence(reason.sentence)
+        context.out.steps(reason.next, "next: ", "then: ")
         for key in found.cut_short:
             context.out.say(f"only the newest {whereabouts.MOST:,} of {key!r} were looked at")
     if reason.state == "unknown":

@@ -10,6 +10,7 @@ from typing import Any
 from opsq._version import __version__
 from opsq.broker import audit, queues, workers
 from opsq.cli.doctor.finding import SAMPLE, Finding, Look
+from opsq.cli.output import counted
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
 
@@ -116,7 +117,7 @@ def dead(look: Look) -> Iterator[Finding]:
     for state in look.queues:
         if state.dead:
             yield Finding(
-                f"{state.dead} dead letters of {state.name!r}",
+                f"{counted(state.dead, 'dead letter')} of {state.name!r}",
                 "these tasks failed for good, were lost with their process, or cannot be read",
                 f"opsq dead --queue {state.name}, then opsq dead requeue ID or opsq dead drop ID",
             )
