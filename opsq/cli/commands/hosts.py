@@ -20,7 +20,7 @@ COLUMNS = (
     Column("seen_ago", "SEEN", "seconds"),
     Column("reason", "WHY", cut="end", extra=True),
     Column("load", "LOAD", "number", extra=True),
-    Column("free", "FREE SLOTS", "number", extra=True),
+    Column("free", "FREE", "number", extra=True),
     Column("version", "VERSION", extra=True),
     Column("tags", "TAGS", cut="end", extra=True),
     Column("clock_shown", "CLOCK", extra=True),
@@ -43,7 +43,10 @@ opsq hosts forget web07
 @click.pass_context
 @pass_context
 def hosts(context: Context, ctx: click.Context, limit: int) -> None:
-    """The hosts that have joined: present, stopped, silent (gone without a word), refusing, or with a changed key."""
+    """The hosts that have joined: present, stopped, silent (gone without a word), refusing, or with a changed key.
+
+    LOAD is that of the last minute, FREE how many more commands a host may run at once.
+    """
     if ctx.invoked_subcommand is not None:
         return
     from opsq.datastore.connection import client, errors
