@@ -1,4 +1,6 @@
-"""Writes docs/reference from the tables in the code: settings, opsq.toml, commands, keys. `python docs/generate.py`.
+"""Writes pages from the tables in the code: docs/settings.md, and in docs/reference opsq.toml, commands, keys.
+
+`python docs/generate.py`
 
 A test compares what is stored with what this would write.
 """
@@ -11,13 +13,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).with_name("reference")
+FOLDER = Path(__file__).parent
 _NOTE = "<!-- Written by docs/generate.py from the tables in the code; do not edit. -->"
 
 
 def pages() -> dict[str, str]:
     """File name -> text of every page."""
-    return {"settings.md": _settings(), "opsq-toml.md": _toml(), "commands.md": _commands(), "keys.md": _keys()}
+    return {
+        "settings.md": _settings(),
+        "reference/opsq-toml.md": _toml(),
+        "reference/commands.md": _commands(),
+        "reference/keys.md": _keys(),
+    }
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -40,37 +47,42 @@ def _value(value: Any) -> str:
     return f"`{value!r}`"
 
 
+_ABOUT_SETTINGS = """
+Celery's settings under their new and their old names, and those of opsq (without an old name). Old and new names may
+be mixed; two names that give one setting different values in one place are an error that names both. A name that is no
+setting is kept and ignored, with a warning if it looks mistyped; in `opsq.toml` it is an error.
+
+A value is looked for in this order: the command line; the environment; what the program sets (`app.conf`, `App(...)`);
+its configuration (`config_from_object`: a module, an object, a mapping, `NAME.yaml`; with `namespace="CELERY"` names
+such as `CELERY_TASK_SERIALIZER`, as Django projects have them); `opsq.toml`, or the same in YAML as `opsq.yaml`; the
+default. In the environment each is called `CELERY_` or `OPSQ_` and its new name in upper case
+(`CELERY_WORKER_CONCURRENCY=4`); lists are written with commas or as JSON, mappings as JSON. `opsq config` shows what is
+set here, and by whom.
+
+*Works*: yes; or that it has no effect, and why; or that it is refused (a worker does not start with it), and what to
+do. A worker names once, at level info, what is set without effect.
+"""
+
+
 def _settings() -> str:
-    from opsq.config.option import WORKS
-    from opsq.config.options.celery import OPTIONS
-    from opsq.config.options.engine import ENGINE_OPTIONS
+    from opsq.config.names import BY_NAME
 
     groups: dict[str, list[Any]] = {}
-    for option in (*OPTIONS, *ENGINE_OPTIONS):
+    for option in sorted(BY_NAME.values(), key=lambda option: option.name):
         groups.setdefault(option.name.partition("_")[0], []).append(option)
-    parts: list[Any] = [
-        "Celery's settings under their new and old names, and those of opsq (without an old name), in a module, an "
-        "object, `conf.update`, `opsq.toml` or the "
-        "environment (`OPSQ_NAME`, `CELERY_NAME`). Those marked with a dash are accepted and have no effect (yet, or "
-        "because opsq needs none); a worker says so once. `opsq config` shows what is set here, and by whom."
-    ]
+    parts: list[Any] = [_ABOUT_SETTINGS.strip()]
     for group in sorted(groups):
-        parts.append(f"## {group}")
-        parts.append(
-            _table(
-                ("setting", "old name", "default", "works", "meaning"),
-                (
-                    (
-                        f"`{option.name}`",
-                        f"`{option.old}`" if option.old else "",
-                        _value(option.default),
-                        "yes" if option.standing == WORKS else "-",
-                        option.help,
-                    )
-                    for option in groups[group]
-                ),
+        rows = [
+            (
+                f"`{option.name}`",
+                f"`{option.old}`" if option.old else "",
+                _value(option.default),
+                "yes" if option.standing == "works" else f"{option.standing}: {option.why}",
+                option.help,
             )
-        )
+            for option in groups[group]
+        ]
+        parts += [f"## {group}", _table(("setting", "old name", "default", "works", "meaning"), rows)]
     return _page("Settings", *parts)
 
 
@@ -99,7 +111,7 @@ def _toml() -> str:
                     "`services`",
                     f"which of opsq's own programs `up` starts: {', '.join(f'`{name}`' for name in SERVICES)}",
                 ),
-                ("any [setting](settings.md)", "`broker_url`, `task_acks_late`, ..."),
+                ("any [setting](../settings.md)", "`broker_url`, `task_acks_late`, ..."),
             ),
         ),
         "## [worker] and [beat]",
@@ -166,7 +178,7 @@ def _keys() -> str:
 
 def main() -> None:
     """Write the pages."""
-    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "reference").mkdir(exist_ok=True)
     for name, text in pages().items():
         (FOLDER / name).write_text(text)
 

@@ -1,5 +1,5 @@
-"""Where a project's own file is (the nearest `opsq.toml` upwards, or `pyproject.toml` with `[tool.opsq]`), and the app
-that a Django project names by itself.
+"""Where a project's own file is (the nearest `opsq.toml`, `opsq.yaml` or `pyproject.toml` with `[tool.opsq]` upwards),
+and the app that a Django project names by itself.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+#: The project's own file, under the first of these names that is there.
+NAMES = ("opsq.toml", "opsq.yaml", "opsq.yml")
+
 
 def find_project_file(start: Path, environ: Mapping[str, str] = os.environ) -> Path | None:
     """The file that `OPSQ_CONFIG` names, else the nearest one upwards from `start`; None when there is none."""
@@ -16,8 +19,9 @@ def find_project_file(start: Path, environ: Mapping[str, str] = os.environ) -> P
         return Path(named).absolute()
     start = start.absolute()
     for folder in (start, *start.parents):
-        if (file := folder / "opsq.toml").is_file():
-            return file
+        for name in NAMES:
+            if (file := folder / name).is_file():
+                return file
         if (file := folder / "pyproject.toml").is_file() and _speaks_of_opsq(file):
             return file
     return None

@@ -36,7 +36,7 @@ class Context:
             os.environ["OPSQ_STATE_DIR"] = os.path.abspath(value)
             os.environ.pop("OPSQ_KEYS_DIR", None)  # a supervisor's word for its programs: this one names a directory
         elif name == "config":
-            if value.endswith(".toml"):
+            if value.endswith((".toml", ".yaml", ".yml")):
                 os.environ["OPSQ_CONFIG"] = os.path.abspath(value)
             else:
                 os.environ["CELERY_CONFIG_MODULE"] = value

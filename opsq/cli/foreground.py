@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
+
+from opsq.exceptions import UsageError
 
 _LEVEL = click.option(
     "-l", "--loglevel", metavar="LEVEL", default="warning", show_default=True, help="Log this and worse, in any case."
@@ -85,26 +88,57 @@ def log_level(given: dict[str, Any]) -> int:
 
 
 def set_up_logs(app: Any, given: dict[str, Any]) -> Any:
-    """Celery's log set-up: by the app's own receivers of `setup_logging` if there are any, else ours."""
+    """Celery's log set-up: by the app's own receivers of `setup_logging` if there are any, else ours.
+
+    Raises UsageError when the log file cannot be written.
+    """
     from opsq import signals
     from opsq.runtime import logs
 
-    level = log_level(given)
-    told = {"loglevel": level, "logfile": given["logfile"], "format": app.conf.worker_log_format, "colorize": False}
+    conf, level = app.conf, log_level(given)
+    look = logs.Look(
+        conf.worker_log_format or logs.FORMAT,
+        conf.worker_task_log_format or logs.TASK_FORMAT,
+        conf.worker_log_datefmt,
+        conf.worker_task_log_datefmt,
+        _has_colors(conf.worker_log_color, given["logfile"]),
+    )
+    told = {"loglevel": level, "logfile": given["logfile"], "format": look.format, "colorize": look.color}
     if signals.setup_logging.send(None, **told):
         return None
 
-    buffer = logs.set_up(
-        level,
-        format=app.conf.worker_log_format or logs.FORMAT,
-        task_format=app.conf.worker_task_log_format or logs.TASK_FORMAT,
-        as_json=given["log_format"] == "json",
-        logfile=given["logfile"],
-        hijack_root=app.conf.worker_hijack_root_logger,
-    )
+    as_json, hijack_root = given["log_format"] == "json", conf.worker_hijack_root_logger
+    try:
+        buffer = logs.set_up(level, look, as_json=as_json, logfile=given["logfile"], hijack_root=hijack_root)
+    except OSError as error:
+        raise UsageError(f"cannot log to {given['logfile']}", why=(error.strerror or str(error)).lower()) from None
     signals.after_setup_logger.send(None, logger=logging.getLogger(), **told)
+    told["format"] = look.task_format
     signals.after_setup_task_logger.send(None, logger=logging.getLogger("celery.task"), **told)
     return buffer
+
+
+def _has_colors(wish: bool | None, logfile: str | None) -> bool:
+    """Whether lines have colours: as the setting says; else in a terminal, unless it shall not."""
+    if wish is not None:
+        return bool(wish) and not logfile
+    if logfile or os.environ.get("NO_COLOR"):
+        return False
+    flags = click.get_current_context().find_root().obj.flags
+    return not (flags.get("no_color") or flags.get("plain")) and bool(sys.__stderr__ and sys.__stderr__.isatty())
+
+
+def check_settings(app: Any, name: str) -> None:
+    """Settings that ask for what opsq does not have are refused; those without effect are named, once.
+
+    `name`: of the process, for its log. Raises ImproperlyConfigured.
+    """
+    from opsq.config import standing
+
+    standing.check(app.conf)
+    if given := standing.without_effect(app.conf):
+        text = "settings without effect here: %s (`opsq config NAME` says why)"
+        logging.getLogger(f"opsq.{name}").info(text, ", ".join(given))
 
 
 def pidfile(path: str | None) -> AbstractContextManager[None]:

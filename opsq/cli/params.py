@@ -191,7 +191,7 @@ def global_options(take: Callable[[click.Context, click.Parameter, Any], Any]) -
         Shared(["-b", "--broker"], metavar="URL", help="The broker, whatever the app says.", **shared),
         Shared(["--result-backend"], metavar="URL", help="Where results are kept.", **shared),
         Shared(["--workdir"], metavar="DIR", help="Change to this directory first.", **{**shared, "is_eager": True}),
-        Shared(["--config"], metavar="NAME", help="A module with settings, or an opsq.toml.", **shared),
+        Shared(["--config"], metavar="NAME", help="A module with settings, or an opsq.toml or .yaml.", **shared),
         Shared(["--state-dir"], metavar="DIR", help="Where `opsq up` keeps sockets, logs and data.", **shared),
         Shared(["--json"], help="Data as JSON.", **flag),
         Shared(["--plain"], help="Plain text, also in a terminal.", **flag),

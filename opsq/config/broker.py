@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, quote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit
 
 from opsq.config.settings import DEFAULT, Settings
 from opsq.exceptions import BrokerError, ImproperlyConfigured
@@ -27,13 +28,28 @@ class Found:
 
 def configured_broker(settings: Settings) -> Found:
     """The broker that flags, environment, code or `opsq.toml` name. Raises ImproperlyConfigured for other kinds."""
+    _refuse_two_places(settings)
     for name in BROKER_URLS:
         if settings[name]:
             url = _with_tls(_all_of(settings[name], check_broker_url), settings["broker_use_ssl"])
+            url = _with_manners(url, _manners_of_broker(settings))
             return Found(_with_master(url, settings["broker_transport_options"]), settings.source_of(name))
     if settings["broker_host"]:
-        return Found(check_broker_url(_from_parts(settings)), settings.source_of("broker_host"))
+        url = _with_manners(check_broker_url(_from_parts(settings)), _manners_of_broker(settings))
+        return Found(url, settings.source_of("broker_host"))
     return Found(None, DEFAULT)
+
+
+def _refuse_two_places(settings: Settings) -> None:
+    """The program itself may not send to one server and take from another; whoever names one from outside decides."""
+    if settings["broker_url"] and settings.source_of("broker_url").startswith(("environment", "-")):
+        return
+    named = [name for name in BROKER_URLS if settings[name]]
+    for one, other in itertools.pairwise(named):
+        if settings[one] != settings[other]:
+            raise ImproperlyConfigured(
+                f"cannot work with {one} and {other}", why="they name different brokers, and opsq has one"
+            )
 
 
 def resolve_broker(settings: Settings, private_redis: Callable[[], str | None]) -> Found:
@@ -60,6 +76,7 @@ def resolve_results(settings: Settings, broker: Callable[[], Found]) -> Found:
     if url == "redis":
         url = _results_from_parts(settings)
     url = _with_tls(_all_of(url, check_results_url), settings["redis_backend_use_ssl"])
+    url = _with_manners(url, _manners_of_results(settings))
     return Found(_with_master(url, settings["result_backend_transport_options"]), source)
 
 
@@ -127,6 +144,40 @@ def _login(user: str | None, password: str | None) -> str:
     if not user and not password:
         return ""
     return f"{quote(user or '', safe='')}:{quote(password or '', safe='')}@"
+
+
+def _manners_of_broker(settings: Settings) -> dict[str, Any]:
+    """How connections to the broker behave, as far as anybody says something of it."""
+    told = settings["broker_transport_options"]
+    known = ("socket_connect_timeout", "client_name")
+    manners = {name: told.get(name) for name in known} if isinstance(told, Mapping) else {}
+    if manners.get("socket_connect_timeout") is None and settings.source_of("broker_connection_timeout") != DEFAULT:
+        manners["socket_connect_timeout"] = settings["broker_connection_timeout"]
+    return manners
+
+
+def _manners_of_results(settings: Settings) -> dict[str, Any]:
+    given = [name for name in _MANNERS.values() if settings.source_of(name) != DEFAULT]
+    return {word: settings[name] for word, name in _MANNERS.items() if name in given}
+
+
+#: Words of redis-py for connections, and the settings that say them for results.
+_MANNERS = {
+    "socket_connect_timeout": "redis_socket_connect_timeout",
+    "socket_timeout": "redis_socket_timeout",
+    "client_name": "redis_client_name",
+}
+
+
+def _with_manners(urls: str, manners: Mapping[str, Any]) -> str:
+    """The URLs with these words in each, as redis-py reads them there; what a URL says itself stays."""
+    words = {name: str(value) for name, value in manners.items() if value is not None}
+    return ";".join(_with_words(urlsplit(url), _missing(url, words)) for url in urls.split(";")) if words else urls
+
+
+def _missing(url: str, words: Mapping[str, str]) -> dict[str, str]:
+    said = parse_qs(urlsplit(url).query)
+    return {name: word for name, word in words.items() if name not in said}
 
 
 def _with_tls(urls: str, wanted: Any) -> str:

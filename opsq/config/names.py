@@ -9,6 +9,7 @@ from opsq.config.option import Option
 from opsq.config.options.celery import OPTIONS
 from opsq.config.options.engine import ENGINE_OPTIONS
 from opsq.config.options.foreign import FOREIGN_OPTIONS
+from opsq.exceptions import ImproperlyConfigured
 
 BY_NAME: Mapping[str, Option] = {option.name: option for option in (*OPTIONS, *FOREIGN_OPTIONS, *ENGINE_OPTIONS)}
 #: Old name -> new name. Django's `TIME_ZONE` counts as one, as it does in Celery.
@@ -28,26 +29,48 @@ def canonical(name: str, namespace: str | None = None) -> str | None:
     return BY_OLD_NAME.get(name)
 
 
-def preference(name: str, namespace: str | None) -> int:
-    """Which of several names of one setting wins in the same place: namespace, new, old, then `TIME_ZONE`."""
-    if namespace and name.startswith(namespace):
-        return 0
-    if name in BY_NAME:
-        return 1
-    return 3 if name == "TIME_ZONE" else 2
+def sort_out(
+    given: Mapping[str, Any], namespace: str | None = None, source: str = ""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is given in one place as (settings by their new names, all other names as they are).
 
-
-def sort_out(given: Mapping[str, Any], namespace: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is given as (settings by their new names, all other names as they are)."""
-    settings: dict[str, Any] = {}
+    Names with the namespace win over others, and all over Django's `TIME_ZONE`. Raises ImproperlyConfigured when two
+    names that count alike give one setting different values.
+    """
+    found: dict[str, tuple[int, str]] = {}
     others: dict[str, Any] = {}
-    for name in sorted(given, key=lambda name: preference(name, namespace)):
+    for name in given:
         setting = canonical(name, namespace)
         if setting is None:
             others[name] = given[name]
-        else:
-            settings.setdefault(setting, given[name])
-    return settings, others
+            continue
+        rank = _rank(name, namespace)
+        known = found.get(setting)
+        if known is not None and known[0] == rank and not _same(given[known[1]], given[name]):
+            raise _twice(setting, known[1], name, source)
+        if known is None or rank < known[0]:
+            found[setting] = rank, name
+    return {setting: given[name] for setting, (_, name) in found.items()}, others
+
+
+def _rank(name: str, namespace: str | None) -> int:
+    """What counts more has the lower number: with the namespace, any name of ours, `TIME_ZONE`."""
+    if name == "TIME_ZONE":
+        return 2
+    return 0 if namespace and name.startswith(namespace) else 1
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other or (type(one) is type(other) and bool(one == other))
+
+
+def _twice(setting: str, one: str, other: str, source: str) -> ImproperlyConfigured:
+    where = f" of {source}" if source else ""
+    return ImproperlyConfigured(
+        f"cannot use {setting}{where}",
+        why=f"{one} and {other} are names of one setting, and have different values",
+        hint="keep one of them",
+    )
 
 
 def meant(name: str) -> str | None:

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
-from opsq.config.names import BY_NAME, canonical
-from opsq.config.sources import ENVIRONMENT, Layer, from_environment, warn_of_typing_errors
+from opsq.config.names import BY_NAME, canonical, sort_out
+from opsq.config.sources import PLACES, Layer, all_from_environment, from_environment, warn_of_typing_errors
 
 #: Settings whose default is the value of another one.
 FOLLOWS = {"task_default_exchange": "task_default_queue", "task_default_routing_key": "task_default_queue"}
@@ -26,6 +26,7 @@ class Settings(MutableMapping[str, Any]):
     _flags: dict[str, tuple[Any, str]]
     _changes: dict[str, tuple[Any, str]]
     _layers: list[Layer]
+    _environment: dict[str, tuple[Any, str]]
     _merged: dict[str, tuple[Any, str]] | None
     _cached: set[str]
 
@@ -42,6 +43,7 @@ class Settings(MutableMapping[str, Any]):
     ) -> None:
         hidden = vars(self)
         hidden.update(_flags={}, _changes={}, _layers=[], _merged=None, _default_values={}, _cached=set())
+        hidden.update(_environment={})
         hidden.update(_load=load, _when_loaded=when_loaded, _loaded=False, _lock=threading.RLock())
         hidden.update(version=0, namespace=namespace)
 
@@ -55,7 +57,7 @@ class Settings(MutableMapping[str, Any]):
             value = self._find(name)[0]
         except KeyError:
             raise AttributeError(f"there is no setting {name!r}") from None
-        if canonical(name, self.namespace) not in ENVIRONMENT:  # from now on an attribute, until something changes
+        if canonical(name, self.namespace) not in PLACES:  # from now on an attribute, until something changes
             self._cached.add(name)
             vars(self)[name] = value
         return value
@@ -82,6 +84,13 @@ class Settings(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<Settings: {', '.join(sorted(self.changed()))}>"
+
+    def update(self, *given: Any, **more: Any) -> None:
+        """Set several values. Raises ImproperlyConfigured when two names give one setting different values."""
+        values = dict(*given, **more)
+        sort_out(values, self.namespace, "what is set in code")
+        for name, value in values.items():
+            self[name] = value
 
     def put(self, name: str, value: Any, source: str) -> None:
         """Set a value and say where it comes from. Loads nothing."""
@@ -112,6 +121,7 @@ class Settings(MutableMapping[str, Any]):
             if not self._loaded:
                 vars(self).update(_loaded=True)  # what is imported now may itself ask for settings
                 try:
+                    vars(self).update(_environment=all_from_environment())
                     self._layers[:0] = self._load()
                 except BaseException:
                     vars(self).update(_loaded=False)
@@ -126,7 +136,7 @@ class Settings(MutableMapping[str, Any]):
     def changed(self) -> dict[str, Any]:
         """All values that are not the table's defaults."""
         self.load()
-        names = [*self._merge(), *(name for name in ("broker_url", "result_backend") if from_environment(name))]
+        names = [*self._merge(), *(name for name in PLACES if from_environment(name))]
         return {name: self[name] for name in names}
 
     without_defaults = changed
@@ -144,7 +154,7 @@ class Settings(MutableMapping[str, Any]):
         if not self._loaded:
             self.load()
         setting = canonical(name, self.namespace) or name
-        if setting not in self._flags and (found := from_environment(setting)):
+        if setting in PLACES and setting not in self._flags and (found := from_environment(setting)):
             return found[0], f"environment {found[1]}"
         merged = self._merge()
         if setting in merged:
@@ -168,6 +178,7 @@ class Settings(MutableMapping[str, Any]):
                 for values in (layer.others, layer.values):
                     merged.update({name: (value, layer.source) for name, value in values.items()})
             merged.update(self._changes)
+            merged.update(self._environment)
             merged.update(self._flags)
             for setting in [name for name in FOLLOWS if name in merged and merged[name][0] is None]:
                 del merged[setting]

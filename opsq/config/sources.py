@@ -1,4 +1,4 @@
-"""Where settings come from: a module, an object, a mapping, the environment, `opsq.toml`."""
+"""Where settings come from: a module, an object, a mapping, a YAML file, the environment, `opsq.toml`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from opsq.config import toml_file
+from opsq.config import toml_file, yaml_file
 from opsq.config.names import BY_NAME, BY_OLD_NAME, meant, sort_out
 from opsq.exceptions import ImproperlyConfigured, NotConfigured
 
-#: Variables of the environment that win over all code; of two for one setting the first.
-ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
-    "broker_url": ("OPSQ_BROKER_URL", "CELERY_BROKER_URL"),
-    "result_backend": ("OPSQ_RESULT_BACKEND", "CELERY_RESULT_BACKEND"),
-}
+#: Prefixes of variables of the environment, which win over all code; of two for one setting the first.
+PREFIXES = ("OPSQ_", "CELERY_")
+#: Settings whose variables are looked up each time, not only when the others are read.
+PLACES = ("broker_url", "result_backend")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +31,38 @@ class Layer:
     outside: bool = False
 
 
-def from_environment(setting: str) -> tuple[str, str] | None:
-    """The value of a setting in the environment and the variable's name."""
-    for variable in ENVIRONMENT.get(setting, ()):
-        if value := os.environ.get(variable):
-            return value, variable
+def from_environment(setting: str) -> tuple[Any, str] | None:
+    """The value of a setting in the environment and the variable's name. Raises ImproperlyConfigured."""
+    for prefix in PREFIXES:
+        variable = prefix + setting.upper()
+        if (text := os.environ.get(variable)) and not _is_celerys_option(variable, text):
+            try:
+                return BY_NAME[setting].parse(text), variable
+            except ValueError as error:
+                why = f"{setting}: {error}"
+                raise ImproperlyConfigured(f"cannot use the environment's {variable}", why=why) from None
     return None
 
 
+def all_from_environment() -> dict[str, tuple[Any, str]]:
+    """The settings that the environment has: `CELERY_` or `OPSQ_` and the new name in upper case."""
+    named = {name.partition("_")[2].lower() for name in os.environ if name.startswith(PREFIXES)}
+    found = {name: from_environment(name) for name in sorted(named & BY_NAME.keys())}
+    return {name: (each[0], f"environment {each[1]}") for name, each in found.items() if each is not None}
+
+
+def _is_celerys_option(variable: str, text: str) -> bool:
+    """`CELERY_BEAT_SCHEDULE` is also how Celery takes `celery beat --schedule FILE`."""
+    return variable == "CELERY_BEAT_SCHEDULE" and not text.lstrip().startswith("{")
+
+
 def from_object(source: Any, namespace: str | None = None) -> Layer:
-    """Settings of a module (itself or its name), an object (also `module:name`), a class or a mapping."""
+    """Settings of a module (itself or its name), an object (also `module:name`), a class, a mapping, a YAML file.
+
+    Raises ImproperlyConfigured.
+    """
     name = source if isinstance(source, str) else _name_of(source)
-    found = _import(source) if isinstance(source, str) else source
-    values, others = sort_out(_names_and_values(found, namespace), namespace)
+    values, others = sort_out(_names_and_values(_found(source), namespace), namespace, name)
     if not namespace:
         warn_of_typing_errors(others, name)
     return Layer(name, values, others)
@@ -54,7 +73,7 @@ def from_project(start: os.PathLike[str]) -> Layer | None:
     path = toml_file.find(start)
     if path is None:
         return None
-    values, _none = sort_out(toml_file.load(path).settings)
+    values, _none = sort_out(toml_file.load(path).settings, source=str(path))
     return Layer(str(path), values, outside=True)
 
 
@@ -63,6 +82,12 @@ def warn_of_typing_errors(others: Mapping[str, Any], source: str) -> None:
     for name in others:
         if known := meant(name):
             warnings.warn(NotConfigured(f"{source}: {name!r} is no setting, did you mean {known!r}?"), stacklevel=2)
+
+
+def _found(source: Any) -> Any:
+    if not isinstance(source, str):
+        return source
+    return yaml_file.load(Path(source)) if yaml_file.is_meant(source) else _import(source)
 
 
 def _names_and_values(found: Any, namespace: str | None) -> Mapping[str, Any]:

@@ -1,4 +1,7 @@
-"""`opsq.toml` (or `[tool.opsq]` in `pyproject.toml`): where it is and what it says. An unknown name is an error."""
+"""`opsq.toml` (or `opsq.yaml`, or `[tool.opsq]` in `pyproject.toml`): where it is and what it says.
+
+An unknown name is an error.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opsq.config import yaml_file
 from opsq.config.names import BY_NAME, BY_OLD_NAME, canonical
 from opsq.config.options.hosts import AGENT_OPTIONS, HOSTS_OPTIONS
 from opsq.config.options.monitor import MONITOR_OPTIONS
@@ -126,6 +130,8 @@ def _check_table(path: Path, table: str, content: Mapping[str, Any], known: Iter
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if yaml_file.is_meant(path.name):
+        return yaml_file.load(path)
     try:
         content = tomllib.loads(path.read_text())
     except OSError as error:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
-from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -117,11 +117,11 @@ def _one_server(url: str) -> RedisURL:
 def _socket_url(url: str) -> RedisURL:
     """kombu's form: `redis+socket:///path/to.sock?virtual_host=2`, user and password before the path."""
     parts = urlsplit(url)
-    query = parse_qs(parts.query)
-    arguments: dict[str, Any] = {
-        "path": unquote(parts.path),
-        "db": int(query.get("virtual_host", query.get("db", ["0"]))[0]),
-    }
+    query = dict(parse_qsl(parts.query))
+    db = int(query.pop("virtual_host", "") or query.pop("db", "0"))
+    as_unix = parse_redis_url(f"unix://{parts.path}?{urlencode(query)}")  # type: ignore[no-untyped-call]
+    arguments: dict[str, Any] = {**as_unix, "path": unquote(parts.path), "db": db}
+    arguments.pop("connection_class", None)
     if parts.username:
         arguments["username"] = unquote(parts.username)
     if parts.password:

@@ -6,6 +6,8 @@ import json
 import logging
 import sys
 import threading
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 from opsq._state import running_task
@@ -13,6 +15,10 @@ from opsq._state import running_task
 #: Celery's own formats (settings `worker_log_format`, `worker_task_log_format`).
 FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
 TASK_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s"
+
+
+#: Colours of levels, as Celery has them (of the terminal's eight): blue, yellow, red, magenta.
+COLORS = {logging.DEBUG: 34, logging.WARNING: 33, logging.ERROR: 31, logging.CRITICAL: 35}
 
 
 class Buffered:
@@ -147,32 +153,67 @@ class StreamToLog:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How lines look: Celery's formats for what a process and what tasks log, how times are written (None = as Python
+    does), whether levels have their colours."""
+
+    format: str = FORMAT
+    task_format: str = TASK_FORMAT
+    datefmt: str | None = None
+    task_datefmt: str | None = None
+    color: bool = False
+
+    def formatters(self) -> tuple[logging.Formatter, logging.Formatter]:
+        """For the root logger, and for loggers of tasks."""
+        plain = logging.Formatter(self.format, self.datefmt)
+        task = TaskFormatter(self.task_format, self.task_datefmt)
+        return (Colored(plain), Colored(task)) if self.color else (plain, task)
+
+
+class Colored(logging.Formatter):
+    """Lines of another formatter in the colour that Celery gives their level."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line between two codes of the terminal."""
+        line, color = self._inner.format(record), COLORS.get(record.levelno)
+        return f"\x1b[1;{color}m{line}\x1b[0m" if color else line
+
+
 def set_up(
-    level: int,
-    *,
-    format: str = FORMAT,
-    task_format: str = TASK_FORMAT,
-    as_json: bool = False,
-    logfile: str | None = None,
-    hijack_root: bool = True,
+    level: int, look: Look = Look(), *, as_json: bool = False, logfile: str | None = None, hijack_root: bool = True
 ) -> Buffered:
-    """Handlers for the root logger and for task loggers on one buffered stream; returns the stream."""
-    stream: TextIO = open(logfile, "a", buffering=1, encoding="utf-8") if logfile else sys.__stderr__  # type: ignore[assignment]  # noqa: SIM115
-    buffer = Buffered(stream)
-    plain = logging.StreamHandler(buffer)
-    plain.setFormatter(JsonFormatter() if as_json else logging.Formatter(format))
-    task = logging.StreamHandler(buffer)
-    task.setFormatter(JsonFormatter() if as_json else TaskFormatter(task_format))
+    """Handlers for the root logger and for task loggers on one buffered stream; returns the stream.
+
+    `hijack_root`: handlers that a program has given to these loggers go; else they stay, and nothing is added beside
+    them. What is configured for other loggers (`celery`, a module's own) keeps receiving. Raises OSError.
+    """
+    buffer = Buffered(_opened(logfile))
+    formatters = (JsonFormatter(), JsonFormatter()) if as_json else look.formatters()
     root, task_logger = logging.getLogger(), logging.getLogger("celery.task")
-    if hijack_root:
-        root.handlers.clear()
-    root.addHandler(plain)
-    root.setLevel(level)
-    task_logger.handlers[:] = [task]
+    for logger, formatter in zip((root, task_logger), formatters, strict=True):
+        if hijack_root:
+            logger.handlers.clear()
+        if not logger.handlers:
+            handler = logging.StreamHandler(buffer)
+            handler.setFormatter(formatter)
+            logger.addHandler(handler)
+        logger.setLevel(level)
     task_logger.propagate = False
-    task_logger.setLevel(level)
     logging.captureWarnings(True)
     return buffer
+
+
+def _opened(logfile: str | None) -> TextIO:
+    """The file, to be appended to, with the folder that it is in; standard error without one."""
+    if not logfile:
+        return sys.__stderr__  # type: ignore[return-value]
+    Path(logfile).absolute().parent.mkdir(parents=True, exist_ok=True)
+    return open(logfile, "a", buffering=1, encoding="utf-8")
 
 
 def redirect_standard_streams(level: int) -> StreamToLog:

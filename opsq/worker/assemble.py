@@ -44,6 +44,8 @@ Looked = TypeVar("Looked")
 LEASE_S = 15.0
 #: Between two signs of life as an event (seconds).
 HEARTBEAT_S = 2.0
+#: Celery's names for queues of one worker alone (`worker_direct`).
+DIRECT_EXCHANGE, DIRECT_SUFFIX = "C.dq2", ".dq2"
 #: The most tasks that one process runs at once.
 MOST_AT_ONCE = 20_000
 #: Settings of a worker that are numbers.
@@ -56,6 +58,8 @@ NUMBERS = (
     "task_soft_time_limit",
     "task_max_deliveries",
 )
+#: What `worker_concurrency` may say instead of a number.
+AS_MANY_AS_CPUS = "auto"
 #: Between two looks at a broker that cannot be reached at start (seconds).
 BROKER_PAUSE_S = 0.5
 
@@ -101,9 +105,10 @@ def _cgroup_quota() -> float | None:
         return None
 
 
-def queues_for(app: Any, wishes: Wishes) -> list[str]:
-    """The queues to consume, in order."""
-    queues = list(dict.fromkeys([*(wishes.queues or app.queues()), *wishes.also]))
+def queues_for(app: Any, wishes: Wishes, node: str) -> list[str]:
+    """The queues to consume, in order; with `worker_direct` also the one that is this node's alone."""
+    own = [f"{node}{DIRECT_SUFFIX}"] if app.conf.worker_direct else []
+    queues = list(dict.fromkeys([*(wishes.queues or app.queues()), *own, *wishes.also]))
     for name in wishes.exclude:
         if name in queues:
             queues.remove(name)
@@ -120,11 +125,13 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None,
     app, node = worker.app, worker.hostname
     url = app.find_broker().url
     strategy = (app.conf.broker_transport_options or {}).get("queue_order_strategy")
-    order, queues = QueueOrder.of(app.conf.worker_queue_order, strategy, queues_for(app, wishes))
+    order, queues = QueueOrder.of(app.conf.worker_queue_order, strategy, queues_for(app, wishes, node))
     prefix = app.broker.key_prefix
     patient, backend = _is_patient(app), app.backend
     _until_reached(lambda: _check_broker(url, node, prefix, own_id), patient)
     results = _until_reached(lambda: _results(url, backend), patient)
+    if app.conf.worker_direct:
+        _bind_own_queue(app.broker, node)
     accept = codec.accepted(app.conf.accept_content)
     _refuse_pickle_as_root(accept)
     runner = Runner(app.tasks, accept, node, backend.record if backend.keeps_results else None, app.following)
@@ -231,6 +238,8 @@ def _check_numbers(conf: Any) -> None:
     """What is counted or timed later on is a number, or not set."""
     for name in NUMBERS:
         value = conf[name]
+        if name == "worker_concurrency" and value == AS_MANY_AS_CPUS:
+            continue
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ImproperlyConfigured(f"cannot use {name} = {value!r}", why="it is no number")
 
@@ -248,7 +257,8 @@ def _size(app: Any, wishes: Wishes, pool: Pool) -> int:
     """How many tasks run at once: children, or as many in one child."""
     if pool.name == "solo":
         return 1
-    size = int(wishes.concurrency or app.conf.worker_concurrency or pool.size or cpus())
+    wanted = app.conf.worker_concurrency
+    size = int(wishes.concurrency or (wanted if wanted != AS_MANY_AS_CPUS else None) or pool.size or cpus())
     most = MOST_AT_ONCE if pool.many else MOST_CHILDREN
     if not 0 < size <= most:
         what = "tasks at once" if pool.many else "children"
@@ -260,6 +270,8 @@ def _prefetch(app: Any, wishes: Wishes) -> int:
     """A hard cap of messages in hand, 0 = automatic. Celery's default of 4 is no wish of anybody."""
     if wishes.prefetch is not None:
         return wishes.prefetch
+    if app.conf.worker_disable_prefetch:
+        return 1
     if app.conf.source_of("worker_prefetch_multiplier") == "default":
         return 0
     return int(app.conf.worker_prefetch_multiplier or 0)
@@ -307,6 +319,14 @@ def _check_broker(url: str, node: str, prefix: str, own_id: str) -> None:
         alive = [name.decode() for name in cast(list[bytes], redis.zrange(prefix + keys.WORKERS, 0, -1))]
     if any(name.rpartition(":")[0] == node and name != own_id for name in alive):
         logger.warning("another worker goes by the name %s, or did until a moment ago; that does no harm", node)
+
+
+def _bind_own_queue(broker: Any, node: str) -> None:
+    """The queue of this node alone is reached through Celery's exchange for such, with the node's name as key."""
+    member = keys.binding_member(node, f"{node}{DIRECT_SUFFIX}", broker.priorities.separator)
+    with connection.errors(broker.url):
+        for key in (keys.binding(DIRECT_EXCHANGE), keys.binding_permanent(DIRECT_EXCHANGE)):
+            broker.client.sadd(broker.key(key), member)
 
 
 def _results(url: str, backend: Any) -> Results:

@@ -27,8 +27,9 @@ def test_whoever_typed_the_command_is_told(nowhere: Project) -> None:
     assert "Traceback" not in worker.output()
 
 
-def test_under_a_supervisor_it_is_waited_for(nowhere: Project, wait_for) -> None:
-    worker = nowhere.worker("-c", "1", ready=False, NOTIFY_SOCKET="/nowhere")
+@pytest.mark.parametrize("wish", ["NOTIFY_SOCKET=/nowhere", "CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP=1"])
+def test_under_a_supervisor_or_if_it_is_set_it_is_waited_for(nowhere: Project, wait_for, wish: str) -> None:
+    worker = nowhere.worker("-c", "1", ready=False, **dict([wish.split("=")]))
     wait_for(lambda: "waiting for it" in worker.output())
     port = int(nowhere.url.rpartition(":")[2].partition("/")[0])
     with redis_server.running(port=port):

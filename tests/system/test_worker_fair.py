@@ -119,10 +119,20 @@ def test_a_warm_stop_gives_back_what_is_in_hand_in_its_order(lab: Lab, queue: st
     assert [mark.text for mark in ticks(lab, f"{queue}-")] == [f"{queue}-{number}" for number in range(50)]
 
 
-@pytest.mark.parametrize("most", [1, 3])
-def test_a_prefetch_multiplier_caps_what_a_child_has_in_hand(lab: Lab, queue: str, most: int) -> None:
+@pytest.mark.parametrize(
+    ("wish", "most"),
+    [
+        ("--prefetch-multiplier=1", 1),
+        ("--prefetch-multiplier=3", 3),
+        ("--disable-prefetch", 1),
+        ("CELERY_WORKER_PREFETCH_MULTIPLIER=2", 2),
+        ("CELERY_WORKER_DISABLE_PREFETCH=yes", 1),
+    ],
+)
+def test_what_a_child_has_in_hand_is_capped(lab: Lab, queue: str, wish: str, most: int) -> None:
     lab.push(queue, *[("tick", f"{queue}-{number}") for number in range(300)])
-    running = lab.worker("-c", "1", "-Q", queue, f"--prefetch-multiplier={most}", "-l", "warning", ready=False)
+    options, environment = ([wish], {}) if wish.startswith("--") else ([], dict([wish.split("=")]))
+    running = lab.worker("-c", "1", "-Q", queue, *options, "-l", "warning", ready=False, **environment)
     held = [0]
 
     def all_done() -> bool:

@@ -270,7 +270,7 @@ def test_levels_in_any_case(lab: Lab, level: str) -> None:
     running = start(lab, f"level-{level}", "-l", level)
     task_id = lab.send("add", 1, 1, queue=f"level-{level}")
     wait_line(lab, running, INFO + rf"Task proj\.add\[{task_id}\] succeeded .*")
-    assert " ready." in running.output()
+    lab.wait_for(lambda: " ready." in running.output(), "it is ready")
     assert running.stop() == 0
 
 

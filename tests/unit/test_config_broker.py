@@ -46,6 +46,15 @@ def test_a_url_for_reading_or_writing_alone_is_a_broker_too(name: str) -> None:
     assert configured_broker(conf(**{name: "redis://a"})).url == "redis://a"
 
 
+def test_two_brokers_are_refused_unless_one_is_named_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = conf(broker_read_url="redis://a", broker_write_url="redis://b")
+    with pytest.raises(ImproperlyConfigured, match="broker_write_url and broker_read_url"):
+        configured_broker(two)
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://c")
+    assert configured_broker(two).url == "redis://c"
+    assert configured_broker(conf(broker_url="redis://a", broker_read_url="redis://a")).url == "redis://c"
+
+
 def test_the_oldest_form_with_parts() -> None:
     parts = conf(broker_transport="redis", broker_host="h", broker_password="p@w", broker_vhost="3")
     assert configured_broker(parts).url == "redis://:p%40w@h:6379/3"

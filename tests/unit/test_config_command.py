@@ -16,7 +16,7 @@ TASKS = """
 from opsq import Celery
 app = Celery("shown", broker="redis://me:hunter2@localhost/0")
 app.conf.update(
-    task_acks_late=True, worker_timer="x", redis_password="hunter3", MY_OWN=1,
+    task_acks_late=True, worker_lost_wait=3.5, redis_password="hunter3", MY_OWN=1,
     broker_transport_options={"visibility_timeout": 9, "sentinel_kwargs": {"password": "hunter4"}},
 )
 """
@@ -43,17 +43,24 @@ def test_shows_what_is_not_the_default_and_who_set_it(config: Any, tmp_path: Pat
             "value": {"visibility_timeout": 9, "sentinel_kwargs": {"password": "********"}},
             "source": "set in code",
             "standing": "works",
+            "why": None,
         },
-        "broker_url": {"value": "redis://me:**@localhost/0", "source": "App(...)", "standing": "works"},
-        "redis_password": {"value": "********", "source": "set in code", "standing": "works"},
+        "broker_url": {"value": "redis://me:**@localhost/0", "source": "App(...)", "standing": "works", "why": None},
+        "redis_password": {"value": "********", "source": "set in code", "standing": "works", "why": None},
         "result_backend": {
             "value": "redis://:**@localhost/1",
             "source": "environment OPSQ_RESULT_BACKEND",
             "standing": "works",
+            "why": None,
         },
-        "task_acks_late": {"value": True, "source": "set in code", "standing": "works"},
-        "task_time_limit": {"value": 30, "source": str(tmp_path / "opsq.toml"), "standing": "works"},
-        "worker_timer": {"value": "x", "source": "set in code", "standing": "no effect"},
+        "task_acks_late": {"value": True, "source": "set in code", "standing": "works", "why": None},
+        "task_time_limit": {"value": 30, "source": str(tmp_path / "opsq.toml"), "standing": "works", "why": None},
+        "worker_lost_wait": {
+            "value": 3.5,
+            "source": "set in code",
+            "standing": "no effect",
+            "why": "what a lost child ran is read from its slot, at once",
+        },
     }
     assert "hunter" not in config().stdout
 
@@ -61,7 +68,7 @@ def test_shows_what_is_not_the_default_and_who_set_it(config: Any, tmp_path: Pat
 def test_shows_all_settings_or_those_that_are_named(config: Any) -> None:
     rows = json.loads(config("--all", "--json").stdout)["settings"]
     assert len(rows) == len(BY_NAME)
-    assert {"name": "task_serializer", "value": "json", "source": "default", "standing": "works"} in rows
+    assert {"name": "task_serializer", "value": "json", "source": "default", "standing": "works", "why": None} in rows
     named = config("CELERY_ACKS_LATE", "task_acks_late", "task_serializer", "--plain").stdout.splitlines()
     assert [line.split()[:2] for line in named] == [
         ["SETTING", "VALUE"],

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from opsq.config import sources
+from opsq.config import sources, toml_file
 from opsq.config.names import BY_NAME, BY_OLD_NAME, canonical, meant
 from opsq.config.option import Option, parse_bool
 from opsq.config.settings import Settings
@@ -48,7 +48,7 @@ def test_a_setting_works_if_and_only_if_the_code_asks_for_it() -> None:
     package = Path(sources.__file__).parents[1]
     text = "".join(file.read_text() for file in package.rglob("*.py") if file.parent.name != "options")
     # An attribute of tasks that changes nothing; what `inspect stats` tells of the broker.
-    only_handed_on = {"task_retry_on_worker_lost", "broker_connection_timeout", "broker_heartbeat"}
+    only_handed_on = {"task_retry_on_worker_lost", "broker_heartbeat"}
     for name, option in BY_NAME.items():
         asked = re.search(rf"""(conf|settings)\.{name}\b|["']{name}["']""", text) is not None
         assert (asked and name not in only_handed_on) == (option.standing == "works"), name
@@ -147,10 +147,110 @@ def test_a_namespace_means_only_names_with_it_and_old_ones() -> None:
     assert "DEBUG" not in conf
 
 
-def test_of_two_names_for_one_setting_the_namespace_wins_then_the_new_name() -> None:
-    given = {"CELERY_BROKER_URL": "redis://namespace", "broker_url": "redis://new", "BROKER_URL": "redis://old"}
-    assert from_object(given, "CELERY").broker_url == "redis://namespace"
-    assert from_object({key: given[key] for key in ("BROKER_URL", "broker_url")}).broker_url == "redis://new"
+def test_names_with_the_namespace_win_over_others_and_all_over_djangos_time_zone() -> None:
+    given = {"TIME_ZONE": "Asia/Tokyo", "BROKER_URL": "redis://old", "CELERY_BROKER_URL": "redis://namespace"}
+    given |= {"CELERY_TIMEZONE": "Europe/Berlin"}
+    for order in (given, dict(reversed(given.items()))):
+        conf = from_object(order, "CELERY")
+        assert (conf.broker_url, conf.timezone) == ("redis://namespace", "Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "namespace"),
+    [
+        ({"task_serializer": "json"}, {"CELERY_TASK_SERIALIZER": "yaml"}, None),
+        ({"CELERYD_CONCURRENCY": 1}, {"worker_concurrency": 2}, None),
+        ({"CELERYD_CONCURRENCY": 1}, {"CELERY_WORKER_CONCURRENCY": 2}, "CELERY"),
+        ({"task_acks_late": True}, {"CELERY_ACKS_LATE": 1}, None),
+    ],
+)
+def test_two_names_with_different_values_are_an_error_that_names_both(
+    one: dict[str, Any], other: dict[str, Any], namespace: str | None, tmp_path: Path
+) -> None:
+    names = rf"{next(iter(one))} and {next(iter(other))} are names of one setting"
+    with pytest.raises(ImproperlyConfigured, match=names):
+        sources.from_object({**one, **other}, namespace)
+    if namespace is None:
+        with pytest.raises(ImproperlyConfigured, match=names):
+            Settings().update({**one, **other})
+        text = "".join(
+            f"{name} = {str(value).lower() if value is True else repr(value)}\n"
+            for name, value in {**one, **other}.items()
+        )
+        (tmp_path / "opsq.toml").write_text(text)
+        with pytest.raises(ImproperlyConfigured, match=f"opsq.toml: {names}"):
+            sources.from_project(tmp_path)
+
+
+def test_two_names_with_one_value_are_no_error() -> None:
+    assert from_object({"task_serializer": "yaml", "CELERY_TASK_SERIALIZER": "yaml"}).task_serializer == "yaml"
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME.keys() - {"broker_url", "result_backend"}))
+def test_each_setting_is_taken_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {bool: ("yes", True), int: ("3", 3), float: ("2.5", 2.5), bytes: ("x", b"x"), dict: ('{"a": 1}', {"a": 1})}
+    texts |= {list: ("a, b", ["a", "b"]), tuple: ("a,b", ("a", "b")), object: ("[1]", [1]), str: ("x", "x")}
+    text, value = texts[BY_NAME[name].type]
+    conf = from_object({name: "in code"})
+    monkeypatch.setenv(f"CELERY_{name.upper()}", text)
+    assert conf[name] == value
+    assert conf.source_of(name) == f"environment CELERY_{name.upper()}"
+    conf.put_flag(name, "flag", "--flag")
+    assert conf[name] == "flag"
+
+
+def test_of_two_variables_that_of_opsq_wins_and_an_empty_one_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELERY_TASK_SERIALIZER", "yaml")
+    monkeypatch.setenv("OPSQ_TASK_SERIALIZER", "msgpack")
+    monkeypatch.setenv("CELERY_TIMEZONE", "")
+    conf = Settings()
+    assert (conf.task_serializer, conf.timezone) == ("msgpack", None)
+
+
+def test_celerys_variable_for_the_file_of_beat_is_no_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELERY_BEAT_SCHEDULE", "/var/run/celerybeat-schedule")
+    assert Settings().beat_schedule == {}
+
+
+def test_a_variable_that_cannot_be_read_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELERY_BROKER_TRANSPORT_OPTIONS", "[1]")
+    with pytest.raises(ImproperlyConfigured, match=r"CELERY_BROKER_TRANSPORT_OPTIONS: .*it is no JSON object"):
+        _ = Settings().task_serializer
+
+
+def test_a_configuration_may_be_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "celeryconfig.yaml"
+    file.write_text(
+        "task_acks_late: true\nCELERYD_CONCURRENCY: 3\nbroker_transport_options:\n  visibility_timeout: 9\n"
+    )
+    conf = from_object(str(file))
+    assert (conf.task_acks_late, conf.worker_concurrency) == (True, 3)
+    assert conf.broker_transport_options == {"visibility_timeout": 9}
+    assert conf.source_of("task_acks_late") == str(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("- a\n", "it is no mapping of names"), ("a: [", "not valid YAML"), ("!!python/object:x.Y {}", "YAML")],
+)
+def test_yaml_that_is_no_configuration_is_one_clear_line(tmp_path: Path, text: str, why: str) -> None:
+    file = tmp_path / "celeryconfig.yml"
+    file.write_text(text)
+    with pytest.raises(ImproperlyConfigured, match=why) as told:
+        from_object(str(file)).load()
+    assert "\n" not in told.value.what + told.value.why
+
+
+def test_a_projects_file_may_be_yaml(tmp_path: Path) -> None:
+    (tmp_path / "opsq.yaml").write_text("app: proj\nbroker_url: redis://h\nworker:\n  queues: [mail]\n")
+    found = toml_file.find(tmp_path / "below")
+    assert found is not None
+    assert found.name == "opsq.yaml"
+    file = toml_file.load(found)
+    assert (file.app, file.broker_url, file.worker) == ("proj", "redis://h", {"queues": ["mail"]})
+    (tmp_path / "opsq.yaml").write_text("broker_ulr: redis://h\n")
+    with pytest.raises(ImproperlyConfigured, match="'broker_ulr' is no setting"):
+        toml_file.load(found)
 
 
 def test_old_and_new_names_may_be_mixed() -> None:

@@ -16,6 +16,7 @@ import click
 from opsq.cli.context import Context, pass_context
 from opsq.cli.foreground import (
     change_process,
+    check_settings,
     is_patient,
     on_signals,
     pidfile,
@@ -58,6 +59,7 @@ def beat(context: Context, /, **given: Any) -> None:
     check_scheduler(given["scheduler"] or app.conf.beat_scheduler)
     change_process(given)
     set_up_logs(app, given)
+    check_settings(app, "beat")
     made = _prepared(app, given["max_interval"])
     again = False
 

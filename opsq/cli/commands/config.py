@@ -23,6 +23,7 @@ COLUMNS = (
     Column("value", "VALUE", cut="end"),
     Column("source", "FROM", cut="start"),
     Column("standing", "EFFECT", extra=True),
+    Column("why", "BECAUSE", extra=True),
 )
 
 
@@ -46,6 +47,9 @@ def config(context: Context, names: tuple[str, ...], everything: bool) -> None:
     rows = [_row(name, *found.get(name, (conf[name], conf.source_of(name)))) for name in wanted]
     shown = rows if context.out.json else [{**row, "value": _text(row["value"])} for row in rows]
     context.out.table("settings", COLUMNS, shown, empty="every setting has its default")
+    for row in rows if names else ():
+        if row["why"]:
+            context.out.say(f"{row['name']}: {row['standing']}: {row['why']}")
 
 
 def _unknown(name: str) -> str:
@@ -58,7 +62,9 @@ def _row(name: str, value: Any, source: str) -> dict[str, Any]:
     from opsq.app.masking import masked
     from opsq.config.names import BY_NAME
 
-    return {"name": name, "value": masked(name, value), "source": source, "standing": BY_NAME[name].standing}
+    option = BY_NAME[name]
+    told = {"standing": option.standing, "why": option.why or None}
+    return {"name": name, "value": masked(name, value), "source": source, **told}
 
 
 def _found_by_itself(app: Any) -> dict[str, tuple[Any, str]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.foreground import change_process, log_level, pidfile, refuse_to_detach, set_up_logs
+from opsq.cli.foreground import change_process, check_settings, log_level, pidfile, refuse_to_detach, set_up_logs
 from opsq.cli.params import Command
 from opsq.config import toml_file
 
@@ -89,7 +89,7 @@ OPTIONS = (
         help="Send task events always, not only when somebody listens.",
     ),
     click.option("-O", "--optimization", metavar="NAME", help="(Celery) Always fair here."),
-    click.option("--disable-prefetch", is_flag=True, help="(Celery) Nothing waits behind a long task here."),
+    click.option("--disable-prefetch", is_flag=True, help="A child holds no message but the one it runs."),
     click.option("--without-gossip", is_flag=True, help="(Celery) There is none."),
     click.option("--without-mingle", is_flag=True, help="(Celery) There is none."),
     click.option("--without-heartbeat", is_flag=True, help="Send no worker-heartbeat events; leases go on."),
@@ -200,6 +200,7 @@ def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None,
     made = Worker(app, node)
     signals.celeryd_init.send(node, instance=made, conf=app.conf, options=given)
     buffer = set_up_logs(app, given)
+    check_settings(app, "worker")
     told = newcomer.told if newcomer is not None else None
     wishes = Wishes(
         queues=given["queues"],
@@ -261,6 +262,8 @@ def _configure(app: Any, given: dict[str, Any]) -> None:
     for flag, setting in names.items():
         if given[flag] is not None:
             app.conf.put_flag(setting, given[flag], "--" + flag.replace("_", "-"))
+    if given["disable_prefetch"]:
+        app.conf.put_flag("worker_disable_prefetch", True, "--disable-prefetch")
     if given["events"]:
         app.conf.put_flag("worker_send_task_events", True, "--task-events")
     if given["include"]:
