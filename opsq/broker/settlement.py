@@ -71,12 +71,16 @@ class Tallies:
         found: dict[tuple[int, str, str], _Tally] = {}
         rest: list[Any] = []
         counted = 0
+        queue, word, task, tally = -1, "", "", _Tally(0)
         for settlement in settlements:
-            key = settlement.queue, settlement.word, settlement.task
-            tally = found.get(key)
-            if tally is None:
-                counted += 1 if settlement.word else 0
-                tally = found[key] = _Tally(counted if settlement.word else 0)
+            # Most are like the one before.
+            if settlement.task != task or settlement.word != word or settlement.queue != queue:
+                queue, word, task = key = settlement.queue, settlement.word, settlement.task
+                if key in found:
+                    tally = found[key]
+                else:
+                    counted += 1 if word else 0
+                    tally = found[key] = _Tally(counted if word else 0)
             tally.count += 1
             tally.seconds += settlement.runtime_s
             if not settlement.count:

@@ -47,6 +47,8 @@ DEFAULTS: dict[str, Any] = {
     "timelimit": None,
     "utc": True,
 }
+#: What was read of a message when it came.
+_IN_HEADERS = frozenset(("retries", "root_id"))
 
 
 class _Values:
@@ -54,8 +56,9 @@ class _Values:
 
 
 _dict_of: Any = vars(_Values)["__dict__"]
-#: The attributes of an object as they are, and to put others in their place.
-_values, _set_values = _dict_of.__get__, _dict_of.__set__
+#: The attributes of an object as they are.
+_values = _dict_of.__get__
+_new = object.__new__
 
 
 class Context(_Values):
@@ -66,6 +69,14 @@ class Context(_Values):
 
     task: Any
     envelope: Envelope | None = None
+    id: Any
+    args: Any
+    kwargs: Any
+    hostname: Any
+    group: Any
+    parent_id: Any
+    ignore_result: Any
+    called_directly: Any
 
     def __init__(self, **values: Any) -> None:
         _values(self).update(values)
@@ -82,23 +93,12 @@ class Context(_Values):
     @classmethod
     def of(cls, envelope: Envelope, task: Any, hostname: str, args: Any = None, kwargs: Any = None) -> Context:
         """The request of a message that is about to run."""
+        self = _new(cls)
+        self.envelope, self.task, self.hostname = envelope, task, hostname
         headers = envelope.headers
-        self = cls.__new__(cls)
-        values = {
-            "envelope": envelope,
-            "task": task,
-            "hostname": hostname,
-            "called_directly": False,
-            "id": headers.id,
-            "retries": headers.retries or 0,
-            "root_id": headers.root_id,
-            "parent_id": headers.parent_id,
-            "group": headers.group,
-            "ignore_result": headers.ignore_result,
-            "args": args,
-            "kwargs": kwargs,
-        }
-        _set_values(self, values)
+        self.id, self.group, self.parent_id = headers.id, headers.group, headers.parent_id
+        self.ignore_result = headers.ignore_result
+        self.args, self.kwargs, self.called_directly = args, kwargs, False
         return self
 
     @property
@@ -115,9 +115,15 @@ class Context(_Values):
         """Whatever is not there yet: from the message (all of it, once), else the default."""
         if name.startswith("__"):
             raise AttributeError(name)
-        known = self.__dict__
-        if name in known:
-            return known[name]
+        known = _values(self)
+        envelope = known.get("envelope")
+        if envelope is not None and "properties" not in known:
+            if name in _IN_HEADERS:
+                known[name] = getattr(envelope.headers, name) or DEFAULTS[name]
+            else:
+                self._read_all(envelope)
+            if name in known:
+                return known[name]
         if name in DEFAULTS:
             return DEFAULTS[name]
         raise AttributeError(f"the request has no {name!r}")
@@ -143,6 +149,7 @@ class Context(_Values):
         known = _values(self)
         for name, value in found.items():
             known.setdefault(name, value)
+        known["retries"] = known.get("retries") or 0
 
     def at_hand(self) -> dict[str, Any]:
         """The attributes that are known without reading the whole message."""

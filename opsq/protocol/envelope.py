@@ -17,6 +17,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from opsq.exceptions import DecodeError
 from opsq.protocol import codec, compression, jsontypes
@@ -32,12 +33,6 @@ PARKED = b'{"x-opsq-parked": 1, '
 #: What follows a task, when nothing does.
 NO_EMBED: Mapping[str, None] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 REPR_LIMIT = 1024
-#: How the body of a message ends that nothing follows, as opsq and as Celery write it.
-_NOTHING_FOLLOWS = (
-    b',{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]',
-    b', {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]',
-)
-_OUR_END, _CELERYS_END = map(len, _NOTHING_FOLLOWS)
 #: Where Celery's `rpc` results would go; nothing reads it here.
 REPLY_TO = str(uuid.uuid4())
 
@@ -125,13 +120,11 @@ class Envelope(
     def arguments(self, accept: frozenset[str]) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:
         """Positional and keyword arguments and what follows. Raises DecodeError, ContentDisallowed."""
         if self.content_type == "application/json" and not self.headers.compression and self.content_type in accept:
-            body = self.body
-            if body.endswith(_NOTHING_FOLLOWS):
-                length = _OUR_END if body.endswith(_NOTHING_FOLLOWS[0]) else _CELERYS_END
-                pair = jsontypes.loads(body[:-length] + b"]")
-                if type(pair) is list and len(pair) == 2 and type(pair[0]) is list and type(pair[1]) is dict:
-                    return pair[0], pair[1], NO_EMBED
-            triple = jsontypes.loads(body)
+            usual = jsontypes.read_as(_decode_body, self.body)
+            if usual is not None:
+                args, kwargs, embed = usual
+                return args, kwargs, NO_EMBED if embed == _NOTHING_FOLLOWS else structs.asdict(embed)
+            triple = jsontypes.loads(self.body)
         else:
             triple = self.payload(accept)
         if type(triple) is list and len(triple) == 3:
@@ -150,7 +143,17 @@ class _Reprs(msgspec.Struct, gc=False):
     headers: _ReprHeaders
 
 
+class _Embed(msgspec.Struct, gc=False):
+    callbacks: Any = None
+    errbacks: Any = None
+    chain: Any = None
+    chord: Any = None
+
+
+_NOTHING_FOLLOWS = _Embed()
+
 _decode = msgspec.json.Decoder(Envelope).decode
+_decode_body = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], _Embed]).decode
 _decode_reprs = msgspec.json.Decoder(_Reprs).decode
 
 

@@ -14,12 +14,14 @@ from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
 from types import NoneType
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from opsq.exceptions import DecodeError, EncodeError
+
+Form = TypeVar("Form")
 
 _ATOMS = frozenset((int, str, bool, NoneType))
 _CONTAINERS = frozenset((list, tuple, dict))
@@ -53,6 +55,16 @@ def quoted(text: str) -> bytes:
         return _write_plain(text)
     except UnicodeEncodeError:
         return _write_any(text).encode()
+
+
+def read_as(decode: Callable[[bytes], Form], raw: bytes) -> Form | None:
+    """What a reader of one form makes of JSON; None for what only `loads` can read, or say what is wrong with it."""
+    if (_UNDERSCORE in raw and _MARK in raw) or (_BACKSLASH in raw and _ESCAPED_MARK.search(raw)):
+        return None
+    try:
+        return decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def loads(data: bytes | str) -> Any:

@@ -78,7 +78,7 @@ class Attempts:
     def open(self, held: Held) -> tuple[Envelope, Plan | None] | None:
         """The message, which begins to run; None when it is settled and does not run."""
         try:
-            message = parse(held.raw)
+            message = held.message or parse(held.raw)
         except DecodeError as error:
             self.ledger.settle_run(self._broken(held, error))
             return None
@@ -97,7 +97,7 @@ class Attempts:
         limit = headers.timelimit
         if (limit is not None and (limit[0] or limit[1])) or (plan is not None and plan.limited):
             soft_ns, hard_ns = _limits(message, plan, now)
-        if self.lines.on:
+        if self.lines.info:
             self.lines.received(message)
         if signals.around_runs and plan is not None and signals.task_received.receivers:
             signals.task_received.send(None, request=Context.of(message, plan.task, self.runner.hostname))
@@ -116,8 +116,9 @@ class Attempts:
             self.herald.ended(message, plan, outcome)
         self.ledger.settle_run(self._settler.outcome(held.queue, held.number, held.source, message, outcome))
         self.slot.end()
-        if self.lines.on:
-            self.lines.ended(message, outcome)
+        lines = self.lines
+        if lines.info or outcome.state != states.SUCCESS or (lines.prints is not None and lines.prints.pending):
+            lines.ended(message, outcome)
 
     def unforeseen(self, held: Held, error: Exception) -> None:
         """A fault of our own: the next one to take this message must not fall over it too."""

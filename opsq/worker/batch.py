@@ -13,6 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from opsq.broker.consumer import MOST
+from opsq.protocol.envelope import Envelope
 
 #: How long a batch may take, and how often the stall thread looks, in seconds.
 SPAN_S = 0.005
@@ -27,6 +28,8 @@ class Held(msgspec.Struct, gc=False):
     queue: int
     source: str
     raw: bytes
+    #: What the bytes say, once somebody has read them.
+    message: Envelope | None = None
 
 
 class Batch:

@@ -112,9 +112,10 @@ def _readable(waiting: Iterable[Held]) -> list[tuple[Held, Envelope]]:
     found = []
     for held in list(waiting):
         try:
-            found.append((held, parse(held.raw)))
+            held.message = parse(held.raw)
         except DecodeError:
             continue
+        found.append((held, held.message))
     return found
 
 

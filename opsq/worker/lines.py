@@ -18,23 +18,21 @@ trace_logger = logging.getLogger("celery.app.trace")
 
 
 class Lines:
-    """The lines of one child; `on` is false when nobody wants them."""
+    """The lines of one child; `info` is false when nobody wants those of tasks that go well."""
 
     def __init__(self, buffer: Buffered | None = None, prints: StreamToLog | None = None) -> None:
         """`prints`: where tasks print to."""
-        self._buffer, self._prints = buffer, prints
-        self.on = True
+        self._buffer, self.prints = buffer, prints
         self.info = received_logger.isEnabledFor(logging.INFO)
 
     def received(self, message: Envelope) -> None:
         """A task has been taken and is about to run."""
-        if self.info:
-            received_logger.info("Task %s[%s] received", message.name, message.headers.id)
+        received_logger.info("Task %s[%s] received", message.name, message.headers.id)
 
     def ended(self, message: Envelope, outcome: Outcome) -> None:
         """A task has ended: how, after how long, with what."""
-        if self._prints is not None and self._prints.pending:
-            self._prints.flush()
+        if self.prints is not None and self.prints.pending:
+            self.prints.flush()
         state = outcome.state
         if state == states.SUCCESS and not self.info:
             return

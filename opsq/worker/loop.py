@@ -121,7 +121,8 @@ class Line(Upkeep):
         return not self.ledger.awaits_answer
 
     def _run_batch(self, count: int) -> None:
-        waiting, page, clock_ns = self.ledger.waiting, self.page, time.monotonic_ns
+        ledger, page, most, clock_ns = self.ledger, self.page, self.caps.tasks, time.monotonic_ns
+        waiting = ledger.waiting
         wanted = self.attempts.herald.look()
         if page[slots.HELP] and count >= self.batch.want:
             self._call_for_help()
@@ -139,7 +140,7 @@ class Line(Upkeep):
         while waiting:
             if page[slots.GENERATION] != self._generation:
                 self._look_at_page()
-            if self._ending() or self.ledger.doubt or clock_ns() > page[slots.DEADLINE_NS]:
+            if self.stopping or 0 < most <= self.done or ledger.doubt or clock_ns() > page[slots.DEADLINE_NS]:
                 break
             try:
                 held = waiting.popleft()

@@ -41,7 +41,7 @@ _NAME = slice(160, SLOT)
 PID, TICKS, FIRST, HIGHEST, CURRENT, STARTED_NS, SOFT_NS, HARD_NS, SEEN, STATE, DONE, SOFT_NUMBER, SOFT_TOLD, LEAVE = (
     range(14)
 )
-_HIGHEST_AT, _CURRENT_AT = HIGHEST * 8, CURRENT * 8
+_HIGHEST_AT = HIGHEST * 8
 #: How much is written in each of the two notebooks (bytes).
 NOTED = (14, 15)
 #: In a child that runs many at once: how many. CURRENT and what belongs to it then is the message whose hard limit
@@ -52,7 +52,6 @@ END_NUMBER, END_SIGNAL = 17, 18
 FREE, STARTING, IDLE, BUSY, LEAVING, SETTLING = range(6)
 
 _begin = struct.Struct("=QQQQQ").pack_into
-_number = struct.Struct("=Q").pack_into
 #: In a notebook, in the place of a length: a number follows, of a success of which nothing is to be written.
 _SUCCESS, _SUCCESS_SIZE = 2**32 - 1, 12
 _success = struct.Struct("<IQ").pack_into
@@ -199,7 +198,7 @@ class Slot:
 
     def end(self) -> None:
         """The message that ran has ended."""
-        _number(self._bytes, _CURRENT_AT, 0)
+        self.words[CURRENT] = 0
 
     @property
     def running(self) -> int:
@@ -229,19 +228,20 @@ class Slot:
             return
         start = book * NOTEBOOK
         self._notes[start + used : start + end] = len(text).to_bytes(4, "little") + text
-        _number(self._bytes, NOTED[book] * 8, end)
+        self.words[NOTED[book]] = end
 
     def note_success(self, book: int, number: int) -> None:
         """The same for a success of which nothing is to be written: its number says it all."""
-        used = self.words[NOTED[book]]
+        words, place = self.words, NOTED[book]
+        used = words[place]
         if used + _SUCCESS_SIZE > NOTEBOOK:
             return
         _success(self._notes, book * NOTEBOOK + used, _SUCCESS, number)
-        _number(self._bytes, NOTED[book] * 8, used + _SUCCESS_SIZE)
+        words[place] = used + _SUCCESS_SIZE
 
     def wipe(self, book: int) -> None:
         """What is in a notebook is confirmed."""
-        _number(self._bytes, NOTED[book] * 8, 0)
+        self.words[NOTED[book]] = 0
 
     def notes(self) -> Iterator[bytes | int]:
         """All settlements that were noted and not confirmed; the numbers of plain successes."""
