@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from opsq.canvas import xmap as xmap
     from opsq.canvas import xstarmap as xstarmap
     from opsq.result.single import AsyncResult as AsyncResult
+    from opsq.utils import uuid as uuid
 
     Celery = App
 
@@ -35,6 +36,7 @@ _HOMES = {
     "AsyncResult": "opsq.result.single",
     "current_app": "opsq.app.base",
     "current_task": "opsq.app.base",
+    "uuid": "opsq.utils",
     **dict.fromkeys(
         (
             *("Signature", "chain", "chord", "chunks", "group", "maybe_signature", "signature", "subtask"),
@@ -44,10 +46,15 @@ _HOMES = {
     ),
 }
 
+#: Modules that are there without an import of their own, as Celery's are once there is an app.
+_MODULES = ("app", "canvas", "exceptions", "result", "schedules", "signals", "states", "utils")
+
 __all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"opsq.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'opsq' has no attribute {name!r}")
     found = globals()[name] = getattr(import_module(_HOMES[name]), name)

@@ -74,6 +74,9 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     },
     "Set up": {
         "init": Entry("opsq.cli.commands.init:init", "Write an opsq.toml and a first tasks.py."),
+        "migrate-code": Entry(
+            "opsq.cli.commands.migrate_code:migrate_code", "A Celery project's imports become opsq's."
+        ),
         "join": Entry("opsq.cli.commands.join:join", "Let an operator give orders to this machine."),
         "keys": Entry("opsq.cli.commands.keys:keys", "The keys of operator and host; whom this host trusts."),
         "config": Entry("opsq.cli.commands.config:config", "Every setting, and where it comes from."),

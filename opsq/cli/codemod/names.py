@@ -16,7 +16,6 @@ PACKAGES = ("celery", "kombu")
 ELSEWHERE = {
     "celery.app:Celery": "opsq:Celery",
     "celery.app:shared_task": "opsq:shared_task",
-    "celery:uuid": "opsq.utils:uuid",
     "celery.utils:nodename": "opsq.utils.nodenames:nodename",
     "celery.utils:nodesplit": "opsq.utils.nodenames:nodesplit",
     "celery.utils:worker_direct": "opsq.utils.nodenames:worker_direct",
@@ -24,9 +23,9 @@ ELSEWHERE = {
     "kombu:Exchange": "opsq:Exchange",
     "kombu:Queue": "opsq:Queue",
     "kombu:binding": "opsq:binding",
-    "kombu:uuid": "opsq.utils:uuid",
+    "kombu:uuid": "opsq:uuid",
     "kombu.common:Broadcast": "opsq:Broadcast",
-    "kombu.common:uuid": "opsq.utils:uuid",
+    "kombu.common:uuid": "opsq:uuid",
     "kombu.entity:Exchange": "opsq:Exchange",
     "kombu.entity:Queue": "opsq:Queue",
     "kombu.entity:binding": "opsq:binding",
@@ -40,10 +39,10 @@ ELSEWHERE = {
     "kombu.serialization:unregister": "opsq.serialization:unregister",
     "kombu.compression:register": "opsq.compression:register",
     "kombu.utils:cached_property": "functools:cached_property",
-    "kombu.utils:uuid": "opsq.utils:uuid",
+    "kombu.utils:uuid": "opsq:uuid",
     "kombu.utils.json:register_type": "opsq.serialization:register_type",
     "kombu.utils.objects:cached_property": "functools:cached_property",
-    "kombu.utils.uuid:uuid": "opsq.utils:uuid",
+    "kombu.utils.uuid:uuid": "opsq:uuid",
 }
 
 _ENGINE = "it is part of Celery's engine; opsq's is another one"
@@ -233,12 +232,10 @@ def module_is_there(module: str) -> bool:
 
 def reason(module: str, name: str = "") -> str:
     """Why a name, or a module, cannot be moved."""
-    found = REASONS.get(f"{module}:{name}") or REASONS.get(f"{module}.{name}") or _reason_of(module)
-    if found:
-        return found
-    if ELSEWHERE.get(f"{module}:{name}", "").startswith("opsq:"):
+    if f"{module}:{name}" in ELSEWHERE:
         return "opsq accepts kombu's objects as they are"
-    return "opsq has no such name"
+    found = REASONS.get(f"{module}:{name}") or REASONS.get(f"{module}.{name}") or _reason_of(module)
+    return found or "opsq has no such name"
 
 
 def _reason_of(module: str) -> str:
