@@ -3,7 +3,7 @@
 
 _opsq_below() {
     case "$1" in
-        "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run inspect control init join keys config completion doctor' ;;
+        "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run inspect control init migrate-code join keys config completion doctor' ;;
         "queues") echo 'move pause peek purge resume' ;;
         "tasks") echo revoke ;;
         "dead") echo 'drop requeue show' ;;
@@ -72,6 +72,7 @@ _opsq_flags() {
         "inspect") echo '--list -t --timeout -d --destination -j -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "control") echo '--list -t --timeout -d --destination -j -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "init") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "migrate-code") echo '--write -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "join") echo '--file -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "keys") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "keys fingerprint") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;

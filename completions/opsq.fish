@@ -18,7 +18,7 @@ end
 function __opsq_below
     switch $argv[1]
         case ''
-            string split ' ' 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run inspect control init join keys config completion doctor'
+            string split ' ' 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run inspect control init migrate-code join keys config completion doctor'
         case 'queues'
             string split ' ' 'move pause peek purge resume'
         case 'tasks'
@@ -188,6 +188,7 @@ complete -c opsq -n '__opsq_at \'\' 0' -a run -d 'Run something: a task on the w
 complete -c opsq -n '__opsq_at \'\' 0' -a inspect -d 'Ask workers something: what they run, hold, know.'
 complete -c opsq -n '__opsq_at \'\' 0' -a control -d 'Tell workers to do something.'
 complete -c opsq -n '__opsq_at \'\' 0' -a init -d 'Write an opsq.toml and a first tasks.py, here or in FOLDER.'
+complete -c opsq -n '__opsq_at \'\' 0' -a migrate-code -d 'Change the imports of `celery` and `kombu` in Python...'
 complete -c opsq -n '__opsq_at \'\' 0' -a join -d 'Trust the operator who made TOKEN with `opsq hosts...'
 complete -c opsq -n '__opsq_at \'\' 0' -a keys -d 'The keys of this machine\'s user: its own as operator and...'
 complete -c opsq -n '__opsq_at \'\' 0' -a config -d 'Show the settings that are not the default (or those that...'
@@ -492,6 +493,8 @@ complete -c opsq -n '__opsq_at \'control\'' -s j -d 'The same as --json.'
 complete -c opsq -n '__opsq_at \'control\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'init\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'init\' 0+' -F
+complete -c opsq -n '__opsq_at \'migrate-code\'' -l write -d 'Change the files; without it they are only shown.'
+complete -c opsq -n '__opsq_at \'migrate-code\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'join\'' -l file -r -F -d 'Read the token from a private file.'
 complete -c opsq -n '__opsq_at \'join\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'keys\' 0' -a fingerprint -d 'The fingerprints of operator and host.'
