@@ -16,6 +16,7 @@ from typing import Any
 import redis
 
 from opsq.datastore.connection import client
+from opsq.datastore.trouble import RedisError
 from opsq.runtime.statedir import StateDir
 from opsq.supervisor.private_redis import configuration, find_server
 
@@ -100,6 +101,6 @@ def _version_when_up(process: subprocess.Popen[bytes], url: str) -> str:
         try:
             found: Any = client(url).info("server")
             return str(found["redis_version"])
-        except (redis.RedisError, OSError):
+        except (RedisError, OSError):
             time.sleep(0.01)
     raise SystemExit("Redis does not start")

@@ -21,6 +21,8 @@ from support import celery_venv, key_audit, redis_server
 from support.processes import Spawner, is_setting
 from support.redis_server import RedisServer
 
+from opsq.datastore.redis_py import Client
+
 settings.register_profile(
     "opsq", deadline=None, database=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -64,8 +66,8 @@ def redis_url(redis_server: RedisServer, foreign_keys: Sequence[str]) -> Iterato
 
 @pytest.fixture
 def redis_client(redis_url: str) -> Iterator[redis.Redis]:
-    """A plain client of the clean database; bytes in and out."""
-    with redis.Redis.from_url(redis_url) as client:
+    """A client of the clean database; bytes in and out."""
+    with Client.from_url(redis_url) as client:
         yield client
 
 

@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from opsq import _state, canvas
 from opsq._state import current_app as current_app
@@ -20,9 +20,6 @@ from opsq.app.autoretry import add_autoretry
 from opsq.app.blame import broken
 from opsq.app.builtins import add_builtins
 from opsq.app.configured import Configured
-from opsq.app.connection import Connection, Pool
-from opsq.app.control import Control
-from opsq.app.events import Events
 from opsq.app.following import CanvasFollowing
 from opsq.app.publisher import Publisher, running_request
 from opsq.app.registry import TaskRegistry
@@ -32,6 +29,11 @@ from opsq.exceptions import AlwaysEagerIgnored, DuplicateTaskNameWarning, OpsqEr
 from opsq.result.sets import GroupResult, ResultSet
 from opsq.result.single import AsyncResult
 from opsq.signals import Signal, import_modules
+
+if TYPE_CHECKING:
+    from opsq.app.connection import Connection, Pool
+    from opsq.app.control import Control
+    from opsq.app.events import Events
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -333,6 +335,8 @@ class App(Configured):
 
     def connection(self, *_url: Any, **_options: Any) -> Connection:
         """The broker, as far as programs ask kombu's connection about it."""
+        from opsq.app.connection import Connection  # few programs ask for it
+
         return Connection(self.broker)
 
     connection_for_read = connection_for_write = connection_or_acquire = broker_connection = connection
@@ -340,16 +344,22 @@ class App(Configured):
     @property
     def pool(self) -> Pool:
         """Connections, to be acquired."""
+        from opsq.app.connection import Pool
+
         return Pool(self.connection)
 
     @cached_property
     def events(self) -> Events:
         """How this program hears what workers tell, and tells something itself."""
+        from opsq.app.events import Events
+
         return Events(self)
 
     @cached_property
     def control(self) -> Control:
         """How this program speaks to workers."""
+        from opsq.app.control import Control  # few programs do
+
         return Control(self)
 
     def sender_of_group(self, name: str, task: Any, options: Mapping[str, Any]) -> Any:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from opsq.broker.broker import Broker
 from opsq.broker.moving import purge
-from opsq.datastore.connection import TROUBLE, masked
+from opsq.datastore.trouble import TROUBLE
+from opsq.datastore.url import masked
 from opsq.exceptions import OperationalError
 
 

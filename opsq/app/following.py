@@ -11,7 +11,7 @@ from opsq.broker.broker import Outgoing
 from opsq.broker.gathering import Gathered, gather
 from opsq.canvas.signatures import maybe_signature
 from opsq.datastore import keys
-from opsq.datastore.connection import TROUBLE
+from opsq.datastore.trouble import TROUBLE
 from opsq.execution.context import Context
 from opsq.execution.outcome import ChordPart, FollowUp, Record
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from opsq.datastore.connection import masked as masked_url
+from opsq.datastore.url import masked as masked_url
 
 _SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|API_?KEY|SIGNATURE|security_key", re.IGNORECASE)
 _HIDDEN = "********"

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any
 
-from redis.exceptions import WatchError
-
 from opsq import states
 from opsq.backends.base import Format, encode_meta, encode_success
 from opsq.backends.chords import Chords
 from opsq.backends.waiting import Subscriber
 from opsq.datastore import keys
 from opsq.datastore.connection import client, errors, parse_url
+from opsq.datastore.trouble import WatchError
 from opsq.exceptions import OpsqError, TimeoutError
 
 

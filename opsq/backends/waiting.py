@@ -15,10 +15,10 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from hiredis import PushNotification
-from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, RedisError, TryAgainError
 
 from opsq.datastore.connection import explain
 from opsq.datastore.line import Line
+from opsq.datastore.trouble import BusyLoadingError, MasterDownError, ReadOnlyError, RedisError, TryAgainError
 from opsq.exceptions import RefusedError
 
 #: How long a server may be away (seconds) before those who wait without a time limit are told.

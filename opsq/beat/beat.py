@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from opsq.beat import definitions
 from opsq.beat.entry import Entry
 from opsq.beat.leader import LEASE_S, Holder, Leader
@@ -17,7 +15,8 @@ from opsq.beat.plan import Plan, description
 from opsq.beat.sending import Sender
 from opsq.beat.stores import NotOurs, Order, State, Store, Tick, TickingBroker
 from opsq.datastore import keys
-from opsq.datastore.connection import TROUBLE, errors
+from opsq.datastore.connection import errors
+from opsq.datastore.trouble import TROUBLE, RedisError
 from opsq.exceptions import BrokerError
 from opsq.runtime import backoff
 from opsq.runtime.clock import Clock

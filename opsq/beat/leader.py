@@ -52,7 +52,7 @@ class Leader:
         self.value = json.dumps({"token": uuid.uuid4().hex, **about, "process": str(myself())})
 
     def take(self) -> Holder:
-        """Take the lease or keep it; who has it now. Raises redis-py's errors."""
+        """Take the lease or keep it; who has it now. Raises RedisError."""
         holder = self._ask("")
         if holder.value != self.value and _is_dead(holder.value):
             holder = self._ask(holder.value)
@@ -68,7 +68,7 @@ class Leader:
         return holder.value == self.value
 
     def give_up(self) -> None:
-        """Let another one tick at once. Raises redis-py's errors."""
+        """Let another one tick at once. Raises RedisError."""
         _LEAD.run(self._broker.client, [self._key], [self.value, 0, ""])
         self._broker.client.publish(self._broker.key(keys.schedule_channel(self._app)), "free")
 

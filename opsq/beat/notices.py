@@ -6,9 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
-
 from opsq.datastore.line import Line
+from opsq.datastore.trouble import RedisError, ResponseError
 
 logger = logging.getLogger("celery.beat")
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from opsq.beat.entry import Entry
 from opsq.beat.stores import NotOurs, Tick, TickingBroker
+from opsq.datastore.trouble import ResponseError
 from opsq.runtime.clock import Clock
 from opsq.utils.ids import new_task_id
 

@@ -8,12 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
-
-import redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from opsq.broker import gathering
 from opsq.broker.outgoing import CLAIM, LUA, PUBLISH, Command, Outgoing, claim_command, publish_command
@@ -21,14 +16,18 @@ from opsq.datastore import keys
 from opsq.datastore.connection import client, explain, parse_url
 from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.datastore.line import Line
+from opsq.datastore.trouble import NoScriptError, RedisConnectionError, RedisError, RedisTimeoutError, ResponseError
 from opsq.exceptions import OperationalError, QueueFull
 from opsq.protocol import envelope
+
+if TYPE_CHECKING:
+    import redis
 
 logger = logging.getLogger("opsq.broker")
 
 T = TypeVar("T")
 
-__all__ = ["LUA", "RETRY_POLICY", "Broker", "Outgoing", "announce_queue"]
+__all__ = ["LUA", "RETRY_POLICY", "Broker", "Outgoing", "announcement"]
 
 #: Celery's defaults of `task_publish_retry_policy`; times in seconds.
 RETRY_POLICY: Mapping[str, Any] = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
@@ -260,9 +259,7 @@ class Broker:
             self._places, self._process = {}, os.getpid()
         place = self._places.get((queue, priority))
         if place is None:
-            pipe = self.client.pipeline(transaction=False)
-            announce_queue(pipe, queue, self.key_prefix, self.priorities)
-            pipe.execute()
+            self._run(announcement(queue, self.key_prefix, self.priorities))
             place = self.key(self.priorities.list_of(queue, priority))
             self._places[queue, priority] = place
         return place
@@ -272,9 +269,11 @@ class Broker:
         return OperationalError(f"cannot send the task: {told.what}", why=told.why, hint=told.hint)
 
 
-def announce_queue(pipe: Any, queue: str, key_prefix: str = "", priorities: Priorities = PRIORITIES) -> None:
-    """Make a queue known: Celery's bindings of its own direct exchange, and our set of queues."""
+def announcement(queue: str, key_prefix: str, priorities: Priorities) -> list[Command]:
+    """What makes a queue known: Celery's bindings of its own direct exchange, and our set of queues."""
     member = keys.binding_member(queue, queue, priorities.separator)
-    pipe.sadd(key_prefix + keys.binding(queue), member)
-    pipe.sadd(key_prefix + keys.binding_permanent(queue), member)
-    pipe.sadd(key_prefix + keys.QUEUES, queue)
+    return [
+        ("SADD", key_prefix + keys.binding(queue), member),
+        ("SADD", key_prefix + keys.binding_permanent(queue), member),
+        ("SADD", key_prefix + keys.QUEUES, queue),
+    ]

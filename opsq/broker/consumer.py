@@ -1,6 +1,6 @@
 """One consumer's line to the broker: turns (settle and lease), the wait for a notice, what it holds.
 
-A consumer is used by one thread at a time. It raises redis-py's errors; who calls reconnects (`connect`) and settles
+A consumer is used by one thread at a time. It raises RedisError; who calls reconnects (`connect`) and settles
 again what has not been confirmed: a settlement is written at most once.
 """
 
@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import NoScriptError, ResponseError
-
 from opsq.broker.broker import LUA
 from opsq.broker.order import FAIR, QueueOrder, Rota
 from opsq.broker.settlement import Settlement, Tallies
@@ -19,6 +17,7 @@ from opsq.datastore import keys
 from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
+from opsq.datastore.trouble import NoScriptError, ResponseError
 
 TURN = Script(LUA / "turn.lua", LUA / "chord_functions.lua", LUA / "lane.lua")
 RETIRE = Script(LUA / "retire.lua")

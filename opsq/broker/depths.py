@@ -1,4 +1,4 @@
-"""How much is in the queues, for how long, and who consumes: numbers only, asked without redis-py."""
+"""How much is in the queues, for how long, and who consumes: numbers only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from opsq.datastore import keys
 from opsq.datastore.keys import PRIORITIES, Priorities
-from opsq.datastore.plain import Ask, questions
+from opsq.datastore.line import Ask, questions
 from opsq.exceptions import DecodeError
 from opsq.protocol import envelope
 

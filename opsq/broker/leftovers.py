@@ -11,10 +11,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import redis
-
 from opsq.broker.broker import LUA
 from opsq.datastore import keys
+from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
 
 RESTORE = Script(LUA / "restore_celery.lua")
@@ -35,40 +34,39 @@ class Leftovers:
         names.append(("unacked_mutex_key", keys.UNACKED_MUTEX))
         self._keys = [key_prefix + str(options.get(option) or name) for option, name in names]
 
-    def restore(self, client: redis.Redis) -> int:
-        """Put back what is due, the oldest last and so next; returns how many messages. Raises redis-py's errors."""
+    def restore(self, line: Line) -> int:
+        """Put back what is due, the oldest last and so next; returns how many messages. Raises RedisError."""
         restored = passed = 0
-        now: Any = client.time()
-        latest = now[0] - self.timeout_s
+        latest = int(line.ask("TIME")[0]) - self.timeout_s
         while passed < MOST:
-            tags: Any = client.zrevrangebyscore(self._keys[1], latest, "-inf", start=passed, num=AT_ONCE)
+            tags: Any = line.ask("ZREVRANGEBYSCORE", self._keys[1], latest, "-inf", "LIMIT", passed, AT_ONCE)
             if not tags:
                 break
-            arguments = [word for words in self._due(client, tags) for word in words]
-            answer: Any = RESTORE.run(client, self._keys, [self.timeout_s, *arguments]) if arguments else 0
+            arguments = [word for words in self._due(line, tags) for word in words]
+            answer: Any = RESTORE.ask(line, self._keys, [self.timeout_s, *arguments]) if arguments else 0
             if answer == b"held":
                 break
             restored += answer
             passed += len(tags) - answer
         return restored
 
-    def _due(self, client: redis.Redis, tags: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, str, bytes]]:
+    def _due(self, line: Line, tags: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, str, bytes]]:
         """(tag, entry, list, message) of those that belong to one of our queues."""
-        entries: Any = client.hmget(self._keys[0], list(tags))
+        entries: Any = line.ask("HMGET", self._keys[0], *tags)
         for tag, entry in zip(tags, entries, strict=True):
             try:
                 message, exchange, routing_key = json.loads(entry)
-                queue = self._queue_of(client, str(exchange), str(routing_key))
+                queue = self._queue_of(line, str(exchange), str(routing_key))
                 if queue is not None:
                     yield tag, entry, self._list_of(queue, message), json.dumps(_redelivered(message)).encode()
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue  # no entry of kombu's: it stays as it is
 
-    def _queue_of(self, client: redis.Redis, exchange: str, routing_key: str) -> str | None:
+    def _queue_of(self, line: Line, exchange: str, routing_key: str) -> str | None:
         """Our queue that a message with this address came from, by kombu's bindings."""
         if not exchange:
             return routing_key if routing_key in self._queues else None
-        bound: Any = client.smembers(self._prefix + keys.binding(exchange))
+        bound: Any = line.ask("SMEMBERS", self._prefix + keys.binding(exchange))
         for member in sorted(bound):
             key, pattern, queue = member.decode().split(self._priorities.separator)
             fits = re.match(pattern, routing_key) if pattern else key == routing_key

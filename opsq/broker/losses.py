@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from opsq.broker.broker import Broker
 from opsq.datastore import keys
 from opsq.datastore.connection import client, errors
+from opsq.datastore.trouble import RedisError
 
 logger = logging.getLogger("opsq.broker")
 

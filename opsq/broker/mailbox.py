@@ -13,9 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
-
-import redis
+from typing import TYPE_CHECKING, Any, cast
 
 from opsq.broker.broker import LUA, Broker
 from opsq.datastore import keys
@@ -25,6 +23,9 @@ from opsq.events.event import MAILBOX_SUFFIX, Channels
 from opsq.exceptions import DecodeError
 from opsq.protocol import codec, compression
 from opsq.protocol.envelope import new_delivery_tag
+
+if TYPE_CHECKING:
+    import redis
 
 BIND = Script(LUA / "bind_replies.lua")
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
-
-import redis
+from typing import TYPE_CHECKING, Any, cast
 
 from opsq.broker.broker import LUA
 from opsq.datastore import keys
 from opsq.datastore.scripts import Script
+
+if TYPE_CHECKING:
+    import redis
 
 REVOKE = Script(LUA / "revoke.lua")
 HASTEN = Script(LUA / "hasten.lua")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from redis import Redis
 
 from opsq.broker.broker import LUA, Broker
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
 from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 KEEP = Script(LUA / "keep_lines.lua")
 
@@ -39,7 +41,7 @@ class LogLine:
 
 
 def keep(client: Redis, key_prefix: str, lines: Mapping[str, bytes], most_bytes: int) -> None:
-    """Put lines behind those of their tasks (by id). `most_bytes`: of all tasks together. Raises redis-py's errors."""
+    """Put lines behind those of their tasks (by id). `most_bytes`: of all tasks together. Raises RedisError."""
     front = key_prefix + keys.task_log("")
     names = [key_prefix + keys.TASK_LOGS, key_prefix + keys.TASK_LOG_SIZES, *(front + task_id for task_id in lines)]
     pairs = [word for pair in lines.items() for word in pair]

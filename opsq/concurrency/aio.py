@@ -52,6 +52,8 @@ class LoopPlace:
 class Loop(Threads):
     """Runner threads, and the loop to which they hand coroutines."""
 
+    coroutine_place = LoopPlace
+
     def __init__(
         self, size: int, take: Callable[[], Job | None], run: Callable[[Any], None], on_idle: Callable[[], None]
     ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -71,6 +71,13 @@ class Job(Protocol):
 
 class Executor(Protocol):
     """Runs jobs, several at once. It asks for them itself (`take`), since that must be done in their order."""
+
+    @property
+    def coroutine_place(self) -> Callable[[], Any] | None:
+        """Makes the place of a coroutine that is handed to its loop (`start`); None: it has none."""
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine in its loop, if it has one."""
 
     def call(self, count: int = 1) -> bool:
         """Have so many more runners look for jobs; false when there are no more."""

@@ -13,6 +13,7 @@ from contextvars import copy_context
 from typing import Any
 
 from opsq.concurrency.base import HardLimit
+from opsq.concurrency.here import here
 
 
 class Drive:
@@ -65,38 +66,6 @@ class Drive:
         return wanted()
 
 
-class Here:
-    """The coroutine that a thread runs to its end, if it does."""
-
-    def __init__(self) -> None:
-        self.runner: asyncio.Runner | None = None
-        self.drive: Drive | None = None
-
-    def interrupt(self, error: type[BaseException]) -> bool:
-        """Raise the error in it, if it waits for something; false when code runs that can be interrupted as such."""
-        drive = self.drive
-        if drive is None or not drive.waits:
-            return False
-        drive.interrupt(error)
-        return True
-
-
-_threads = threading.local()
-
-
-def here() -> Here:
-    """What this thread runs."""
-    found: Here | None = getattr(_threads, "here", None)
-    if found is None:
-        found = _threads.here = Here()
-    return found
-
-
-def is_coroutine(function: Callable[..., Any]) -> bool:
-    """Whether calling it makes a coroutine (`async def`)."""
-    return inspect.iscoroutinefunction(function)
-
-
 def to_end(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function of an `async def` task as one that returns when its coroutine has ended."""
 
@@ -120,9 +89,9 @@ def _run_in_this_thread(awaitable: Awaitable[Any]) -> Any:
         mine.runner = asyncio.Runner()
 
     async def body() -> Any:
-        mine.drive = Drive(awaitable)
+        mine.drive = drive = Drive(awaitable)
         try:
-            return await mine.drive
+            return await drive
         finally:
             mine.drive = None
 

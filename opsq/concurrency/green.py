@@ -13,6 +13,7 @@ from typing import Any
 
 from opsq import signals
 from opsq.concurrency import coroutines
+from opsq.concurrency.here import here
 from opsq.concurrency.thread import Threads
 from opsq.runtime.ready import readable
 
@@ -28,7 +29,7 @@ class GreenPlace:
 
         self.job: Any = None
         self._inside = False
-        self._soon, self._greenlet, self._coroutines = soon, getcurrent(), coroutines.here()
+        self._soon, self._greenlet, self._coroutines = soon, getcurrent(), here()
 
     def interrupt(self, job: Any, error: type[BaseException]) -> None:
         """Raise the error where the greenlet waits; in a coroutine at its next await."""
@@ -69,7 +70,7 @@ class LoopThread:
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
         """Run it to its end; this greenlet waits."""
-        loop, mine, context = self._started(), coroutines.here(), copy_context()
+        loop, mine, context = self._started(), here(), copy_context()
         done, outcome = threading.Lock(), list[Any]()
         done.acquire()
 

@@ -1,16 +1,16 @@
-"""Which executor runs the tasks of which pool."""
+"""Which executor runs the tasks of which pool; only that one is loaded."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from opsq.concurrency import green
-from opsq.concurrency.aio import Loop
 from opsq.concurrency.base import Executor, Job, Pool
-from opsq.concurrency.thread import Threads
+
+if TYPE_CHECKING:
+    from opsq.concurrency.thread import Threads
 
 
 def make_lock(pool: Pool) -> AbstractContextManager[Any]:
@@ -18,16 +18,41 @@ def make_lock(pool: Pool) -> AbstractContextManager[Any]:
 
     Greenlets switch only where they wait; a real lock costs them a tenth of a patched one.
     """
-    return green.real_lock(pool.library) if pool.library else threading.Lock()
+    if not pool.library:
+        return threading.Lock()
+    from opsq.concurrency import green
+
+    lock: AbstractContextManager[Any] = green.real_lock(pool.library)
+    return lock
+
+
+def load(pool: Pool) -> None:
+    """Load the pool's code: before the fork, so that its children need not."""
+    if pool.many and not pool.library:
+        _executor(pool)
+
+
+def _executor(pool: Pool) -> type[Threads]:
+    if pool.name == "asyncio":
+        from opsq.concurrency.aio import Loop
+
+        return Loop
+    if pool.library == "eventlet":
+        from opsq.concurrency.green import EventletThreads
+
+        return EventletThreads
+    from opsq.concurrency.thread import Threads
+
+    return Threads
 
 
 def make_executor(
     pool: Pool, size: int, take: Callable[[], Job | None], run: Callable[[Any], None], on_idle: Callable[[], None]
 ) -> Executor:
     """The executor of a pool that runs many tasks in this process, at most `size` at once."""
-    if pool.name == "asyncio":
-        return Loop(size, take, run, on_idle)
-    threads = (green.EventletThreads if pool.library == "eventlet" else Threads)(size, take, run, on_idle)
+    made = _executor(pool)(size, take, run, on_idle)
     if pool.library:
-        threads.make_place = green.places(pool.library)
-    return threads
+        from opsq.concurrency import green
+
+        made.make_place = green.places(pool.library)
+    return made

@@ -10,11 +10,11 @@ import ctypes
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from opsq.concurrency import coroutines
 from opsq.concurrency.base import Job
+from opsq.concurrency.here import here
 
 logger = logging.getLogger("opsq.worker")
 
@@ -28,7 +28,7 @@ class ThreadPlace:
         self.job: Job | None = None
         self._inside = self._raising = self._raised = False
         self._thread = threading.get_ident()
-        self._coroutines = coroutines.here()
+        self._coroutines = here()
 
     def interrupt(self, job: Job, error: type[BaseException]) -> None:
         """Raise the error in its thread; in a coroutine at its next await."""
@@ -64,6 +64,9 @@ class ThreadPlace:
 class Threads:
     """At most `size` runner threads; they are kept until the process ends."""
 
+    #: Makes the place of a coroutine that is handed to a loop, where there is one.
+    coroutine_place: Callable[[], Any] | None = None
+
     def __init__(
         self, size: int, take: Callable[[], Job | None], run: Callable[[Any], None], on_idle: Callable[[], None]
     ) -> None:
@@ -76,6 +79,10 @@ class Threads:
         self._here = threading.local()
         #: Makes the place of a runner, in that runner.
         self.make_place: Callable[[], Any] = ThreadPlace
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """There is no loop here."""
+        raise NotImplementedError
 
     @property
     def awake(self) -> int:

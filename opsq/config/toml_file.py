@@ -6,7 +6,6 @@ An unknown name is an error.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +131,8 @@ def _check_table(path: Path, table: str, content: Mapping[str, Any], known: Iter
 def _read(path: Path) -> dict[str, Any]:
     if yaml_file.is_meant(path.name):
         return yaml_file.load(path)
+    import tomllib  # most workers have no such file
+
     try:
         content = tomllib.loads(path.read_text())
     except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from opsq.datastore import keys
-from opsq.datastore.plain import questions
+from opsq.datastore.line import questions
 
 
 def hosts(url: str) -> dict[str, str]:

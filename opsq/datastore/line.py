@@ -1,7 +1,7 @@
 """One connection to Redis whose bytes we move ourselves: what the engine and publishing speak through.
 
-redis-py makes the connection (address, TLS, login, database, errors); hiredis packs and reads, without the layers in
-between, which cost more than Redis' own work on a small command. Nothing is ever repeated here.
+A link makes the connection; hiredis packs and reads, without layers in between, which cost more than Redis' own work on
+a small command. Nothing is ever repeated here.
 """
 
 from __future__ import annotations
@@ -10,28 +10,36 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import hiredis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from opsq.datastore.connection import connection
-from opsq.datastore.seeking import Replica, is_read_only
+from opsq.datastore.connection import errors, link, parse_url
+from opsq.datastore.trouble import (
+    RedisConnectionError,
+    RedisTimeoutError,
+    Replica,
+    ResponseError,
+    is_read_only,
+    of_answer,
+)
 from opsq.runtime.ready import readable
+
+#: Commands sent in one write -> their answers; an error of the server among them is raised.
+Ask = Callable[[Sequence[tuple[Any, ...]]], list[Any]]
 
 
 class Line:
-    """A connection, used by one thread at a time. All methods raise redis-py's errors.
+    """A connection, used by one thread at a time. All methods raise RedisError.
 
     A server that answers as a replica counts as lost.
     """
 
     def __init__(self, url: str, *, reply_s: float | None = None, protocol: int = 3) -> None:
         """`reply_s`: how long an answer may take (seconds), None = as long as the URL lets it."""
-        self._link = connection(url, protocol=protocol, **({} if reply_s is None else {"socket_timeout": reply_s}))
-        self.db = int(self._link.db or 0)
+        where = parse_url(url)
+        self._link, self.db = link(where, reply_s, protocol), where.db
         #: Called with what the server sends unasked.
         self.on_push: Callable[[Sequence[Any]], None] | None = None
         self._sock: Any = None
@@ -42,9 +50,9 @@ class Line:
         """Connect anew."""
         self.close()
         self._link.connect()
-        self._sock = self._link._sock
+        self._sock = self._link.sock
         _wait_in_kernel(self._sock)
-        self._reader = hiredis.Reader(replyError=self._link._parser.parse_error)
+        self._reader = hiredis.Reader(replyError=of_answer)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -108,6 +116,20 @@ class Line:
         self.send(command)
         return self.receive()
 
+    def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Commands in one write, and their answers; the first error of the server is raised."""
+        self.send(*commands)
+        answers: list[Any] = []
+        refused: list[ResponseError] = []
+        for _ in commands:
+            try:
+                answers.append(self.receive())
+            except ResponseError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
+        return answers
+
     def readable(self, timeout_s: float) -> bool:
         """Whether something arrives within the time (seconds), be it the end of the connection; reads nothing."""
         if self._replies or (hasattr(self._sock, "pending") and self._sock.pending()):
@@ -147,3 +169,17 @@ def _wait_in_kernel(sock: Any) -> None:
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
         sock.setsockopt(socket.SOL_SOCKET, option, span)
     sock.settimeout(None)
+
+
+@contextmanager
+def questions(url: str, reply_s: float | None = None) -> Iterator[Ask]:
+    """A connection for some questions (RESP2, bytes). `reply_s`: how long an answer may take (seconds).
+
+    Raises BrokerError and RefusedError.
+    """
+    with errors(url):
+        line = Line(url, reply_s=reply_s, protocol=2)
+        try:
+            yield line.ask_all
+        finally:
+            line.close()

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import redis
+from typing import TYPE_CHECKING, Any, Literal
 
 from opsq.datastore import keys
 from opsq.protocol.signing import Sealed
+
+if TYPE_CHECKING:
+    import redis
 
 #: present: its agent has a lease; stopped: it said good-bye; silent: it has gone without a word.
 State = Literal["present", "stopped", "silent"]
@@ -40,7 +41,7 @@ def names(client: redis.Redis) -> list[str]:
 
 
 def hosts(client: redis.Redis) -> list[HostFacts]:
-    """All hosts that are known here, by name; names without lease and facts are left out. Raises redis-py's errors."""
+    """All hosts that are known here, by name; names without lease and facts are left out. Raises RedisError."""
     return [host for host in read(client, names(client)) if host.lease is not None or host.sealed is not None]
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from redis import Redis
-from redis.exceptions import NoScriptError
+from opsq.datastore.line import Line
+from opsq.datastore.trouble import NoScriptError
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 
 class Script:
@@ -26,3 +29,10 @@ class Script:
             return client.evalsha(self.sha, len(keys), *keys, *args)
         except NoScriptError:
             return client.eval(self.text, len(keys), *keys, *args)
+
+    def ask(self, line: Line, keys: Sequence[Any], args: Sequence[Any]) -> Any:
+        """The same on a line."""
+        try:
+            return line.ask("EVALSHA", self.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return line.ask("EVAL", self.text, len(keys), *keys, *args)

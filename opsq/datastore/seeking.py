@@ -1,10 +1,9 @@
-"""Connections that look for their server each time they connect: the first of several that is no replica, or the
-master that Sentinels name. So whoever reconnects after an error has followed the failover.
+"""redis-py's connections that look for their server each time they connect: the first of several that is no replica,
+or the master that Sentinels name. So whoever reconnects after an error has followed the failover.
 """
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -14,6 +13,9 @@ from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, Res
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
+
+from opsq.datastore import trouble
+from opsq.datastore.trouble import plain_reason
 
 #: How long one of several servers may take to greet, and a Sentinel for all it is asked (seconds).
 GREETING_S = 2.0
@@ -26,19 +28,54 @@ Place = Mapping[str, Any]
 class Replica(RedisConnectionError):
     """The server takes no writes: it is, or has become, a replica."""
 
-    def __init__(self) -> None:
-        super().__init__("it is a read-only replica")
-
 
 class NoneOfThem(RedisConnectionError):
     """No server was found; says why of each that was tried."""
 
 
+#: redis-py's errors by name, and those of this file -> ours.
+_OURS: Mapping[str, type[trouble.RedisError]] = {
+    "ConnectionError": trouble.RedisConnectionError,
+    "TimeoutError": trouble.RedisTimeoutError,
+    **{
+        kind.__name__: kind
+        for kind in (
+            trouble.RedisError,
+            trouble.AuthenticationError,
+            trouble.BusyLoadingError,
+            trouble.Replica,
+            trouble.NoneOfThem,
+            trouble.WatchError,
+            trouble.ResponseError,
+            trouble.NoScriptError,
+            trouble.NoPermissionError,
+            trouble.ReadOnlyError,
+            trouble.MasterDownError,
+            trouble.TryAgainError,
+            trouble.OutOfMemoryError,
+        )
+    },
+}
+
+
+def as_ours(error: RedisError) -> trouble.RedisError:
+    """An error of redis-py as the nearest of ours, with its text. It is both: programs catch redis-py's."""
+    theirs = type(error)
+    both = _both.get(theirs)
+    if both is None:
+        ours = next(_OURS[each.__name__] for each in theirs.__mro__ if each.__name__ in _OURS)
+        both = _both[theirs] = type(theirs.__name__, (ours, theirs), {})
+    return both(str(error))
+
+
+_both: dict[type[RedisError], type[trouble.RedisError]] = {}
+
+
 class Finder(Protocol):
     """Tells where the server may be."""
 
-    def places(self, trouble: list[str]) -> Iterator[Place]:
-        """Places to try, the likeliest first; what goes wrong in asking is added to `trouble`."""
+    def places(self, tried: list[str]) -> Iterator[Place]:
+        """Places to try, the likeliest first; what goes wrong in asking is added to `tried`."""
         ...
 
 
@@ -48,7 +85,7 @@ class Several:
     def __init__(self, servers: Sequence[Place]) -> None:
         self._servers = servers
 
-    def places(self, trouble: list[str]) -> Iterator[Place]:  # noqa: ARG002
+    def places(self, tried: list[str]) -> Iterator[Place]:  # noqa: ARG002
         """All of them."""
         yield from self._servers
 
@@ -59,7 +96,7 @@ class Sentinels:
     def __init__(self, sentinels: Sequence[Place], master: str, open_link: Callable[[Place], Any]) -> None:
         self._sentinels, self._master, self._open_link = list(sentinels), master, open_link
 
-    def places(self, trouble: list[str]) -> Iterator[Place]:
+    def places(self, tried: list[str]) -> Iterator[Place]:
         """Where they say the master is: one that was cut off may still name the old one, so all are heard if need be.
 
         Whoever does not answer is asked last from then on.
@@ -69,11 +106,11 @@ class Sentinels:
             try:
                 place = self._ask(sentinel)
             except (RedisError, OSError) as error:
-                trouble.append(f"{address(sentinel)}: {plain_reason(error)}")
+                tried.append(f"{address(sentinel)}: {_why(error)}")
                 self._sentinels.sort(key=lambda each, silent=sentinel: each is silent)  # type: ignore[misc]
                 continue
             if place is None:
-                trouble.append(f"{address(sentinel)}: it does not know {self._master}")
+                tried.append(f"{address(sentinel)}: it does not know {self._master}")
             elif place not in told:
                 told.add(place)
                 yield {"host": place[0], "port": place[1]}
@@ -119,8 +156,8 @@ class _Seeking:
         connection: Any = self
         if connection._sock:
             return
-        trouble: list[str] = []
-        for place in self._finder.places(trouble):
+        tried: list[str] = []
+        for place in self._finder.places(tried):
             vars(self).update(place)
             try:
                 connect: Any = super().connect  # type: ignore[misc]
@@ -129,8 +166,8 @@ class _Seeking:
             except AuthenticationError:
                 raise
             except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-                trouble.append(f"{address(place)}: {plain_reason(error)}")
-        raise NoneOfThem("; ".join(trouble))
+                tried.append(f"{address(place)}: {_why(error)}")
+        raise NoneOfThem("; ".join(tried))
 
     def send_packed_command(self, *args: Any, **options: Any) -> None:
         """Write; redis-py would connect anew to where it was before."""
@@ -144,7 +181,7 @@ class _Seeking:
         except ReadOnlyError:
             connection: Any = self
             connection.disconnect()
-            raise Replica from None
+            raise Replica("it is a read-only replica") from None
 
 
 def _greet(connection: Any) -> None:
@@ -157,7 +194,7 @@ def _greet(connection: Any) -> None:
     except ResponseError:  # this user may not ask
         role = b"master"
     if role != b"master":
-        raise Replica
+        raise Replica("it is a read-only replica")
     connection._sock.settimeout(connection.socket_timeout)
 
 
@@ -186,22 +223,9 @@ def address(place: Place) -> str:
     return str(place["path"]) if "path" in place else f"{place['host']}:{place['port']}"
 
 
-def is_read_only(error: BaseException) -> bool:
-    """Whether a server says that it is a replica; servers before 7.0 say it of a script in other words."""
-    return isinstance(error, ReadOnlyError) or (isinstance(error, ResponseError) and "-READONLY " in str(error))
-
-
-def plain_reason(error: BaseException) -> str:
-    """Why, in the operating system's words without numbers and addresses."""
-    if isinstance(error, NoneOfThem | Replica):
-        return str(error)
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, socket.gaierror):
-            return "the host name is not known"
-        if isinstance(seen, TimeoutError | RedisTimeoutError):
-            return "no answer in time"
-        if isinstance(seen, OSError) and seen.strerror:
-            return seen.strerror.lower()
-        seen = seen.__cause__ or seen.__context__
-    return str(error).strip() or type(error).__name__
+def _why(error: RedisError | OSError) -> str:
+    if isinstance(error, OSError):
+        return plain_reason(error)
+    ours = as_ours(error)
+    ours.__cause__ = error
+    return plain_reason(ours)

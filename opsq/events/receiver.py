@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from opsq.datastore.connection import TROUBLE
 from opsq.datastore.line import Line
+from opsq.datastore.trouble import TROUBLE
 from opsq.events import event
 from opsq.events.event import EXCHANGE, MAILBOX_SUFFIX, Channels, Event, Wrapper
 from opsq.exceptions import DecodeError
@@ -41,7 +41,7 @@ class Receiver:
     def listen(self, tick_s: float) -> Iterator[list[Event]]:
         """Events as they come, together what has come together; an empty list when nothing came for `tick_s` seconds.
 
-        Raises redis-py's errors when the first connection cannot be made; later ones are made anew for as long as it
+        Raises RedisError when the first connection cannot be made; later ones are made anew for as long as it
         takes.
         """
         line, first, pause_s = Line(self._url), True, PAUSE_S[0]

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any, Literal
 
 from opsq import _state, signals, states
-from opsq.concurrency.coroutines import is_coroutine, to_end
+from opsq.concurrency.here import is_coroutine
 from opsq.exceptions import (
     ContentDisallowed,
     DecodeError,
@@ -66,6 +66,8 @@ class Plan:
         #: What makes the coroutine of an `async def` task, for who has a loop; `call` runs it to its end.
         self.coroutine: Callable[..., Any] | None = None
         if is_coroutine(task.run):
+            from opsq.concurrency.coroutines import to_end
+
             self.coroutine, self.call = self.call, to_end(self.call)
         self.ignore_result = bool(task.ignore_result)
         self.store_errors = bool(task.store_errors_even_if_ignored)

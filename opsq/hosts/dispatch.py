@@ -6,12 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-
 from opsq.datastore import keys
 from opsq.datastore.line import Line
+from opsq.datastore.trouble import RedisConnectionError, RedisTimeoutError, ResponseError
 from opsq.hosts import journal
 from opsq.hosts.hostset import HostSet
 from opsq.hosts.job import Job

@@ -10,9 +10,7 @@ import json
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import redis
+from typing import TYPE_CHECKING, Any, Literal
 
 from opsq.datastore import keys, presence
 from opsq.datastore.connection import parse_url
@@ -20,6 +18,9 @@ from opsq.hosts.facts import opened
 from opsq.hosts.hostset import is_name
 from opsq.hosts.keyring import KeyRing, read_json, write_private
 from opsq.protocol.signing import KeyFormatError, PublicKey
+
+if TYPE_CHECKING:
+    import redis
 
 #: A host that has gone without a word is named in each run for so long, unless it is forgotten.
 REMEMBERED_S = 30 * 86_400.0
@@ -98,7 +99,7 @@ class KnownHosts:
 def survey(
     client: redis.Redis, known: KnownHosts, *, with_facts: bool = True, now: float | None = None
 ) -> dict[str, Known]:
-    """All hosts by name: what Redis says, held against what the caller knows. Raises redis-py's errors.
+    """All hosts by name: what Redis says, held against what the caller knows. Raises RedisError.
 
     `with_facts=False` spares a signature's check for each host that is present under the key that is known for it.
     """

@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
-from opsq.datastore.connection import each_url
+from opsq.datastore.url import each_url
 from opsq.exceptions import RefusedError, UsageError
 from opsq.hosts import policy
 from opsq.hosts.keyring import KeyRing, read_json, write_private

@@ -7,9 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from opsq.datastore import keys
 from opsq.hosts.hostset import HostSet
@@ -17,6 +15,9 @@ from opsq.hosts.job import HostResult, Job
 from opsq.hosts.order import Answer, Order, Output, Refusal
 from opsq.protocol import signing
 from opsq.protocol.signing import PublicKey, Sealed
+
+if TYPE_CHECKING:
+    import redis
 
 _AT_ONCE = 500
 

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
-
 from opsq.datastore import keys
 from opsq.datastore.line import Line
+from opsq.datastore.trouble import RedisError, ResponseError
 from opsq.hosts.order import Answer, Output
 from opsq.protocol import signing
 from opsq.protocol.signing import Signer

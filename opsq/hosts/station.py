@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from redis.exceptions import RedisError
-
 from opsq.datastore import keys
-from opsq.datastore.connection import explain, masked
+from opsq.datastore.connection import explain
 from opsq.datastore.line import Line
+from opsq.datastore.trouble import RedisError
+from opsq.datastore.url import masked
 from opsq.exceptions import OpsqError
 from opsq.hosts.checks import Checks, Refused
 from opsq.hosts.facts import load, sealed_facts

@@ -15,8 +15,9 @@ from typing import Any
 
 from opsq.broker import queues
 from opsq.broker.mailbox import Request, command
-from opsq.datastore.connection import TROUBLE, explain
+from opsq.datastore.connection import explain
 from opsq.datastore.line import Line
+from opsq.datastore.trouble import TROUBLE
 from opsq.events.event import EXCHANGE, MAILBOX_SUFFIX, Channels
 from opsq.exceptions import OpsqError
 from opsq.monitor import decoding

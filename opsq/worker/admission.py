@@ -10,13 +10,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from redis.exceptions import NoScriptError
-
 from opsq._state import broker_time
 from opsq.broker.consumer import Consumer
 from opsq.broker.limits import ADMIT
 from opsq.datastore import keys
 from opsq.datastore.line import Line
+from opsq.datastore.trouble import NoScriptError
 from opsq.protocol.envelope import Envelope
 from opsq.worker.batch import Held
 from opsq.worker.gate import Elsewhere, Later, Verdict
@@ -52,7 +51,7 @@ class Admission:
         return self._policy.on
 
     def look(self, messages: Sequence[tuple[Held, Envelope]]) -> Mapping[int, Verdict]:
-        """Ask for all messages that are under a limit. Raises redis-py's errors; asking again changes nothing."""
+        """Ask for all messages that are under a limit. Raises RedisError; asking again changes nothing."""
         asked = [found for each in messages if (found := self._asked(*each)) is not None]
         if not asked:
             return {}

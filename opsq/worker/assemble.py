@@ -5,32 +5,31 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar, cast
-
-from redis.exceptions import NoPermissionError, RedisError
+from typing import Any
 
 from opsq import platforms
 from opsq._version import __version__
 from opsq.broker.leftovers import Leftovers
 from opsq.broker.order import QueueOrder
+from opsq.concurrency import kinds
 from opsq.concurrency.base import POOLS, Pool, pool_named
-from opsq.datastore import connection, keys
+from opsq.datastore.connection import parse_url
 from opsq.events.event import MAILBOX_SUFFIX, Channels
-from opsq.exceptions import BrokerError, ImproperlyConfigured, RefusedError, UsageError
+from opsq.exceptions import ImproperlyConfigured, RefusedError, UsageError
 from opsq.execution.runner import Runner
 from opsq.protocol import codec
 from opsq.runtime.logs import Buffered, level_number
+from opsq.worker import first_look
 from opsq.worker.child import Setup
 from opsq.worker.herald import ALWAYS, AUTOMATIC, NEVER, News
 from opsq.worker.limit_options import Ruling
 from opsq.worker.record import Plan
-from opsq.worker.settle import Results, Settler, without_claims
+from opsq.worker.settle import Settler, without_claims
 from opsq.worker.successor import Judge
 from opsq.worker.terms import AT_ONCE, MOST_CHILDREN, Terms, facts_of
 from opsq.worker.upkeep import Caps
@@ -38,14 +37,11 @@ from opsq.worker.watch import source_folders
 from opsq.worker.worker import Worker
 
 logger = logging.getLogger("opsq.worker")
-Looked = TypeVar("Looked")
 
 #: Seconds that a worker's messages are its own without a sign of life.
 LEASE_S = 15.0
 #: Between two signs of life as an event (seconds).
 HEARTBEAT_S = 2.0
-#: Celery's names for queues of one worker alone (`worker_direct`).
-DIRECT_EXCHANGE, DIRECT_SUFFIX = "C.dq2", ".dq2"
 #: The most tasks that one process runs at once.
 MOST_AT_ONCE = 20_000
 #: Settings of a worker that are numbers.
@@ -60,8 +56,6 @@ NUMBERS = (
 )
 #: What `worker_concurrency` may say instead of a number.
 AS_MANY_AS_CPUS = "auto"
-#: Between two looks at a broker that cannot be reached at start (seconds).
-BROKER_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +101,7 @@ def _cgroup_quota() -> float | None:
 
 def queues_for(app: Any, wishes: Wishes, node: str) -> list[str]:
     """The queues to consume, in order; with `worker_direct` also the one that is this node's alone."""
-    own = [f"{node}{DIRECT_SUFFIX}"] if app.conf.worker_direct else []
+    own = [first_look.own_queue(node)] if app.conf.worker_direct else []
     queues = list(dict.fromkeys([*(wishes.queues or app.queues()), *own, *wishes.also]))
     for name in wishes.exclude:
         if name in queues:
@@ -127,11 +121,8 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None,
     strategy = (app.conf.broker_transport_options or {}).get("queue_order_strategy")
     order, queues = QueueOrder.of(app.conf.worker_queue_order, strategy, queues_for(app, wishes, node))
     prefix = app.broker.key_prefix
-    patient, backend = _is_patient(app), app.backend
-    _until_reached(lambda: _check_broker(url, node, prefix, own_id), patient)
-    results = _until_reached(lambda: _results(url, backend), patient)
-    if app.conf.worker_direct:
-        _bind_own_queue(app.broker, node)
+    backend = app.backend
+    results = first_look.look(app, url, node, own_id)
     accept = codec.accepted(app.conf.accept_content)
     _refuse_pickle_as_root(accept)
     runner = Runner(app.tasks, accept, node, backend.record if backend.keeps_results else None, app.following)
@@ -148,6 +139,7 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None,
     worker_id = f"{node}:{uuid.uuid4().hex[:8]}"
     pool = pool_named(wishes.pool or app.conf.worker_pool or "prefork")
     _refuse_what_is_not_installed(pool)
+    kinds.load(pool)
     setup = Setup(
         url=url,
         queues=queues,
@@ -216,7 +208,7 @@ def _news(app: Any, wishes: Wishes, url: str) -> News:
     if conf.source_of("worker_send_task_events") != "default":
         tasks = ALWAYS if conf.worker_send_task_events else NEVER
     return News(
-        channels=Channels.of(connection.parse_url(url).db, conf.broker_transport_options),
+        channels=Channels.of(parse_url(url).db, conf.broker_transport_options),
         exchange=conf.event_exchange,
         mailbox=conf.control_exchange + MAILBOX_SUFFIX if conf.worker_enable_remote_control else "",
         tasks=tasks,
@@ -275,84 +267,3 @@ def _prefetch(app: Any, wishes: Wishes) -> int:
     if app.conf.source_of("worker_prefetch_multiplier") == "default":
         return 0
     return int(app.conf.worker_prefetch_multiplier or 0)
-
-
-def _is_patient(app: Any) -> bool:
-    """Whether a broker that cannot be reached at start is waited for.
-
-    Under a supervisor or systemd it is: nobody reads an error there, and the broker may be starting too. Somebody who
-    types the command wants to hear it. `broker_connection_retry_on_startup` decides if it is set.
-    """
-    wish = app.conf.broker_connection_retry_on_startup
-    return bool(os.environ.get("NOTIFY_SOCKET")) if wish is None else bool(wish)
-
-
-def _until_reached(look: Callable[[], Looked], patient: bool) -> Looked:
-    """Look at a server; a patient worker says once that it cannot be reached, and looks again until it can."""
-    told = False
-    while True:
-        try:
-            return look()
-        except BrokerError as error:
-            if not patient:
-                raise
-            if not told:
-                logger.warning("%s; waiting for it", error)
-                told = True
-            time.sleep(BROKER_PAUSE_S)
-
-
-def _check_broker(url: str, node: str, prefix: str, own_id: str) -> None:
-    """One look at the server at start: it answers, it is new enough; the name of this node may be taken."""
-    with connection.errors(url):
-        redis = connection.client(url)
-        redis.ping()
-        try:
-            version = str(redis.info("server").get("redis_version", ""))
-            if tuple(int(part) for part in version.split(".")[:2]) < (6, 2):
-                raise ImproperlyConfigured(
-                    f"cannot work with Redis {version} at {connection.parse_url(url).address}",
-                    why="opsq needs 6.2 or newer",
-                )
-        except (RedisError, ValueError):
-            logger.debug("the server does not say its version")
-        alive = [name.decode() for name in cast(list[bytes], redis.zrange(prefix + keys.WORKERS, 0, -1))]
-    if any(name.rpartition(":")[0] == node and name != own_id for name in alive):
-        logger.warning("another worker goes by the name %s, or did until a moment ago; that does no harm", node)
-
-
-def _bind_own_queue(broker: Any, node: str) -> None:
-    """The queue of this node alone is reached through Celery's exchange for such, with the node's name as key."""
-    member = keys.binding_member(node, f"{node}{DIRECT_SUFFIX}", broker.priorities.separator)
-    with connection.errors(broker.url):
-        for key in (keys.binding(DIRECT_EXCHANGE), keys.binding_permanent(DIRECT_EXCHANGE)):
-            broker.client.sadd(broker.key(key), member)
-
-
-def _results(url: str, backend: Any) -> Results:
-    """Whether the turn can store results: it can if they are on the broker's own server, by comparing its `run_id`.
-
-    Where INFO is refused, only the same host and port are the same server.
-    """
-    if not backend.keeps_results:
-        return Results()
-    where, results = connection.parse_url(url), connection.parse_url(backend.url)
-    try:
-        ids = [connection.client(each).info("server")["run_id"] for each in (url, backend.url)]
-        same = ids[0] == ids[1]
-    except (NoPermissionError, KeyError):
-        same = where.address == results.address
-    except RedisError as error:
-        raise connection.explain(error, backend.url) from error
-    if where.address != results.address and (where.moves or results.moves):
-        same = False  # they may part with the next failover
-    database = results.db if same else None
-    return Results(
-        backend.key_prefix,
-        backend.ttl_s,
-        backend.format.failure_ttl_s,
-        database,
-        backend.store_records,
-        backend.chords.part,
-        backend.chords.count,
-    )

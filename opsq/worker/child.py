@@ -16,11 +16,11 @@ from typing import Any
 from opsq import signals
 from opsq.broker.consumer import Consumer
 from opsq.broker.order import QueueOrder
-from opsq.concurrency import coroutines
 from opsq.concurrency.base import POOLS
+from opsq.concurrency.here import here
 from opsq.concurrency.kinds import make_executor, make_lock
-from opsq.datastore.connection import TROUBLE
 from opsq.datastore.keys import Priorities
+from opsq.datastore.trouble import TROUBLE
 from opsq.events.event import TASKS
 from opsq.exceptions import SoftTimeLimitExceeded
 from opsq.execution.context import Context
@@ -225,7 +225,7 @@ def _on_usr1(line: Line, waiting: Waiting) -> Callable[[int, FrameType | None], 
     def handle(number: int, frame: FrameType | None) -> None:
         if line.soft_limit_reached():
             line.slot.words[slots.SOFT_NUMBER] = 0
-            if coroutines.here().interrupt(SoftTimeLimitExceeded):
+            if here().interrupt(SoftTimeLimitExceeded):
                 return
             raise SoftTimeLimitExceeded
         waiting.on_signal(number, frame)

@@ -7,9 +7,7 @@ body whose sender dies before it says that it is done is not sent again.
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,13 +19,14 @@ import msgspec
 from opsq import _state, states
 from opsq.broker.broker import LUA
 from opsq.datastore import keys
-from opsq.datastore.connection import TROUBLE
 from opsq.datastore.scripts import Script
+from opsq.datastore.trouble import TROUBLE
 from opsq.exceptions import ChordError, OpsqError
 from opsq.execution import workflow
 from opsq.execution.context import Context
 from opsq.execution.outcome import ChordPart, Record
 from opsq.execution.workflow import Follow
+from opsq.worker.epilogue import write_new
 from opsq.worker.settle import Settler
 
 logger = logging.getLogger("opsq.worker")
@@ -180,10 +179,7 @@ class Watch(threading.Thread):
 
 def _write(folder: Path, name: str, why: str, token: str) -> Path:
     """Write down that a chord's body is to be sent."""
-    descriptor, path = tempfile.mkstemp(suffix=SUFFIX, dir=folder)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.msgpack.encode((name, why, token)))
-    return Path(path)
+    return write_new(folder, SUFFIX, msgspec.msgpack.encode((name, why, token)))
 
 
 def dispatch_file(path: Path, app: Any, settler: Settler) -> None:

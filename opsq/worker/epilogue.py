@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import tempfile
 import time
 from pathlib import Path
 
@@ -50,10 +49,15 @@ def wanted(runner: Runner, message: Envelope, error: BaseException) -> bool:
 
 def write(folder: Path, raw: bytes, error: BaseException) -> Path:
     """Write down what is to be told: the message and its error."""
-    descriptor, path = tempfile.mkstemp(suffix=".epilogue", dir=folder)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.msgpack.encode((raw, type(error).__name__, error.args)))
-    return Path(path)
+    return write_new(folder, ".epilogue", msgspec.msgpack.encode((raw, type(error).__name__, error.args)))
+
+
+def write_new(folder: Path, suffix: str, data: bytes) -> Path:
+    """A new file that nobody else may read."""
+    path = folder / f"{os.urandom(8).hex()}{suffix}"
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+    return path
 
 
 def forget_old(folder: Path) -> None:

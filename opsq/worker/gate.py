@@ -49,7 +49,7 @@ class Check(Protocol):
         """Whether it has anything to look at now; asked once a batch."""
 
     def look(self, messages: Sequence[tuple[Held, Envelope]]) -> Mapping[int, Verdict]:
-        """Number -> verdict of those that must not run now. Raises redis-py's errors: the batch is looked at again."""
+        """Number -> verdict of those that must not run now. Raises RedisError: the batch is looked at again."""
 
 
 class Gate:

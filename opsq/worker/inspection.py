@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
-import redis as redis_py
-
 from opsq._version import __version__
 from opsq.app.masking import masked
 from opsq.app.routes import Routes
@@ -186,14 +184,13 @@ def _pool(state: State) -> dict[str, Any]:
 def _broker(state: State) -> dict[str, Any]:
     where, conf = parse_url(state.leases.post.url), state.app.conf
     told = where.arguments
-    is_tls = issubclass(where.connection_class, redis_py.SSLConnection)
     return {
         "hostname": told.get("host") or told.get("path") or where.address,
         "userid": told.get("username"),
         "virtual_host": str(where.db),
         "port": told.get("port"),
         "insist": False,
-        "ssl": is_tls,
+        "ssl": where.kind == "tls",
         "transport": "redis",
         "connect_timeout": conf.broker_connection_timeout,
         "transport_options": masked("", dict(conf.broker_transport_options or {})),
@@ -232,10 +229,12 @@ def conf(state: State, with_defaults: bool = False, **_: Any) -> dict[str, Any]:
 @inspect_command
 def report(state: State) -> Any:
     """Information about the installation, for bug reports."""
+    from importlib.metadata import version  # it loads the whole of email
+
     settings = conf(state)
     lines = [
         "",
-        f"software -> opsq:{__version__} py:{platform.python_version()} redis:{redis_py.__version__}",
+        f"software -> opsq:{__version__} py:{platform.python_version()} redis:{version('redis')}",
         f"platform -> system:{platform.system()} arch:{platform.machine()}",
         f"            kernel version:{platform.release()} imp:{platform.python_implementation()}",
         f"loader   -> {state.app.main or '(no name)'}",

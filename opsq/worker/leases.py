@@ -18,16 +18,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import redis
-from redis.exceptions import NoScriptError, RedisError
-
 from opsq._state import CLOCK_TOLERANCE_S, set_broker_epoch
-from opsq.broker.broker import LUA, announce_queue
+from opsq.broker.broker import LUA, announcement
 from opsq.broker.limits import RELEASE
 from opsq.datastore import keys
-from opsq.datastore.connection import TROUBLE, client
 from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
+from opsq.datastore.trouble import TROUBLE, NoScriptError, RedisError, ResponseError
 from opsq.worker import slots
 from opsq.worker.later import PROMOTE, Later
 from opsq.worker.limit_options import Ruling
@@ -164,15 +161,12 @@ class Leases(threading.Thread):
         self._tracks = True
         try:
             self._line.ask("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
-        except redis.ResponseError:
+        except ResponseError:
             self._tracks = False
         self._listen_to_commands()
         for script in (RENEW, PROMOTE, RELEASE):
             self._line.ask("SCRIPT", "LOAD", script.text)
-        pipe = client(self.post.url).pipeline(transaction=False)
-        for name in self.post.queues:
-            announce_queue(pipe, name, self.post.key_prefix, self.post.priorities)
-        pipe.execute()
+        self._announce_queues()
         sent, (seconds, micros) = time.monotonic(), self._line.ask("TIME")
         self._look_at_clock(sent, int(seconds) + int(micros) / 1e6)
         self._learn_limits()
@@ -181,7 +175,7 @@ class Leases(threading.Thread):
 
     def _learn_limits(self) -> None:
         """The limits as they are now, here and in the children."""
-        if self.limited.learn(client(self.post.url)):
+        if self.limited.learn(self._line):
             self.table.words[slots.LIMITS] += 1
 
     def rule(self, ruling: Ruling) -> None:
@@ -210,7 +204,7 @@ class Leases(threading.Thread):
         self._line.send(("SUBSCRIBE", self._pulse.mailbox), ("PING",))
         try:
             self._line.receive()
-        except redis.ResponseError:
+        except ResponseError:
             self._line.receive()
 
     def _on_push(self, push: Sequence[Any]) -> None:
@@ -289,8 +283,9 @@ class Leases(threading.Thread):
         self._look_for_strays(consumers, [answer[0] for answer in queues])
         # After an outage longer than a lease every lease has run out although everybody lives.
         if time.monotonic() - self._connected_at >= post.lease_s:
-            self.rescue.reap([answer[1] for answer in queues], answers[len(post.queues)][1], self._next_renewal)
-        self.rescue.restore_celerys()
+            expired, gone = [answer[1] for answer in queues], answers[len(post.queues)][1]
+            self.rescue.reap(self._line, expired, gone, self._next_renewal)
+        self.rescue.restore_celerys(self._line)
 
     def _look_at_queues(self) -> None:
         """The queues are those that are wanted and those that a child still consumes (after a reload)."""
@@ -300,10 +295,13 @@ class Leases(threading.Thread):
             self.post = self.rescue.post = replace(self.post, queues=queues)
             self._movers = (Later(queues, self.post.key_prefix, self.post.priorities), self.limited)
             self.limited.look_after(self.post)
-            pipe = client(self.post.url).pipeline(transaction=False)
-            for name in queues:
-                announce_queue(pipe, name, self.post.key_prefix, self.post.priorities)
-            pipe.execute()
+            self._announce_queues()
+
+    def _announce_queues(self) -> None:
+        post = self.post
+        self._line.ask_all(
+            [each for name in post.queues for each in announcement(name, post.key_prefix, post.priorities)]
+        )
 
     def lists(self) -> list[str]:
         """The lists of all its queues."""
@@ -349,7 +347,7 @@ class Leases(threading.Thread):
                     answers.append(self._line.receive())
                 except NoScriptError as error:
                     missing = error
-                except redis.ResponseError as error:
+                except ResponseError as error:
                     answers.append(error)
             if missing is None:
                 return answers
@@ -374,10 +372,8 @@ class Leases(threading.Thread):
         """Say that the worker has gone; nobody has to take over from it."""
         self._pulse.bye(self._line)
         post = self.post
-        pipe = client(post.url).pipeline(transaction=False)
-        pipe.zrem(post.key_prefix + keys.WORKERS, post.worker_id)
-        pipe.delete(post.key_prefix + keys.worker(post.worker_id))
-        pipe.execute()
+        gone = ("ZREM", post.key_prefix + keys.WORKERS, post.worker_id)
+        self._line.ask_all([gone, ("DEL", post.key_prefix + keys.worker(post.worker_id))])
 
 
 def _renewal(script_keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:

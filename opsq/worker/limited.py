@@ -12,11 +12,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from redis import Redis
-
 from opsq._state import broker_time
 from opsq.broker.limits import RELEASE
 from opsq.datastore import keys
+from opsq.datastore.line import Line
 from opsq.worker.admission import as_rates
 from opsq.worker.limits import Policy
 from opsq.worker.post import Post
@@ -90,34 +89,34 @@ class Limited:
         """Whether that answer says something new."""
         return as_rates(answer) != self._cluster_rates
 
-    def learn(self, redis: Redis) -> bool:
+    def learn(self, line: Line) -> bool:
         """Read the rates that were set for the cluster, and tell of the limits here; whether there are such rates."""
         prefix = self._post.key_prefix
-        answer: Any = redis.hgetall(prefix + keys.RATE_LIMITS)
+        answer: Any = line.ask("HGETALL", prefix + keys.RATE_LIMITS)
         before, self._cluster_rates = self._cluster_rates, as_rates(answer)
         self.policy.set_rates(self._cluster_rates, self.own_rates)
-        self._register(redis)
-        self._look_at_lanes(redis)
+        self._register(line)
+        self._look_at_lanes(line)
         return bool(before or self._cluster_rates or self.own_rates)
 
-    def _register(self, redis: Redis) -> None:
+    def _register(self, line: Line) -> None:
         """In Redis stands what is limited and how, for whoever asks; not what is limited no more."""
         key = self._post.key_prefix + keys.LIMITS
         mine: Mapping[str, Any] = self.policy.registry()
-        known: Any = redis.hkeys(key)
+        known: Any = line.ask("HKEYS", key)
         ours = {f"task:{name}" for name in self.policy.task_names()} | {f"queue:{name}" for name in self._post.queues}
         gone = [
             name for name in (field.decode(errors="replace") for field in known) if name in ours and name not in mine
         ]
         if gone:
-            redis.hdel(key, *gone)
+            line.ask("HDEL", key, *gone)
         if mine:
-            redis.hset(key, mapping={name: json.dumps(limits) for name, limits in mine.items()})
+            line.ask("HSET", key, *[word for name, limits in mine.items() for word in (name, json.dumps(limits))])
 
-    def _look_at_lanes(self, redis: Redis) -> None:
+    def _look_at_lanes(self, line: Line) -> None:
         """What waits is under the limits as they are now."""
         for place, (_lanes, facts) in enumerate(self._lanes):
-            fields: Any = redis.hkeys(facts)
+            fields: Any = line.ask("HKEYS", facts)
             for field in fields:
                 lane = field.decode(errors="replace")
                 text = self.policy.facts(self._post.queues[place], lane[1:]) if lane.startswith("=") else None

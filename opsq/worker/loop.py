@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from opsq.broker.consumer import Turn
-from opsq.datastore.connection import TROUBLE
+from opsq.datastore.trouble import TROUBLE
 from opsq.worker import slots
 from opsq.worker.attempt import Attempts
 from opsq.worker.batch import Batch, Stall

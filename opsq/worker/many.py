@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from opsq.broker.settlement import Settlement
-from opsq.concurrency.aio import Loop, LoopPlace
 from opsq.concurrency.base import Executor
 from opsq.execution.runner import Plan
 from opsq.protocol.envelope import Envelope
@@ -314,8 +313,9 @@ class ManyLine(Upkeep):
             run.opened = True
             if opened is not None:
                 message, plan = opened
-                if plan is not None and plan.coroutine is not None and isinstance(self.executor, Loop):
-                    run.place = LoopPlace()
+                make_place = self.executor.coroutine_place
+                if plan is not None and plan.coroutine is not None and make_place is not None:
+                    run.place = make_place()
                     self._handed += 1
                     self.executor.start(self._run_in_loop(run, message, plan))
                     return

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from opsq import signals
-from opsq.datastore.connection import masked
 from opsq.datastore.keys import Priorities
+from opsq.datastore.url import masked
 from opsq.exceptions import OpsqError
 from opsq.runtime.parent import TEMPLATE_LINK, die_with_parent
 from opsq.worker import child, template

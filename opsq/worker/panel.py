@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-import redis
-
 from opsq.datastore.connection import client
 from opsq.worker import slots
+
+if TYPE_CHECKING:
+    import redis
 
 if TYPE_CHECKING:
     from opsq.worker.calls import Calls

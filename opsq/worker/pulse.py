@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from opsq.datastore.line import Line
+from opsq.datastore.trouble import ResponseError
 from opsq.events.dispatcher import Sender
 from opsq.events.event import NOTHING, TASKS, Wrapper
 from opsq.worker import slots

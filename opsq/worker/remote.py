@@ -15,7 +15,7 @@ from typing import Any
 
 from opsq.broker import mailbox
 from opsq.broker.mailbox import Request
-from opsq.datastore.connection import TROUBLE
+from opsq.datastore.trouble import TROUBLE
 from opsq.exceptions import ContentDisallowed, DecodeError
 from opsq.worker import control, inspection
 from opsq.worker.panel import NO_REPLY, Panel, State

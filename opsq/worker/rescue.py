@@ -9,12 +9,11 @@ import math
 import time
 from collections.abc import Sequence
 
-from redis.exceptions import ResponseError
-
 from opsq.broker.consumer import Alive, Consumer
 from opsq.broker.leftovers import Leftovers
 from opsq.datastore import keys
-from opsq.datastore.connection import client
+from opsq.datastore.line import Line
+from opsq.datastore.trouble import ResponseError
 from opsq.worker import successor
 from opsq.worker.post import Post
 from opsq.worker.successor import Judge
@@ -32,7 +31,7 @@ class Rescue:
         self.post, self._judge, self._celery = post, judge, celery
         self._next_look = 0.0
 
-    def reap(self, expired: Sequence[Sequence[bytes]], workers: Sequence[bytes], until: float) -> None:
+    def reap(self, line: Line, expired: Sequence[Sequence[bytes]], workers: Sequence[bytes], until: float) -> None:
         """Take over from consumers whose leases ran out, for each queue; forget workers that are gone.
 
         `until` (monotonic): then the own leases must be renewed; who is left is told again with that.
@@ -47,20 +46,20 @@ class Rescue:
             if not self._take_over(name, queues, until):
                 return
         for worker in workers:
-            client(self.post.url).zrem(self.post.key_prefix + keys.WORKERS, worker)
+            line.ask("ZREM", self.post.key_prefix + keys.WORKERS, worker)
 
     def leftovers(self) -> None:
         """Settle what workers of this host have left behind."""
         successor.settle_leftovers(self.post.folder, self.post.url, self._judge, self.consumer)
 
-    def restore_celerys(self) -> None:
+    def restore_celerys(self, line: Line) -> None:
         """Put back what Celery's workers took and never acknowledged, if it is time to look."""
         now = time.monotonic()
         if now < self._next_look:
             return
         self._next_look = now + min(CELERY_PAUSE_S, self._celery.timeout_s / 10)
         try:
-            count = self._celery.restore(client(self.post.url))
+            count = self._celery.restore(line)
         except ResponseError as error:
             logger.warning("cannot look for what Celery's workers have left, and will not again: %s", error)
             self._next_look = math.inf

@@ -14,8 +14,8 @@ import msgspec
 from opsq.broker.consumer import Consumer
 from opsq.broker.revoked import stamp_text, stamps_of
 from opsq.datastore import keys
-from opsq.datastore.connection import TROUBLE
 from opsq.datastore.line import Line
+from opsq.datastore.trouble import TROUBLE
 from opsq.protocol.envelope import Envelope
 from opsq.worker.batch import Held
 from opsq.worker.gate import Never
@@ -38,7 +38,7 @@ class Revocations:
         return self._consumer.may_be_revoked
 
     def look(self, messages: Sequence[tuple[Held, Envelope]]) -> Mapping[int, Never]:
-        """Those of them that were revoked. Raises redis-py's errors."""
+        """Those of them that were revoked. Raises RedisError."""
         asked: list[tuple[int, str, str]] = []
         for held, message in messages:
             asked.append((held.number, message.headers.id, ""))

@@ -13,14 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from redis.exceptions import NoPermissionError, ResponseError
-
 from opsq import states
 from opsq._state import broker_time
 from opsq.broker.settlement import Settlement, Word
 from opsq.datastore import keys
-from opsq.datastore.connection import TROUBLE
 from opsq.datastore.keys import PRIORITIES, Priorities
+from opsq.datastore.trouble import TROUBLE, NoPermissionError, ResponseError
 from opsq.exceptions import DecodeError
 from opsq.execution.outcome import ChordPart, FollowUp, Outcome, Record
 from opsq.protocol import envelope

@@ -11,12 +11,11 @@ import threading
 import traceback
 from collections import deque
 
-from redis.exceptions import RedisError
-
 from opsq import _state
 from opsq.broker import task_logs
 from opsq.broker.task_logs import LogLine
 from opsq.datastore.connection import client
+from opsq.datastore.trouble import RedisError
 from opsq.exceptions import OpsqError
 
 logger = logging.getLogger("opsq.worker")

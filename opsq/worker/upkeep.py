@@ -10,11 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from redis.exceptions import ResponseError
-
 from opsq._state import set_broker_epoch
-from opsq.datastore.connection import TROUBLE
-from opsq.datastore.seeking import Replica
+from opsq.datastore.trouble import TROUBLE, Replica, ResponseError
 from opsq.worker import slots
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines

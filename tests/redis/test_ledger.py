@@ -12,6 +12,7 @@ import redis
 from opsq.broker.consumer import Consumer
 from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
+from opsq.datastore.trouble import ResponseError
 from opsq.worker.ledger import Ledger
 from opsq.worker.settle import Results, Settler
 from opsq.worker.slots import Facts, Slot, Slots
@@ -87,7 +88,7 @@ def test_the_answer_to_a_turn_that_was_refused_is_not_waited_for_again(
     ledger.send(1)
     ledger.receive()
     ledger.send(1)
-    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
         ledger.receive()
     redis_client.delete("celery\x06\x163")
     begin = time.monotonic()

@@ -8,12 +8,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from support import redis_server
 from support.redis_server import RedisServer
 
 from opsq.datastore.line import Line
+from opsq.datastore.trouble import RedisConnectionError, RedisTimeoutError
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ from opsq.backends.base import Format
 from opsq.backends.redis import RedisBackend
 from opsq.broker.broker import Broker, Outgoing
 from opsq.broker.consumer import Consumer
-from opsq.datastore.connection import client, errors, masked, parse_url
-from opsq.datastore.line import Line
-from opsq.datastore.plain import questions
+from opsq.datastore.connection import client, errors, parse_url
+from opsq.datastore.line import Line, questions
+from opsq.datastore.url import masked
 from opsq.exceptions import BrokerError, ImproperlyConfigured, OpsqError, RefusedError
-from opsq.worker import assemble
+from opsq.worker import first_look
 
 PASSWORD = "p@ss;word/ü"
 
@@ -190,9 +190,9 @@ def test_when_one_becomes_a_replica_publishing_and_waiting_go_on_at_the_other() 
 
 def test_results_on_a_server_that_may_part_from_the_broker_are_not_left_to_the_turn(redis_server: RedisServer) -> None:
     fixed, moving = redis_server.url(1), f"{redis_server.url(1)};{redis_server.url(1)}"
-    assert assemble._results(fixed, RedisBackend(redis_server.url(2), Format())).database == 2
-    assert assemble._results(moving, RedisBackend(moving, Format())).database == 1
-    assert assemble._results(moving, RedisBackend(fixed, Format())).database is None
+    assert first_look.results(fixed, RedisBackend(redis_server.url(2), Format())).database == 2
+    assert first_look.results(moving, RedisBackend(moving, Format())).database == 1
+    assert first_look.results(moving, RedisBackend(fixed, Format())).database is None
 
 
 def test_all_that_were_tried_are_named_and_no_password_is() -> None:

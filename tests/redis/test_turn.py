@@ -11,6 +11,7 @@ import redis
 from opsq.broker.consumer import Alive, Consumer
 from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
+from opsq.datastore.trouble import ResponseError
 
 QUEUE = "celery"
 FAR = 9e15
@@ -172,7 +173,7 @@ def test_writes_come_before_the_removal_so_that_a_script_that_breaks_off_loses_n
     push(redis_client, b"a")
     (number,) = numbers(consumer.turn((), 1))
     broken = Settlement(0, number, ("L", "other", b"next", "?"), 2)
-    with pytest.raises(redis.ResponseError):
+    with pytest.raises(ResponseError):
         consumer.turn([broken], 0)
     assert redis_client.hget(consumer.stores[0], str(number)) == b"a"
 
@@ -184,7 +185,7 @@ def test_a_full_server_still_lets_finished_work_drain(make, redis_client) -> Non
     redis_client.config_set("maxmemory-policy", "noeviction")
     redis_client.config_set("maxmemory", "1mb")
     try:
-        with pytest.raises(redis.ResponseError, match="maxmemory"):
+        with pytest.raises(ResponseError, match="maxmemory"):
             redis_client.set("celery-task-meta-y", b"x", ex=60)
         turn = consumer.turn([Settlement(0, n, ("R", f"celery-task-meta-{n}", 60, b"r"), 1) for n in got], 0)
     finally:

@@ -8,7 +8,8 @@ import pytest
 
 from opsq.config.broker import PRIVATE, Found, configured_broker, resolve_broker, resolve_results
 from opsq.config.settings import Settings
-from opsq.datastore.connection import masked, parse_url
+from opsq.datastore.connection import parse_url
+from opsq.datastore.url import masked
 from opsq.exceptions import BrokerError, ImproperlyConfigured
 
 

@@ -41,6 +41,15 @@ def test_the_help_loads_no_command() -> None:
     assert not {name for name in loaded_by(HELP) if name.startswith("opsq.cli.commands.")}
 
 
+WORKER = "import opsq.cli.commands.worker, opsq.worker.assemble, opsq.app.own"
+#: What few workers need: TLS and Sentinels, coroutines, a file of settings, the versions of packages.
+SELDOM = {"redis", "asyncio", "ssl", "tomllib", "email", "importlib.metadata", "tempfile", "opsq.app.control"}
+
+
+def test_a_worker_loads_only_what_all_of_them_need() -> None:
+    assert loaded_by(WORKER) & (SELDOM | set(HEAVY)) == set()
+
+
 def test_the_supervisor_knows_neither_redis_nor_the_app() -> None:
     loaded = loaded_by("import opsq.supervisor.supervisor")
     assert "redis" not in loaded

@@ -106,7 +106,7 @@ def _banner(context: Context, made: Any, as_json: bool) -> None:
     if context.out.quiet or as_json:
         return
     from opsq._version import __version__
-    from opsq.datastore.connection import masked
+    from opsq.datastore.url import masked
 
     entries = ", ".join(list(made.own.entries)[:8]) or "none"
     more = len(made.own.entries) - 8

@@ -26,7 +26,8 @@ def join(context: Context, token: str | None, path: str | None) -> None:
     If the broker wants a password it is asked for, or read from standard input when nobody sits there.
     """
     from opsq.cli.commands.hosts import private_file
-    from opsq.datastore.connection import client, errors, masked
+    from opsq.datastore.connection import client, errors
+    from opsq.datastore.url import masked
     from opsq.hosts import joined
     from opsq.hosts.joined import Token
     from opsq.hosts.keyring import KeyRing

@@ -172,7 +172,7 @@ def _banner(context: Context, facts: Facts, rules: Access, url: str, as_json: bo
     if context.out.quiet or as_json:
         return
     from opsq._version import __version__
-    from opsq.datastore.connection import masked
+    from opsq.datastore.url import masked
 
     acts = "may act" if rules.may_act else "read-only" if rules.accounts else "read-only, without a password"
     rows = [

@@ -144,7 +144,7 @@ def _ask(context: Context, names: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _broker_that_answers(context: Context) -> dict[str, Any] | None:
-    """The broker that the flags, the environment or the app name; redis-py is not imported for it."""
+    """The broker that the flags, the environment or the app name."""
     from opsq.broker import depths
 
     try:

@@ -281,7 +281,7 @@ def _banner(context: Context, app: Any, plan: Any, as_json: bool) -> None:
     """What runs where, on stderr, unless quiet or where every line is JSON."""
     if context.out.quiet or as_json:
         return
-    from opsq.datastore.connection import masked
+    from opsq.datastore.url import masked
 
     setup = plan.setup
     mine = sorted(name for name in app.tasks if not name.startswith("celery."))

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from opsq.broker import queues, workers
 from opsq.broker.broker import Broker
 from opsq.broker.queues import QueueState
 from opsq.datastore.connection import errors
+from opsq.datastore.trouble import ResponseError
 from opsq.runtime.statedir import StateDir
 
 #: Messages of each queue that are read to see which tasks wait.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from redis.exceptions import ResponseError
-
 from opsq.cli.doctor.finding import Finding, Look
-from opsq.datastore.connection import connection, errors
+from opsq.datastore.connection import errors
+from opsq.datastore.line import Line
+from opsq.datastore.trouble import ResponseError
 
 OLDEST = (6, 2)
 #: Above this share of its memory a server that keeps queues is in danger.
@@ -117,12 +117,10 @@ def clock(look: Look) -> Iterator[Finding]:
 
 def notices(look: Look) -> Iterator[Finding]:
     """Whether the server tells workers when a queue changes."""
-    line = connection(look.broker.url)
+    line = Line(look.broker.url)
     with errors(look.broker.url):
-        line.connect()
         try:
-            line.send_command("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP", check_health=False)
-            line.read_response()
+            line.ask("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
         except ResponseError as error:
             yield Finding(
                 f"the broker refuses CLIENT TRACKING ({error})",
@@ -130,7 +128,7 @@ def notices(look: Look) -> Iterator[Finding]:
                 "allow it: redis-cli ACL SETUSER <user> +client|tracking +client|caching",
             )
         finally:
-            line.disconnect()
+            line.close()
 
 
 def _megabytes(size: int) -> str:

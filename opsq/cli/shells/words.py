@@ -42,7 +42,7 @@ def _programs(context: Context) -> Iterable[str]:
 
 def _in_redis(context: Context, kind: str) -> Iterable[str]:
     from opsq.datastore import keys
-    from opsq.datastore.plain import questions
+    from opsq.datastore.line import questions
     from opsq.supervisor import statefile
 
     kept = statefile.read(context.state_dir)

@@ -1,4 +1,4 @@
-"""Questions over a bare socket: the same answers and the same errors as through redis-py, without importing it."""
+"""Questions over a line of our own: the same answers and the same errors as through redis-py, without importing it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from support.processes import Spawner
 from support.redis_server import RedisServer
 
 from opsq.datastore.connection import client, errors
-from opsq.datastore.plain import questions
+from opsq.datastore.line import questions
+from opsq.datastore.trouble import ResponseError
 from opsq.exceptions import BrokerError, RefusedError
 
 
@@ -90,3 +91,15 @@ def test_status_and_completion_import_no_redis_py(spawn: Spawner, redis_url: str
         assert "mail" in shown, told.stderr
         assert not {"redis", "rich", "asyncio", "cryptography"} & set(loaded.split()), words
     redis_client.flushdb()
+
+
+@pytest.mark.usefixtures("redis_url")
+def test_a_clients_errors_are_ours_and_redis_pys(redis_server: RedisServer) -> None:
+    """Programs that ask for a client catch what redis-py raises; we catch ours."""
+    pipe = client(redis_server.url()).pipeline(transaction=False)
+    pipe.execute_command("NONSENSE")
+    for call in (lambda: client(redis_server.url()).execute_command("NONSENSE"), pipe.execute):
+        for kind in (redis.ResponseError, ResponseError):
+            with pytest.raises(kind, match="unknown command"):
+                call()
+            pipe.execute_command("NONSENSE")
