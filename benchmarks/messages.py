@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from opsq.app.publisher import new_task_id
 from opsq.protocol import envelope
+from opsq.utils.ids import new_task_id
 
 LIST = "celery"
 #: Where they are prepared: RENAME makes them all appear in the queue at once.

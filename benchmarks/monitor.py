@@ -28,8 +28,8 @@ from benchmarks.drain import _watch as watch
 from benchmarks.messages import LIST, PREPARED
 from benchmarks.report import Report, median
 from benchmarks.servers import Server
-from opsq.app.publisher import new_task_id
 from opsq.protocol import envelope
+from opsq.utils.ids import new_task_id
 
 #: What the worker does for each task (seconds).
 WORK_S = 90e-6

@@ -21,7 +21,8 @@ from opsq.app.blame import broken
 from opsq.app.builtins import add_builtins
 from opsq.app.configured import Configured
 from opsq.app.following import CanvasFollowing
-from opsq.app.publisher import Publisher, running_request
+from opsq.app.preparing import ignores_result
+from opsq.app.publisher import Publisher
 from opsq.app.registry import TaskRegistry
 from opsq.app.registry import shared_task as shared_task
 from opsq.app.task import KEYS, Task
@@ -314,10 +315,9 @@ class App(Configured):
             options["eta"] = eta
         task_id = self.publisher.send(name, args, kwargs, task_id, task_type, options)
         result = self.AsyncResult(task_id, task_name=name)
-        ignored = options.get("ignore_result")
-        result.ignored = bool(task_type.ignore_result if ignored is None and task_type is not None else ignored)
-        if add_to_parent and (parent := running_request()) is not None and parent.task is not None:
-            parent.task.add_trail(result)
+        result.ignored = ignores_result(task_type, options)
+        if add_to_parent:
+            self.note_children((result,))
         return result
 
     def send_many(self, calls: Iterable[Any]) -> list[AsyncResult]:
@@ -328,6 +328,13 @@ class App(Configured):
         OperationalError, whose `sent` says how many calls had gone.
         """
         return many.send_many(self, calls)
+
+    def note_children(self, results: Iterable[Any]) -> None:
+        """Note what was sent as children of the task that a worker runs here, if one does."""
+        parent = self.current_worker_task
+        if parent is not None:
+            for result in results:
+                parent.add_trail(result)
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult:
         """The result of a call by its id."""

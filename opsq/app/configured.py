@@ -18,7 +18,7 @@ from opsq.broker.broker import Broker
 from opsq.config import sources
 from opsq.config.broker import Found, resolve_broker, resolve_results
 from opsq.config.settings import Settings
-from opsq.datastore.keys import Priorities
+from opsq.datastore.keys import Priorities, prefix_of
 from opsq.exceptions import ImproperlyConfigured
 from opsq.signals import Signal
 from opsq.utils.time import local_zone
@@ -115,8 +115,8 @@ class Configured:
         """The producers' side of the broker."""
         url = self.find_broker().url
         assert url is not None
-        told = self.conf.broker_transport_options or {}
-        return Broker(url, str(told.get("global_keyprefix") or ""), Priorities.of(told))
+        told = self.conf.broker_transport_options
+        return Broker(url, prefix_of(told), Priorities.of(told))
 
     @cached_property
     def backend(self) -> Any:

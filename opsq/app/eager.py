@@ -9,6 +9,7 @@ from typing import Any
 
 from opsq import _state, states
 from opsq.app.following import EagerFollowing
+from opsq.app.preparing import ignores_result
 from opsq.exceptions import Retry
 from opsq.execution.context import Context
 from opsq.execution.outcome import Outcome
@@ -67,7 +68,6 @@ def _request(task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> C
     parent = _state.current_request()
     task_id = options.get("task_id") or str(uuid.uuid4())
     inside = parent is not None and parent.id is not None
-    ignored = options.get("ignore_result")
     return Context(
         task=task,
         id=task_id,
@@ -80,7 +80,7 @@ def _request(task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> C
         parent_id=parent.id if inside else None,
         hostname=socket.gethostname(),
         headers=options.get("headers"),
-        ignore_result=bool(task.ignore_result if ignored is None else ignored),
+        ignore_result=ignores_result(task, options),
         callbacks=_as_list(options.get("link")),
         errbacks=_as_list(options.get("link_error")),
         timelimit=[task.time_limit, task.soft_time_limit],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opsq.app import eager
-from opsq.app.publisher import Call, running_request
+from opsq.app.preparing import ignores_result
+from opsq.app.publisher import Call, Member
 from opsq.app.task import Task
 from opsq.result.single import AsyncResult
 from opsq.utils.ids import new_task_id
@@ -25,31 +26,23 @@ def send_many(app: App, calls: Iterable[Any]) -> list[AsyncResult]:
     ids = app.publisher.send_many(_calls(app, calls, results, sent))
     for result, task_id in zip(sent, ids, strict=True):
         result.id = task_id
-    parent = running_request()
-    if parent is not None:
-        for result in sent:
-            parent.task.add_trail(result)
+    app.note_children(sent)
     return results
 
 
 def sender_of_group(
     app: App, name: str, task: Any, options: Mapping[str, Any]
-) -> Callable[[Sequence[Any]], list[AsyncResult]] | None:
-    """What sends calls of one task with these options: (id, args, kwargs, index in the group, id of the root) of each.
-
-    None when the task's class has a say in each call.
-    """
+) -> Callable[[Sequence[Member]], list[AsyncResult]] | None:
+    """What sends calls of one task with these options. None when the task's class has a say in each call."""
     task = task if task is not None else app.task_named(name)
-    own = type(task)
-    if task is not None and (own.apply_async is not Task.apply_async or own.shadow_name is not Task.shadow_name):
+    if task is not None and (type(task).apply_async is not Task.apply_async or _names_shadows(task)):
         return None
     options = {key: value for key, value in options.items() if value is not None}
 
-    def send(members: Sequence[Any]) -> list[AsyncResult]:
-        app.publisher.send_many(_members(name, task, options, members))
-        ignored = options.get("ignore_result")
-        ignored = bool(task.ignore_result if ignored is None and task is not None else ignored)
-        results = [AsyncResult(member[0], task_name=name, app=app) for member in members]
+    def send(members: Sequence[Member]) -> list[AsyncResult]:
+        app.publisher.send_members(name, task, options, _checked(task, members))
+        ignored = ignores_result(task, options)
+        results = [AsyncResult(member[0], None, name, app) for member in members]
         for result in results if ignored else ():
             result.ignored = True
         return results
@@ -57,42 +50,69 @@ def sender_of_group(
     return send
 
 
-def _members(name: str, task: Any, options: Mapping[str, Any], members: Sequence[Any]) -> Iterator[Call]:
-    check = task.check_arguments if task is not None and task.checks_arguments else None
-    for task_id, args, kwargs, index, root_id in members:
-        if check is not None:
-            check(*args, **kwargs)
-        varying = {"group_index": index} if root_id is None else {"group_index": index, "root_id": root_id}
-        yield Call(name, args, kwargs, task_id, task, {**options, **varying})
+def _checked(task: Any, members: Sequence[Member]) -> Iterable[Member]:
+    """Calls of a task whose arguments are checked as they are sent."""
+    if task is None or not task.checks_arguments:
+        yield from members
+        return
+    check = task.check_arguments
+    for member in members:
+        check(*member[1], **member[2])
+        yield member
 
 
 def _calls(app: App, given: Iterable[Any], results: list[AsyncResult], sent: list[AsyncResult]) -> Iterator[Call]:
     """The calls one by one; the result of each is added to the lists. Eager ones run here."""
-    eagerly = app.conf.task_always_eager
+    last = callee = None
     for each in given:
         what, args, kwargs, options = _parts(each)
-        if isinstance(what, str):
-            name, task = what, app.task_named(what)
-        else:
-            name, task = what.name, what
-            if task.checks_arguments:
-                task.check_arguments(*(args or ()), **(kwargs or {}))
-            shadow = options.get("shadow") or task.shadow_name(args, kwargs, options)
-            if shadow:
-                options = {**options, "shadow": shadow}
-        task_id = options.get("task_id")
-        if task_id:
+        if callee is None or what is not last:
+            last, callee = what, _callee(app, what)
+        name, task, check, shadows, ignored, eagerly = callee
+        if check is not None:
+            check(*(args or ()), **(kwargs or {}))
+        if shadows and not options.get("shadow"):
+            shadow = task.shadow_name(args, kwargs, options)
+            options = {**options, "shadow": shadow} if shadow else options
+        task_id = None
+        if options:
+            task_id, ignored = options.get("task_id"), ignores_result(task, options)
             options = {name: value for name, value in options.items() if name != "task_id"}
-        if eagerly and not isinstance(what, str):
+        if eagerly:
             results.append(eager.apply_as_sent(task, args, kwargs, task_id, options))
             continue
-        task_id = str(task_id or new_task_id())
-        result = AsyncResult(task_id, task_name=name, app=app)
-        ignored = options.get("ignore_result")
-        result.ignored = bool(task.ignore_result if ignored is None and task is not None else ignored)
+        task_id = str(task_id) if task_id else new_task_id()
+        result = AsyncResult(task_id, None, name, app)
+        result.ignored = ignored
         results.append(result)
         sent.append(result)
-        yield Call(name, args, kwargs, task_id, task, options)
+        yield name, args, kwargs, task_id, task, options
+
+
+class _Callee(NamedTuple):
+    """What holds for all calls of a task; `check`: of their arguments, None: they are not checked."""
+
+    name: str
+    task: Any
+    check: Callable[..., None] | None
+    shadows: bool
+    ignored: bool
+    eagerly: bool
+
+
+def _callee(app: App, what: Any) -> _Callee:
+    """`what`: a task, or the name of one: then neither arguments nor shadow are its own business."""
+    if isinstance(what, str):
+        task = app.task_named(what)
+        return _Callee(what, task, None, False, ignores_result(task, {}), False)
+    check = what.check_arguments if what.checks_arguments else None
+    eagerly = bool(app.conf.task_always_eager)
+    return _Callee(what.name, what, check, _names_shadows(what), ignores_result(what, {}), eagerly)
+
+
+def _names_shadows(task: Any) -> bool:
+    """Whether the class of a task names calls."""
+    return type(task).shadow_name is not Task.shadow_name
 
 
 def _parts(call: Any) -> tuple[Any, Any, Any, Mapping[str, Any]]:

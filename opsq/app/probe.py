@@ -12,6 +12,7 @@ import sys
 
 from opsq.app.discovery import find_app, named_app
 from opsq.config.broker import configured_broker
+from opsq.datastore.keys import Priorities, prefix_of
 from opsq.exceptions import OpsqError
 
 
@@ -32,14 +33,14 @@ def main() -> int:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return 2
-    told = app.conf.broker_transport_options or {}
+    told = app.conf.broker_transport_options
     line = {
         "app": app.main,
         "spec": named[0] if named else None,
         "broker_url": broker.url,
         "source": broker.source,
-        "key_prefix": str(told.get("global_keyprefix") or ""),
-        "priorities": {name: told[name] for name in ("priority_steps", "sep") if told.get(name)},
+        "key_prefix": prefix_of(told),
+        "priorities": Priorities.of(told).to_options(),
     }
     sys.stdout.flush()
     os.write(answer, json.dumps(line).encode() + b"\n")

@@ -1,9 +1,9 @@
-"""Whether arguments fit a task's function, as cheaply as a call of it."""
+"""Arguments and the parameters of a task's function: whether they fit, as cheaply as a call of it; their names."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _KINDS = inspect.Parameter
@@ -24,6 +24,27 @@ def argument_check(function: Callable[..., Any], bound: bool) -> Callable[..., N
     exec(f"def {name}({_head(parameters)}): pass", space)
     check: Callable[..., None] = space[name]
     return check
+
+
+def parameters_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    """The parameters of a function; None of a built-in one that does not tell."""
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        return None
+
+
+def by_name(parameters: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by their names, with defaults. Raises TypeError when they do not fit."""
+    bound = parameters.bind(*args, **kwargs)
+    bound.apply_defaults()
+    found: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        if parameters.parameters[name].kind is _KINDS.VAR_KEYWORD:
+            found.update(value)
+        else:
+            found[name] = value
+    return found
 
 
 def _head(parameters: list[inspect.Parameter]) -> str:

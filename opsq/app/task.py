@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from opsq import _state
 from opsq.app import eager, progress
-from opsq.app.signatures import argument_check
+from opsq.app.signatures import argument_check, parameters_of
 from opsq.app.workflows import Workflows
 from opsq.exceptions import MaxRetriesExceededError, OperationalError, Retry
 from opsq.execution.context import Context
@@ -182,6 +183,11 @@ class Task(Workflows, Generic[P, R]):
     def check_arguments(self) -> Callable[..., None]:
         """Raises TypeError for arguments that do not fit `run`."""
         return argument_check(type(self).run, bound=not isinstance(vars(type(self)).get("run"), staticmethod))
+
+    @cached_property
+    def parameters(self) -> inspect.Signature | None:
+        """The parameters of `run`; None of a built-in function that does not tell."""
+        return parameters_of(self.run)
 
     @cached_property
     def checks_arguments(self) -> bool:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from opsq.app.signatures import by_name
 from opsq.exceptions import EncodeError, ImproperlyConfigured, OpsqError
 from opsq.protocol import jsontypes
 
@@ -64,20 +65,9 @@ def _made_by(rule: Any, name: str, task: Any, args: Sequence[Any], kwargs: Mappi
 
 def _by_name(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments by their names, with defaults: however a call is written, it is the same call."""
-    if task is None:
+    if task is None or task.parameters is None:
         return {"args": list(args), "kwargs": dict(kwargs)}
-    try:
-        bound = inspect.signature(task.run).bind(*args, **kwargs)
-    except ValueError:  # a built-in function without a signature
-        return {"args": list(args), "kwargs": dict(kwargs)}
-    bound.apply_defaults()
-    found: dict[str, Any] = {}
-    for name, value in bound.arguments.items():
-        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
-            found.update(value)
-        else:
-            found[name] = value
-    return found
+    return by_name(task.parameters, args, kwargs)
 
 
 def _digest(text: str) -> str:

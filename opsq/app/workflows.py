@@ -19,6 +19,7 @@ class Workflows:
     """The part of a task that is about workflows."""
 
     app: ClassVar[Any]
+    name: str
 
     if TYPE_CHECKING:
 
@@ -41,17 +42,17 @@ class Workflows:
     ) -> Signature:
         """A call as data; options as `apply_async` has them."""
         more.setdefault("app", self.app)
-        return Signature(self, args, kwargs, options, **more)
+        return Signature(self.name, args, kwargs, options, self, **more)
 
     subtask = signature
 
     def s(self, *args: Any, **kwargs: Any) -> Signature:
         """A call with these arguments, as data."""
-        return Signature(self, args, kwargs, app=self.app)
+        return Signature(self.name, args, kwargs, None, self, app=self.app)
 
     def si(self, *args: Any, **kwargs: Any) -> Signature:
         """The same, immutable: it does not take the value of the task before it."""
-        return Signature(self, args, kwargs, immutable=True, app=self.app)
+        return Signature(self.name, args, kwargs, None, self, immutable=True, app=self.app)
 
     def map(self, it: Iterable[Any]) -> xmap:
         """One task that calls this one for each item."""

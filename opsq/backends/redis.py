@@ -33,7 +33,7 @@ class RedisBackend:
     @classmethod
     def of(cls, url: str, conf: Mapping[str, Any]) -> RedisBackend:
         """As the settings of an app say."""
-        prefix = str((conf["result_backend_transport_options"] or {}).get("global_keyprefix") or "")
+        prefix = keys.prefix_of(conf["result_backend_transport_options"])
         if prefix and prefix[-1] not in ":_-.":
             prefix += "_"
         wanted = Format.of(conf)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from opsq.broker.broker import RETRY_POLICY, Broker, Outgoing
+from opsq.broker.outgoing import SENDING
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
 from opsq.datastore.scripts import Script
 from opsq.exceptions import OpsqError
 
 _LUA = Path(__file__).parents[1] / "broker" / "lua"
-_TICK = Script(_LUA / "tick.lua")
+_TICK = Script(_LUA / "tick.lua", SENDING)
 _UNFINISHED = Script(_LUA / "unfinished.lua")
 
 Answer = Literal["sent", "there", "lost", "superseded"]

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from opsq.broker import gathering
-from opsq.broker.outgoing import CLAIM, LUA, PUBLISH, Command, Outgoing, claim_command, publish_command
+from opsq.broker.outgoing import CLAIM, LUA, PUBLISH, Claim, Command, Outgoing, claim_command, publish_command
 from opsq.datastore import keys
 from opsq.datastore.connection import client, explain, parse_url
 from opsq.datastore.keys import PRIORITIES, Priorities
-from opsq.datastore.line import Line
+from opsq.datastore.line import Line, packed
 from opsq.datastore.trouble import NoScriptError, RedisConnectionError, RedisError, RedisTimeoutError, ResponseError
 from opsq.exceptions import OperationalError, QueueFull
 from opsq.protocol import envelope
@@ -52,8 +52,8 @@ class Lines:
             self._drop(line)
             raise
 
-    def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Commands in one write, and their answers; what the server refuses is an error among them."""
+    def ask_all(self, commands: Sequence[tuple[Any, ...] | bytes]) -> list[Any]:
+        """Commands (packed or not) in one write, and their answers; what the server refuses is an error among them."""
         line = self._line()
         answers: list[Any] = []
         try:
@@ -117,13 +117,12 @@ class Broker:
         Raises OperationalError when that has failed for good, QueueFull. A try whose answer was lost is repeated by a
         script that looks whether the message is there already.
         """
-        held = gathering.current()
-        if held is not None and message.claim is None:
-            held.messages.append(message)
-            return None
         if message.claim is not None:
-            return self._claim(message, retry_policy)
-        if message.limit is not None:
+            return self._claim(message, message.claim, retry_policy)
+        held = gathering.current()
+        if held is not None:
+            held.messages.append(message)
+        elif message.limit is not None:
             self.publish_many([message], retry_policy)
         else:
             self._with_retries(lambda again: self._publish(message, again), retry_policy)
@@ -140,13 +139,13 @@ class Broker:
             held.messages.extend(messages)
             return
         waits: Iterator[float] | None = None
-        left = list(messages)
-        while left := self._with_retries(lambda again: self._publish_many(left, again), retry_policy):
-            waits = waits or self._room_comes(left[0])
+        left: Sequence[int] = range(len(messages))
+        while left := self._with_retries(lambda again: self._publish_many(messages, left, again), retry_policy):
+            waits = waits or self._room_comes(messages[left[0]])
             try:
                 time.sleep(next(waits))
             except QueueFull as error:
-                error.sent = messages.index(left[0])
+                error.sent = left[0]
                 raise
 
     def _room_comes(self, message: Outgoing) -> Iterator[float]:
@@ -166,10 +165,8 @@ class Broker:
             hint="let workers catch up, raise its max_length in task_queues, or let senders wait (overflow: block)",
         )
 
-    def _claim(self, message: Outgoing, retry_policy: Mapping[str, Any] | None) -> str | None:
+    def _claim(self, message: Outgoing, claim: Claim, retry_policy: Mapping[str, Any] | None) -> str | None:
         """Publish a message that claims something. One that takes another's place gets its id."""
-        claim = message.claim
-        assert claim is not None
         raw, task_id = message.raw, claim.task_id
         waits: Iterator[float] | None = None
 
@@ -226,23 +223,28 @@ class Broker:
         else:
             self._lines.ask("LPUSH", place, message.raw)
 
-    def _publish_many(self, messages: Sequence[Outgoing], again: bool) -> list[Outgoing]:
-        """A command for each list, which takes all of its messages or those there is room for; returns the others."""
+    def _publish_many(self, messages: Sequence[Outgoing], which: Sequence[int], again: bool) -> list[int]:
+        """Publish those of the messages with these numbers. A command for each list takes all of its messages, or those
+        there is room for; returns the numbers of the others.
+        """
         now: dict[str, list[bytes]] = {}
-        scripted: dict[str, list[Outgoing]] = {}
-        for message in messages:
-            place = self.make_known(message.queue, message.priority)
+        scripted: dict[str, list[int]] = {}
+        place_of = self._places_here()
+        for number in which:
+            message = messages[number]
+            queue, priority = message.queue, message.priority
+            place = place_of.get((queue, priority)) or self.make_known(queue, priority)
             if again or message.due_ms is not None or message.limit is not None or place in scripted:
-                scripted.setdefault(place, []).append(message)
+                scripted.setdefault(place, []).append(number)
             else:
                 now.setdefault(place, []).append(message.raw)
-        commands: list[Command] = [("LPUSH", place, *raws) for place, raws in now.items()]
-        commands += [publish_command(self, place, some, again) for place, some in scripted.items()]
+        commands: list[Command | bytes] = [packed(b"LPUSH", place.encode(), *raws) for place, raws in now.items()]
+        for place, some in scripted.items():
+            commands.append(publish_command(self, place, [messages[number] for number in some], again))
         arrived = self._run(commands)[len(now) :]
-        left = [each for some, count in zip(scripted.values(), arrived, strict=True) for each in some[count:]]
-        return left if len(scripted) < 2 else sorted(left, key=messages.index)
+        return sorted(each for some, count in zip(scripted.values(), arrived, strict=True) for each in some[count:])
 
-    def _run(self, commands: Sequence[Command]) -> list[Any]:
+    def _run(self, commands: Sequence[Command | bytes]) -> list[Any]:
         """Commands and their answers; scripts that the server has forgotten are sent whole. Raises its errors."""
         answers = self._lines.ask_all(commands)
         for index, answer in enumerate(answers):
@@ -255,14 +257,19 @@ class Broker:
 
     def make_known(self, queue: str, priority: int) -> str:
         """The list of a queue's messages. Once in each process the queue is made known: Celery's binding, our set."""
-        if self._process != os.getpid():
-            self._places, self._process = {}, os.getpid()
-        place = self._places.get((queue, priority))
+        places = self._places_here()
+        place = places.get((queue, priority))
         if place is None:
             self._run(announcement(queue, self.key_prefix, self.priorities))
             place = self.key(self.priorities.list_of(queue, priority))
-            self._places[queue, priority] = place
+            places[queue, priority] = place
         return place
+
+    def _places_here(self) -> dict[tuple[str, int], str]:
+        """The lists of queues that this process has made known."""
+        if self._process != os.getpid():
+            self._places, self._process = {}, os.getpid()
+        return self._places
 
     def _failed(self, error: Exception) -> OperationalError:
         told = explain(error, self.url)

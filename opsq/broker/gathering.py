@@ -23,6 +23,11 @@ class Gathered:
         self.messages: list[Any] = []
         self.records = records
 
+    @property
+    def follows(self) -> bool:
+        """Whether it follows a task, and goes out with the turn that ends it: nothing may be refused then, or wait."""
+        return self.records is not None
+
 
 _gathered: ContextVar[Gathered | None] = ContextVar("opsq_gathered", default=None)
 

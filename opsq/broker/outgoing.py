@@ -13,8 +13,10 @@ from opsq.datastore.keys import Priorities
 from opsq.datastore.scripts import Script
 
 LUA = Path(__file__).with_name("lua")
-PUBLISH = Script(LUA / "publish.lua")
-CLAIM = Script(LUA / "claim.lua")
+#: What scripts begin with that send.
+SENDING = LUA / "sending_functions.lua"
+PUBLISH = Script(LUA / "publish.lua", SENDING)
+CLAIM = Script(LUA / "claim.lua", SENDING)
 
 Command = tuple[Any, ...]
 
@@ -49,8 +51,6 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
     priority: int = 0
     due_ms: int | None = None
-    exchange: str = ""
-    routing_key: str = ""
     claim: Claim | None = None
     limit: Limit | None = None
 

@@ -106,9 +106,8 @@ class group(Several):
         result: Any = app.GroupResult(group_id, results)
         if len(results) == 1 and isinstance(results[0], GroupResult):
             result = results[0]  # a chain that ends with a group is that group
-        parent = _state.current_request()
-        if add_to_parent and parent is not None and parent.task is not None and not parent.called_directly:
-            parent.task.add_trail(result)
+        if add_to_parent:
+            app.note_children((result,))
         return result
 
     def _send_each(
@@ -138,8 +137,8 @@ class group(Several):
             own = task["options"]
             if own and not _is_alike(own, group_id, chord):
                 return None
-            merged = task._merge(args, kwargs)
-            calls.append((own.get("task_id") or new_id(), merged[0], merged[1], index, own.get("root_id")))
+            task_args, task_kwargs, _ = task._merge(args, kwargs)
+            calls.append((own.get("task_id") or new_id(), task_args, task_kwargs, index, own.get("root_id")))
         if chord is not None:
             options = {**options, "chord": Shared(plain(chord))}
         sender = app.sender_of_group(name, kind, options)

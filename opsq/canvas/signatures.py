@@ -76,15 +76,15 @@ class Signature(dict[str, Any]):
     ) -> None:
         """`task`: a task, its name, or a signature as plain data. What else is named are options."""
         self._app, self._type = app, type
-        if isinstance(task, Mapping):
-            super().__init__(task)
-            for name, empty in (("args", ()), ("kwargs", {}), ("options", {}), *_SWITCHES):
-                self.setdefault(name, empty)
-            return
         if not isinstance(task, str) and task is not None:
-            self._type = task
+            if isinstance(task, Mapping):
+                super().__init__(task)
+                for name, empty in (("args", ()), ("kwargs", {}), ("options", {}), *_SWITCHES):
+                    self.setdefault(name, empty)
+                return
+            self._type, task = task, task.name
         super().__init__(
-            task=getattr(task, "name", task),
+            task=task,
             args=tuple(args or ()),
             kwargs=kwargs if isinstance(kwargs, dict) else dict(kwargs or {}),
             options={**(options or {}), **more},
@@ -378,9 +378,8 @@ def maybe_signature(d: Any, app: Any = None, clone: bool = False) -> Any:
 maybe_subtask = maybe_signature
 
 
-def new_id() -> str:
-    """A new id of a task or a group."""
-    return new_task_id()
+#: Makes a new id of a task or a group.
+new_id = new_task_id
 
 
 def listed(value: Any) -> list[Any]:

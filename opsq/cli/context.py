@@ -95,15 +95,15 @@ class Context:
         from opsq.app.home import private_redis, project_settings
         from opsq.config.broker import resolve_broker
         from opsq.config.settings import Settings
+        from opsq.datastore.keys import Priorities, prefix_of
 
         settings = Settings(lambda: project_settings(None))
         if "broker" in self.flags:
             settings.put_flag("broker_url", self.flags["broker"], "--broker")
         url = resolve_broker(settings, private_redis).url
         assert url is not None
-        told = settings["broker_transport_options"] or {}
-        priorities = {name: told[name] for name in ("priority_steps", "sep") if told.get(name)}
-        return url, str(told.get("global_keyprefix") or ""), priorities
+        told = settings["broker_transport_options"]
+        return url, prefix_of(told), Priorities.of(told).to_options()
 
     def _names_an_app(self) -> bool:
         """Whether anything here may name an app."""

@@ -199,6 +199,11 @@ TABLE: tuple[KeyFact, ...] = (
 )
 
 
+def prefix_of(transport_options: Mapping[str, Any] | None) -> str:
+    """What all keys and channels begin with, as transport options of a broker or a result backend say."""
+    return str((transport_options or {}).get("global_keyprefix") or "")
+
+
 @dataclass(frozen=True, slots=True)
 class Priorities:
     """The lists of each queue: one for each step of priorities, 0 is served first (kombu's transport options)."""

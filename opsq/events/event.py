@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from opsq.datastore.keys import prefix_of
 from opsq.exceptions import DecodeError
 from opsq.protocol import compression, jsontypes
 from opsq.protocol.envelope import new_delivery_tag
@@ -45,7 +46,7 @@ class Channels:
         told = options or {}
         return cls(
             db,
-            str(told.get("global_keyprefix") or ""),
+            prefix_of(told),
             told.get("fanout_prefix", True),
             bool(told.get("fanout_patterns", True)),
         )

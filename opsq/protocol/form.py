@@ -10,7 +10,8 @@ from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from opsq.protocol import envelope, jsontypes
+from opsq.protocol import envelope
+from opsq.protocol.jsontypes import dumps, quoted
 
 _HOLE = uuid.uuid4().hex
 #: In the order in which they stand in a message.
@@ -29,7 +30,7 @@ class Form:
 
     def __init__(self, template: bytes, embed: Mapping[str, Any]) -> None:
         self._template = template
-        self._rest = b"," + jsontypes.dumps(embed) + b"]"
+        self._rest = b"," + dumps(embed) + b"]"
 
     @classmethod
     def of(cls, embed: Mapping[str, Any], call: Mapping[str, Any]) -> Form | None:
@@ -40,7 +41,7 @@ class Form:
         properties = {name: marks.pop(name) for name in ("correlation_id", "delivery_tag")}
         given = {**marks, "properties": {**(call.get("properties") or {}), **properties}}
         raw = envelope.build(args=(), kwargs={}, embed=embed, **{**call, **given})
-        body = b2a_base64(jsontypes.dumps(((), {}, embed)), newline=False)
+        body = b2a_base64(dumps(((), {}, embed)), newline=False)
         holes = [body, *(f'"{_HOLE}{name}"'.encode() for name in _HOLES)]
         places = [raw.find(hole) for hole in holes]
         if any(name in call for name in marks) or places != sorted(places) or -1 in places:
@@ -61,16 +62,23 @@ class Form:
         group_index: int | None,
     ) -> bytes:
         """The text that is pushed to a list. Raises EncodeError."""
-        dumps, quoted, args = jsontypes.dumps, jsontypes.quoted, tuple(args)
+        args = tuple(args)
+        shown_args = repr(args)
         if kwargs:
-            named, named_repr = dumps(kwargs), quoted(envelope.shown(repr(kwargs)))
+            named, shown_named = dumps(kwargs), quoted(envelope.shown(repr(kwargs)))
         else:
-            named, named_repr = _EMPTY
-        body = b2a_base64(b"[" + dumps(args) + b"," + named + self._rest, newline=False)
+            named, shown_named = _EMPTY
+        body = b2a_base64(b"[%b,%b%b" % (dumps(args), named, self._rest), newline=False)
         own = quoted(task_id)
-        root = own if root_id is None else quoted(root_id)
-        parent = _NULL if parent_id is None else quoted(parent_id)
-        of_group = (_NULL, _NULL) if group is None and group_index is None else (dumps(group), dumps(group_index))
-        tag = b'"' + envelope.new_delivery_tag().encode() + b'"'
-        shown = quoted(envelope.shown(repr(args)))
-        return self._template % (body, own, *of_group, root, parent, shown, named_repr, own, tag)
+        return self._template % (
+            body,
+            own,
+            _NULL if group is None else quoted(group),
+            _NULL if group_index is None else dumps(group_index),
+            own if root_id is None else quoted(root_id),
+            _NULL if parent_id is None else quoted(parent_id),
+            quoted(shown_args if len(shown_args) <= envelope.REPR_LIMIT else envelope.shown(shown_args)),
+            shown_named,
+            own,
+            b'"%b"' % envelope.new_delivery_tag().encode(),
+        )

@@ -38,8 +38,9 @@ _read_plain = msgspec.json.Decoder().decode
 
 def dumps(value: Any) -> bytes:
     """The value as JSON. Raises EncodeError."""
+    kind = type(value)
     try:
-        if _is_plain(value):
+        if _holds_plain(value) if kind in _CONTAINERS else kind in _ATOMS or (kind is float and value - value == 0.0):
             return _write_plain(value)
     except (UnicodeEncodeError, OverflowError, RecursionError):
         pass  # lone surrogates and the like: the standard writer knows what to do, or says why not
@@ -81,15 +82,8 @@ def loads(data: bytes | str) -> Any:
         raise DecodeError("cannot read JSON", why=str(error) or type(error).__name__) from error
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether msgspec writes the value as `json` does: exact types only, keys that are str, no NaN and no infinity."""
-    kind = type(value)
-    if kind in _CONTAINERS:
-        return _holds_plain(value)
-    return kind in _ATOMS or (kind is float and value - value == 0.0)
-
-
 def _holds_plain(container: Any) -> bool:
+    """Whether msgspec writes what it holds as `json` does: exact types, keys that are str, no NaN and no infinity."""
     values = container
     if type(container) is dict:
         for key in container:

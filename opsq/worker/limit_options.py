@@ -7,10 +7,11 @@ import inspect
 import logging
 import string
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opsq.app.signatures import by_name
 from opsq.broker.limits import BAR, Circuit, Limits, rate_per_second
 from opsq.exceptions import ImproperlyConfigured
 
@@ -19,6 +20,8 @@ logger = logging.getLogger("opsq.worker")
 #: The longest key that is used as it is; of a longer one its beginning and its hash.
 KEY_LENGTH = 64
 SCOPES = ("worker", "cluster")
+#: Of a built-in function that does not tell its parameters: any.
+_NONE_TOLD = inspect.signature(lambda *_args, **_kwargs: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class Key:
 
     def __init__(self, task: Any, option: str, wish: Any) -> None:
         self._task, self._option, self._wish = task.name, option, wish
-        self._signature = _signature(task)
+        self._parameters = task.parameters or _NONE_TOLD
         self._told = False
         if not callable(wish):
             self._check()
@@ -99,19 +102,13 @@ class Key:
         return _as_key(str(found))
 
     def _formatted(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        values = dict(bound.arguments)
-        for parameter in self._signature.parameters.values():
-            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                values.update(values.pop(parameter.name))
-        return str(self._wish).format(*args, **values)
+        return str(self._wish).format(*args, **by_name(self._parameters, args, kwargs))
 
     def _check(self) -> None:
         wrong = f"cannot use {self._option} = {self._wish!r} of the task {self._task}"
         if not isinstance(self._wish, str):
             raise ImproperlyConfigured(wrong, why="it is neither a text nor a function")
-        parameters = self._signature.parameters
+        parameters = self._parameters.parameters
         if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
             return
         try:
@@ -193,11 +190,6 @@ def _circuit(said: Any, where: str) -> Circuit | None:
         why = "it is a number of failures, or fail_max, reset_timeout, reset_timeout_max (seconds)"
         raise ImproperlyConfigured(f"cannot use circuit_breaker = {said!r} {where}", why=why)
     return Circuit(int(values["fail_max"]), float(values["reset_timeout"]), float(values["reset_timeout_max"]))
-
-
-def _signature(task: Any) -> inspect.Signature:
-    run: Callable[..., Any] = task.run
-    return inspect.signature(run)
 
 
 def _as_key(text: str) -> str:

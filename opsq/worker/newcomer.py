@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from opsq import signals
-from opsq.datastore.keys import Priorities
+from opsq.datastore.keys import Priorities, prefix_of
 from opsq.datastore.url import masked
 from opsq.exceptions import OpsqError
 from opsq.runtime.parent import TEMPLATE_LINK, die_with_parent
@@ -190,8 +190,7 @@ class Newcomer:
 
 def names_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """What broker_transport_options say of the names of keys."""
-    prefix = str(options.get("global_keyprefix") or "")
-    return {"global_keyprefix": prefix, **Priorities.of(options).to_options()}
+    return {"global_keyprefix": prefix_of(options), **Priorities.of(options).to_options()}
 
 
 def _shown(value: Any) -> str:

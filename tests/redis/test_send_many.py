@@ -118,6 +118,15 @@ def test_many_are_few_commands_whatever_their_number(add: Any, redis_client: red
     assert commands(redis_client) - before <= 4 + 1
 
 
+def test_calls_with_a_retry_policy_of_their_own_go_together_too(add: Any, redis_client: redis.Redis) -> None:
+    add.delay(0)
+    before = commands(redis_client)
+    own = [{"retry_policy": {"max_retries": 1}}] * 300 + [{"retry_policy": {"max_retries": 2}}] * 300
+    add.app.send_many((add, (number,), None, dict(options)) for number, options in enumerate(own))
+    assert commands(redis_client) - before <= 2 + 1
+    assert redis_client.llen("celery") == 601
+
+
 def test_a_million_calls_are_not_gathered_before_they_are_sent(add: Any, redis_client: redis.Redis) -> None:
     most = 0
 

@@ -191,7 +191,7 @@ def test_the_probe_says_in_one_line_which_broker_the_app_names(write: Write) -> 
     folder = write({"d_tasks.py": APP + "print('noise')\napp = Celery('found', broker='redis://h/1')"})
     done = probe(folder, "-A", "d_tasks")
     expected = {"app": "found", "spec": "d_tasks", "broker_url": "redis://h/1", "source": "App(...)", "key_prefix": ""}
-    expected["priorities"] = {}  # type: ignore[assignment]
+    expected["priorities"] = {"priority_steps": [0, 3, 6, 9], "sep": "\x06\x16"}  # type: ignore[assignment]
     assert json.loads(done.stdout) == expected
     assert "noise" in done.stderr
     write({"d_tasks.py": APP + "app = Celery('found')"})

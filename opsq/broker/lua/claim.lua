@@ -20,16 +20,7 @@ local message, due, id = ARGV[1], ARGV[2], ARGV[4]
 local member = ARGV[3] .. message
 
 local function is_full()
-  if ARGV[9] == '' then return false end
-  local held = redis.call('ZCARD', KEYS[2])
-  for k = 5, #KEYS do held = held + redis.call('LLEN', KEYS[k]) end
-  return held >= tonumber(ARGV[9])
-end
-
-local function is_consumed()
-  local now = redis.call('TIME')
-  now = now[1] * 1000 + math.floor(now[2] / 1000)
-  return #redis.call('ZRANGEBYSCORE', KEYS[3], now, '+inf', 'LIMIT', 0, 1) > 0
+  return ARGV[9] ~= '' and held(KEYS[2], 5) >= tonumber(ARGV[9])
 end
 
 -- The member of the delayed set that a key's words name, and its id.
@@ -59,7 +50,7 @@ local function unique()
   local holder = redis.call('GET', KEYS[4])
   if holder then return { holder == id and 'there' or 'held', holder } end
   if is_full() then return { 'full', '' } end
-  if due ~= '' and is_consumed() then
+  if due ~= '' and is_consumed(KEYS[3]) then
     redis.call('ZADD', KEYS[2], due, member)
   else
     redis.call('LPUSH', KEYS[1], message)

@@ -8,20 +8,9 @@
 --
 -- Invariant: after a retried publish each message is there once, as long as its first copy was not yet taken. They go
 -- into the list in one step and in order, so the last one that is found tells of all before it (the last 1,000 of the list
--- are looked at); if there is no limit they go all or none, so the very last one tells. A message for later goes to the
--- delayed set only if an opsq worker that lives consumes the queue; else it goes out at once with its `eta`, as Celery
--- does.
+-- are looked at); if there is no limit they go all or none, so the very last one tells.
 
 local count, limited, consumed = (#ARGV - 3) / 2, ARGV[3] ~= '', nil
-
-local function is_consumed()
-  if consumed == nil then
-    local now = redis.call('TIME')
-    now = now[1] * 1000 + math.floor(now[2] / 1000)
-    consumed = #redis.call('ZRANGEBYSCORE', KEYS[3], now, '+inf', 'LIMIT', 0, 1) > 0
-  end
-  return consumed
-end
 
 local function is_there(i)
   local due, message = ARGV[2 + 2 * i], ARGV[3 + 2 * i]
@@ -39,14 +28,14 @@ if ARGV[1] == '1' then
   end
 end
 if limited then
-  room = tonumber(ARGV[3]) - redis.call('ZCARD', KEYS[2])
-  for k = 4, #KEYS do room = room - redis.call('LLEN', KEYS[k]) end
+  room = tonumber(ARGV[3]) - held(KEYS[2], 4)
 end
 local last = math.min(count, first - 1 + math.max(room, 0))
 local now = {}
 for i = first, last do
   local due, message = ARGV[2 + 2 * i], ARGV[3 + 2 * i]
-  if due ~= '' and is_consumed() then
+  if due ~= '' and consumed == nil then consumed = is_consumed(KEYS[3]) end
+  if due ~= '' and consumed then
     redis.call('ZADD', KEYS[2], due, ARGV[2] .. message)
   else
     now[#now + 1] = message

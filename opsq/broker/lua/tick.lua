@@ -22,13 +22,7 @@ else
 end
 -- A unique message that still waits or runs stands for this one.
 if ARGV[6] ~= '' and (ARGV[11] == '' or redis.call('EXISTS', KEYS[9]) == 0) then
-  local later = false
-  if ARGV[7] ~= '' then
-    local now = redis.call('TIME')
-    now = now[1] * 1000 + math.floor(now[2] / 1000)
-    later = #redis.call('ZRANGEBYSCORE', KEYS[8], now, '+inf', 'LIMIT', 0, 1) > 0
-  end
-  if later then
+  if ARGV[7] ~= '' and is_consumed(KEYS[8]) then
     redis.call('ZADD', KEYS[7], ARGV[7], ARGV[8])
   else
     redis.call('LPUSH', KEYS[6], ARGV[6])
