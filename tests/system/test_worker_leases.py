@@ -7,8 +7,9 @@ import signal
 import time
 
 import psutil
+import pytest
 import redis
-from support.worker_project import Project, all_done
+from support.worker_project import Project, all_done, children_of, left_in_flight
 
 from opsq.protocol import envelope
 
@@ -72,6 +73,63 @@ def test_a_worker_that_was_frozen_beyond_its_lease_starts_nothing_that_a_peer_to
     dead = redis_client.hlen("opsq:dead:{celery}")
     assert len(set(project.effects()) - {"99"}) + dead >= 50
     assert frozen.stop() == 0
+
+
+@pytest.mark.parametrize("first", ["child", "parent"])
+def test_whichever_of_its_processes_wakes_first_what_a_peer_has_run_is_not_started(
+    project, redis_client, wait_for, first: str
+) -> None:
+    """The child alone sees that its lease has run out; of one that was renewed meanwhile its parent has told."""
+    frozen = project.worker(
+        "-c", "1", "--lease", str(LEASE_S), "-n", "one@h", OPSQ_STATE_DIR=str(project.folder / "one")
+    )
+    numbers = range(4000)
+    raws = [
+        envelope.build(task="proj.late", id=f"id-{number}", args=[number, 0.0003], kwargs={}, queue="celery")
+        for number in numbers
+    ]
+    redis_client.lpush("celery", *raws)
+    wait_for(lambda: len(project.effects()) > 200, what="it takes many at once")
+    (child,) = children_of(frozen)
+    parent = psutil.Process(frozen.pid)
+    family = [*parent.children(), parent, child]
+
+    def frozen_with_some_in_hand() -> bool:
+        for each in family:
+            each.suspend()
+        if left_in_flight(redis_client) >= 5:
+            return True
+        for each in family:
+            each.resume()
+        return False
+
+    wait_for(frozen_with_some_in_hand, what="it is frozen in the middle of a batch")
+    begun_by = [pid for what, _number, pid in project.marks() if what == "begin"].count(child.pid)
+    project.worker("-c", "1", "--lease", str(LEASE_S), "-n", "two@h", OPSQ_STATE_DIR=str(project.folder / "two"))
+    wait_for(lambda: all_done(redis_client), 30, "a peer has run all of it")
+    if first == "parent":
+        for each in family[:-1]:
+            each.resume()
+        wait_for(lambda: renewed(redis_client, "one@h"), what="the lease of the frozen child is renewed")
+    switches = child.num_ctx_switches().voluntary
+    child.resume()
+    wait_for(lambda: child.num_ctx_switches().voluntary > switches + 5, what="it has looked")
+    for each in family:
+        each.resume()
+    send(redis_client, "late", 9999, task_id="id-9999")
+    wait_for(lambda: project.effects()["9999"] and all_done(redis_client), 20)
+    begun_after = [pid for what, number, pid in project.marks() if what == "begin" and number != "9999"]
+    assert begun_after.count(child.pid) - begun_by <= 1, "none but the one whose turn had come"
+    assert frozen.stop() == 0
+
+
+def renewed(client: redis.Redis, node: str) -> bool:
+    """Whether the leases of a node's consumers run."""
+    seconds, micros = client.time()
+    ends = [
+        end for name, end in client.zrange("opsq:consumers:{celery}", 0, -1, withscores=True) if node.encode() in name
+    ]
+    return bool(ends) and min(ends) > seconds * 1000 + micros / 1000
 
 
 def test_an_idle_worker_renews_three_times_a_lease_arms_once_and_beats_and_sends_nothing_else(
