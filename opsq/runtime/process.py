@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Self
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -134,22 +133,11 @@ def end(process: ProcessId, grace_s: float) -> bool:
     return wait_end(process, 5.0)
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the thread that forked it ends; at once if `parent` has gone already."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
 def adopt_orphans() -> None:
     """Make this process the parent of every descendant whose own parent ends; kept over exec."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def _prctl(option: int, value: int) -> None:
     import ctypes
 
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _ended(pidfd: int, timeout_s: float) -> bool:
