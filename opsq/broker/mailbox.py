@@ -93,15 +93,19 @@ def send_reply(
     serializer: str,
     separator: str = keys.PRIORITY_SEPARATOR,
 ) -> bool:
-    """Answer a command; false when who asked has gone. What nobody fetches goes by itself."""
+    """Answer a command; false when who asked has gone. What nobody fetches goes by itself.
+
+    `separator`: that of the app's bindings; who asks without knowing the app has written the usual one.
+    """
     assert request.reply_to is not None
     exchange, routing_key = request.reply_to
     message = _wrap(reply, serializer, exchange, routing_key, 1, {"ticket": request.ticket, "clock": clock})
     bound = cast("set[bytes]", server.smembers(key_prefix + keys.binding(exchange)))
     lists = [
         key_prefix + parts[2]
-        for parts in (member.decode().split(separator) for member in bound)
-        if len(parts) == 3 and parts[0] == routing_key
+        for member in bound
+        for each in {separator, keys.PRIORITY_SEPARATOR}
+        if len(parts := member.decode().split(each)) == 3 and parts[0] == routing_key
     ]
     pipe = server.pipeline(transaction=True)
     for name in lists:

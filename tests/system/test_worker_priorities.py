@@ -12,6 +12,7 @@ import pytest
 from support import lab as labs
 from support.lab import OPSQ, Lab
 
+from opsq import App
 from opsq.datastore.keys import PRIORITIES, Priorities
 
 OPTIONS = {"priority_steps": list(range(10)), "sep": ":"}
@@ -83,6 +84,14 @@ def test_ten_priorities_are_taken_in_their_order(lab: Lab) -> None:
 def test_a_binding_has_the_separator_too(lab: Lab) -> None:
     lab.send("tick", "", queue="fresh")
     assert lab.redis.smembers("_kombu.binding.fresh") == {b"fresh::fresh"}
+
+
+def test_who_does_not_know_the_separator_is_answered_too(lab: Lab) -> None:
+    lab.worker("-c", "1")
+    stranger = App("stranger", broker=lab.url, set_as_current=False)
+    for app in (lab.app, stranger):
+        (reply,) = app.control.ping(timeout=10, limit=1)
+        assert list(reply.values()) == [{"ok": "pong"}]
 
 
 def test_what_waits_is_counted_shown_and_thrown_away_in_all_ten(lab: Lab) -> None:
