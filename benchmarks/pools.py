@@ -54,7 +54,8 @@ def measure(who: Contender, server: Server, words: list[str], prefix: str, count
         if sleepers:
             names = [f"sleeper-{number}" for number in range(sleepers)]
             server.client.lpush(LIST, *[call(f"{prefix}mark", name, SLEEP_S) for name in names])
-            began = sorted(written(marks, names).values())
+            found = written(marks, names)
+            began = sorted(found[name] for name in names)
             row["all_asleep_ms"] = (began[-1] - began[0]) * 1e3
             row["at_once"] = sum(moment < began[0] + SLEEP_S for moment in began)
             row["pss_mb"] = sum(map(pss_mb, processes.tree(process.pid)))

@@ -68,16 +68,35 @@ class Job(Protocol):
     #: What is to be raised in place of HardLimit, and of a value that comes after it.
     verdict: BaseException | None
 
+    @property
+    def is_coroutine(self) -> bool:
+        """Whether it can be run in a loop; known once it has begun."""
+
+
+class Work(Protocol):
+    """What an executor runs, from any of its threads. Nothing of this raises what a job raises."""
+
+    def take(self) -> Any:
+        """The next job, in its turn; None when there is none."""
+
+    def begin(self, job: Any) -> bool:
+        """A job that was taken begins, none of its own code yet; false when that was all."""
+
+    def finish(self, job: Any) -> None:
+        """Run it to its end, here."""
+
+    def run(self, job: Any) -> None:
+        """Begin it and run it to its end, here."""
+
+    def run_in_loop(self, job: Any) -> Coroutine[Any, Any, None]:
+        """What runs it to its end in a loop, if it is a coroutine."""
+
+    def ended(self) -> None:
+        """Nothing was found, or one has ended that was waited for."""
+
 
 class Executor(Protocol):
-    """Runs jobs, several at once. It asks for them itself (`take`), since that must be done in their order."""
-
-    @property
-    def coroutine_place(self) -> Callable[[], Any] | None:
-        """Makes the place of a coroutine that is handed to its loop (`start`); None: it has none."""
-
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in its loop, if it has one."""
+    """Runs jobs, several at once. It asks for them itself, since they must be taken in their order."""
 
     def call(self, count: int = 1) -> bool:
         """Have so many more runners look for jobs; false when there are no more."""

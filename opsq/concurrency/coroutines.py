@@ -16,31 +16,48 @@ from opsq.concurrency.base import HardLimit
 from opsq.concurrency.here import here
 
 
-class Drive:
-    """Awaits one coroutine, in the asyncio task that awaits this; errors can be put into it from any thread."""
+class Awaited:
+    """Something that an asyncio task awaits; errors can be put into it from any thread."""
 
-    def __init__(self, awaitable: Awaitable[Any]) -> None:
-        self._awaitable = awaitable
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+    __slots__ = ("_error", "_loop", "_task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None) -> None:
+        """`task`: None as long as it has not begun, and when it has ended."""
+        self._loop, self._task = loop, task
         self._error: type[BaseException] | None = None
-        #: True when an error has reached the loop: it is not blocked.
-        self.reached = False
 
-    def interrupt(self, error: type[BaseException]) -> None:
+    def raise_soon(self, error: type[BaseException]) -> None:
         """Raise the error at the next await."""
         self._loop.call_soon_threadsafe(self._cancel, error)
+
+    def _cancel(self, error: type[BaseException]) -> None:
+        self._error = error
+        if self._task is not None:
+            self._task.cancel()
+
+    def _instead(self, error: BaseException) -> BaseException:
+        """What a cancellation of ours means."""
+        wanted, self._error = self._error, None
+        if wanted is None or wanted is HardLimit or not isinstance(error, asyncio.CancelledError):
+            return error  # at the hard limit it is cancelled, as any coroutine is
+        if self._task is not None:
+            self._task.uncancel()
+        return wanted()
+
+
+class Drive(Awaited):
+    """Awaits one coroutine, in the asyncio task that awaits this."""
+
+    __slots__ = ("_awaitable",)
+
+    def __init__(self, awaitable: Awaitable[Any]) -> None:
+        super().__init__(asyncio.get_running_loop(), asyncio.current_task())
+        self._awaitable = awaitable
 
     @property
     def waits(self) -> bool:
         """Whether the loop runs no code of a task at this moment."""
         return asyncio.current_task(self._loop) is None
-
-    def _cancel(self, error: type[BaseException]) -> None:
-        self.reached = True
-        if self._task is not None and not self._task.done():
-            self._error = error
-            self._task.cancel()
 
     def __await__(self) -> Generator[Any, Any, Any]:
         steps = self._awaitable.__await__()
@@ -55,15 +72,6 @@ class Drive:
                 yield waits_for
             except BaseException as error:
                 thrown = self._instead(error)
-
-    def _instead(self, error: BaseException) -> BaseException:
-        """What a cancellation of ours means."""
-        wanted, self._error = self._error, None
-        if wanted is None or wanted is HardLimit or not isinstance(error, asyncio.CancelledError):
-            return error  # at the hard limit it is cancelled, as any coroutine is
-        if self._task is not None:
-            self._task.uncancel()
-        return wanted()
 
 
 def to_end(function: Callable[..., Any]) -> Callable[..., Any]:

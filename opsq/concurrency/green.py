@@ -39,7 +39,7 @@ class GreenPlace:
                 return
             drive = self._coroutines.drive
             if drive is not None:
-                drive.interrupt(error)
+                drive.raise_soon(error)
             else:
                 self._greenlet.throw(error)
 

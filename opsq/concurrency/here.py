@@ -18,7 +18,7 @@ class Interruptible(Protocol):
     def waits(self) -> bool:
         """Whether no code of a task runs at this moment."""
 
-    def interrupt(self, error: type[BaseException]) -> None:
+    def raise_soon(self, error: type[BaseException]) -> None:
         """Raise the error at the next await."""
 
 
@@ -34,7 +34,7 @@ class Here:
         drive = self.drive
         if drive is None or not drive.waits:
             return False
-        drive.interrupt(error)
+        drive.raise_soon(error)
         return True
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from opsq.concurrency.base import Executor, Job, Pool
+from opsq.concurrency.base import Executor, Pool, Work
 
 if TYPE_CHECKING:
     from opsq.concurrency.thread import Threads
@@ -46,11 +45,9 @@ def _executor(pool: Pool) -> type[Threads]:
     return Threads
 
 
-def make_executor(
-    pool: Pool, size: int, take: Callable[[], Job | None], run: Callable[[Any], None], on_idle: Callable[[], None]
-) -> Executor:
+def make_executor(pool: Pool, size: int, work: Work) -> Executor:
     """The executor of a pool that runs many tasks in this process, at most `size` at once."""
-    made = _executor(pool)(size, take, run, on_idle)
+    made = _executor(pool)(size, work)
     if pool.library:
         from opsq.concurrency import green
 

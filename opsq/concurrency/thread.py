@@ -10,10 +10,10 @@ import ctypes
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
-from opsq.concurrency.base import Job
+from opsq.concurrency.base import Job, Work
 from opsq.concurrency.here import here
 
 logger = logging.getLogger("opsq.worker")
@@ -37,7 +37,7 @@ class ThreadPlace:
             if self._inside and self.job is job:
                 drive = self._coroutines.drive
                 if drive is not None:
-                    drive.interrupt(error)
+                    drive.raise_soon(error)
                 else:
                     self._raised = True
                     self._raise(error)
@@ -64,14 +64,8 @@ class ThreadPlace:
 class Threads:
     """At most `size` runner threads; they are kept until the process ends."""
 
-    #: Makes the place of a coroutine that is handed to a loop, where there is one.
-    coroutine_place: Callable[[], Any] | None = None
-
-    def __init__(
-        self, size: int, take: Callable[[], Job | None], run: Callable[[Any], None], on_idle: Callable[[], None]
-    ) -> None:
-        """`take()` gives the next job or None, `run(job)` runs it, `on_idle()` is told when a runner finds none."""
-        self.size, self._take, self._run, self._on_idle = size, take, run, on_idle
+    def __init__(self, size: int, work: Work) -> None:
+        self.size, self._work = size, work
         self._lock = threading.Lock()
         self._parked = threading.Semaphore(0)
         self._count = self._resting = 0
@@ -79,10 +73,6 @@ class Threads:
         self._here = threading.local()
         #: Makes the place of a runner, in that runner.
         self.make_place: Callable[[], Any] = ThreadPlace
-
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """There is no loop here."""
-        raise NotImplementedError
 
     @property
     def awake(self) -> int:
@@ -104,7 +94,7 @@ class Threads:
             if resting:
                 self._parked.release()
             else:
-                threading.Thread(target=self._work, name=f"opsq-runner-{self._count}", daemon=True).start()
+                threading.Thread(target=self._serve, name=f"opsq-runner-{self._count}", daemon=True).start()
             called = True
         return called
 
@@ -140,18 +130,30 @@ class Threads:
         self._ended = True
         self._parked.release(self.size)
 
-    def _work(self) -> None:
+    def _serve(self) -> None:
+        """A runner, until all end."""
         self._here.place = place = self.make_place()
         while not self._ended:
-            job = self._take()
-            if job is None:
-                with self._lock:
-                    self._resting += 1
-                self._on_idle()
-                self._parked.acquire()
-                continue
-            place.job, job.place = job, place
             try:
-                self._run(job)
+                found = self._run_next(place)
             except BaseException:
                 logger.critical("a runner stumbled over a task and goes on", exc_info=True)
+                continue
+            if not found and self._may_rest():
+                self._work.ended()
+                self._parked.acquire()
+
+    def _run_next(self, place: Any) -> bool:
+        """Take a job and run it; false when there is none."""
+        job = self._work.take()
+        if job is None:
+            return False
+        place.job, job.place = job, place
+        self._work.run(job)
+        return True
+
+    def _may_rest(self) -> bool:
+        """Whether a runner that has found nothing rests until it is called; it counts as resting from now on."""
+        with self._lock:
+            self._resting += 1
+        return True

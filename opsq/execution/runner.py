@@ -6,12 +6,12 @@ Built for the hot path: what is known of a task is looked up once (`Plan`), what
 from __future__ import annotations
 
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Literal
 
 from opsq import _state, signals, states
+from opsq.concurrency.base import Job
 from opsq.concurrency.here import is_coroutine
 from opsq.exceptions import (
     ContentDisallowed,
@@ -35,9 +35,6 @@ from opsq.protocol.envelope import NO_EMBED, Envelope
 
 #: (request, state, value or error, traceback) -> the record to store. Raises EncodeError.
 Record = Callable[[Context, str, Any, "str | None"], bytes]
-
-#: Makes a coroutine and awaits it, so that it can be interrupted.
-Drive = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
 #: A handler of this module does nothing and is not called.
 _DEFAULT_HANDLERS = "opsq.app.task"
@@ -133,13 +130,13 @@ class Runner:
         finally:
             _state.pop_request(token)
 
-    async def run_in_loop(self, message: Envelope, plan: Plan, drive: Drive) -> Outcome:
-        """The same for a task whose code is a coroutine, in the loop that runs here; `drive` makes and awaits it."""
+    async def run_in_loop(self, message: Envelope, plan: Plan, job: Job) -> Outcome:
+        """The same for a task whose code is a coroutine, in the loop that runs here and in a context of its own."""
         try:
             request, args, kwargs, follows = self._open(message, plan)
         except _Refused as refused:
             return refused.outcome
-        _state.push_request(request)  # in the context of this asyncio task, which ends with it
+        _state.push_request(request)  # in this context, which ends with it
         told = signals.around_runs or not plan.quiet
         if told and signals.task_prerun.receivers:
             signals.task_prerun.send(plan.task, task_id=request.id, task=plan.task, args=args, kwargs=kwargs)
@@ -148,10 +145,12 @@ class Runner:
             if told and "before_start" in plan.handlers:
                 plan.task.before_start(request.id, args, kwargs)
             assert plan.coroutine is not None
-            value = await drive(partial(plan.coroutine, *args, **kwargs))
+            value = await plan.coroutine(*args, **kwargs)
+            if job.verdict is not None:
+                raise job.verdict
             outcome = self._success(plan, request, value, follows)
-        except BaseException as error:  # whatever a task raises is its outcome
-            outcome = self._judge(plan, request, error)
+        except BaseException as error:  # whatever a task raises is its outcome, unless it was ended from outside
+            outcome = self._judge(plan, request, error if job.verdict is None else job.verdict)
         outcome.runtime_s = perf_counter() - begin
         if told:
             self._after(plan, request, outcome, args, kwargs)

@@ -41,6 +41,10 @@ class Batch:
         self.want = 1
         self._average_s = SPAN_S
 
+    def leaves_room(self, count: int) -> bool:
+        """Whether another batch may be asked for before one of `count` runs: only for short tasks, within the cap."""
+        return count >= 2 and self.want <= count <= self.cap - self.want
+
     def ran(self, count: int, seconds: float, stalled: bool) -> None:
         """A batch of `count` took so long: ask for as many as fit into the span; one, when it had stalled."""
         if not count:

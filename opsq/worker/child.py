@@ -34,6 +34,7 @@ from opsq.worker import overrides, slots
 from opsq.worker.admission import Admission
 from opsq.worker.attempt import Attempts, Ports
 from opsq.worker.chords import Conductor
+from opsq.worker.course import Course
 from opsq.worker.gate import Gate
 from opsq.worker.herald import Herald, News
 from opsq.worker.idle import Waiting
@@ -42,9 +43,10 @@ from opsq.worker.limit_options import Ruling
 from opsq.worker.limits import Policy
 from opsq.worker.lines import Lines
 from opsq.worker.loop import Line
-from opsq.worker.many import ManyLine, SharedLedger
+from opsq.worker.many import ManyLine
 from opsq.worker.revocations import Revocations
 from opsq.worker.settle import Settler
+from opsq.worker.shared_ledger import SharedLedger
 from opsq.worker.slots import Slots
 from opsq.worker.strangers import Strangers
 from opsq.worker.task_log import TaskLog
@@ -200,7 +202,7 @@ def _work(means: Means, index: int, lines: Lines) -> Callable[[], None]:
 
         ports = Ports(store_started, many_limit_begins, strangers.due_ms)
         attempts = Attempts(runner, ledger, many.runs, lines, herald, ports, gate)
-        executor = make_executor(pool, setup.caps.at_once, many.runs.take, many.run_one, many.alarm.ring)
+        executor = make_executor(pool, setup.caps.at_once, Course(many.runs, attempts, many.alarm.ring))
         runner.wrap = executor.wrap
         many.equip(attempts, executor, means.call_parent, setup.lease_s)
         many.take_overrides = take_overrides

@@ -247,5 +247,5 @@ def time_limit(state: State, task_name: str, hard: float | None = None, soft: fl
     """Tell worker(s) to modify the time limit for task by type."""
     if task_name not in state.record.terms.tasks:
         return nok("unknown task")
-    state.in_parent(lambda: state.worker.set_time_limits(task_name, soft, hard))
+    state.wait_for_parent(lambda: state.worker.set_time_limits(task_name, soft, hard))
     return ok("time limits set successfully")

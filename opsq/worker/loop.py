@@ -113,10 +113,9 @@ class Line(Upkeep):
 
     def _may_run_ahead(self, count: int) -> bool:
         """Ask for the next batch before this one runs: only for short tasks, and within the caps."""
-        want = self.batch.want
-        if count < 2 or count < want or self.batch.cap - count < want or self._ending():
+        if not self.batch.leaves_room(count) or self._ending():
             return False
-        if self.caps.tasks and self.caps.tasks - self.done - count < want:
+        if self.caps.tasks and self.caps.tasks - self.done - count < self.batch.want:
             return False
         return not self.ledger.awaits_answer
 
@@ -169,10 +168,7 @@ class Line(Upkeep):
         if self._ending():
             self.ledger.return_waiting()
             return
-        while time.monotonic_ns() > self.page[slots.DEADLINE_NS] and not self.stopping:
-            self.waiting.pause(0.05)
-            self._look_at_page()
-        self.ledger.doubt = True
+        self._await_lease()
 
     def _call_for_help(self) -> None:
         """The parent wants to know when a child has its hands full: it may start another one."""

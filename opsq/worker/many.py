@@ -14,18 +14,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from opsq.broker.settlement import Settlement
 from opsq.concurrency.base import Executor
-from opsq.execution.runner import Plan
-from opsq.protocol.envelope import Envelope
 from opsq.worker import slots
 from opsq.worker.alarm import Alarm
 from opsq.worker.attempt import Attempts
 from opsq.worker.batch import SPAN_S, Batch
 from opsq.worker.idle import POLL_S, VAIN_MOST_S, deference_s
-from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
-from opsq.worker.runs import Run, Runs
+from opsq.worker.runs import Runs
+from opsq.worker.shared_ledger import SharedLedger
 from opsq.worker.slots import Slot, Slots
 from opsq.worker.upkeep import Caps, Upkeep
 
@@ -35,37 +32,6 @@ logger = logging.getLogger("opsq.worker")
 BUSY = 0.7
 #: So many long tasks are begun together.
 STEP = 100
-
-
-class SharedLedger(Ledger):
-    """A ledger into which several threads write what has ended."""
-
-    #: What runs; told by the line.
-    runs: Runs
-
-    def __init__(self, *arguments: Any, lock: AbstractContextManager[Any]) -> None:
-        super().__init__(*arguments)
-        self._writing = lock
-
-    def running(self) -> list[int]:
-        """The numbers of the messages that are being run."""
-        return self.runs.numbers()
-
-    def send(self, want: int, armed: bool = False) -> None:
-        """With what ends goes what this process has spent since the last turn: tasks overlap here."""
-        costs = self.consumer.costs
-        if self.runs or self.owes:
-            costs.end()
-        costs.begin()
-        super().send(want, armed)
-
-    def settle_run(self, settlement: Settlement) -> None:
-        """The notes are written by one at a time."""
-        with self._writing:
-            super().settle_run(settlement)
-
-    #: What does not run is noted too: it was taken in its turn, and would count as started.
-    settle = settle_run
 
 
 class ManyLine(Upkeep):
@@ -90,9 +56,8 @@ class ManyLine(Upkeep):
         self._size = caps.at_once
         self.batch = Batch(caps.prefetch)
         self.runs = ledger.runs = Runs(slot, ledger.waiting, self._may_begin, self.alarm.ring, lock)
-        #: Whether the tasks of the last batch run on; whether they occupy runners. How many went to the loop.
-        self._long = self._occupies = False
-        self._handed = 0
+        #: Whether the tasks of the last batch run on.
+        self._long = False
         self._again_s, self._vain_s, self._armed_at = POLL_S[0], 0.0, 0.0
 
     def equip(self, attempts: Attempts, executor: Executor, on_work: Callable[[], None], lease_s: float) -> None:
@@ -236,19 +201,18 @@ class ManyLine(Upkeep):
         self.attempts.gate.look(ledger.waiting)
         count = ledger.begin_batch()
         self.lines.hold()
-        ran, begun, handed, begin = runs.done, runs.begun, self._handed, time.monotonic()
+        ran, begun, begin = runs.done, runs.begun, time.monotonic()
         with ledger.io:
             if self._may_run_ahead(count):
                 ledger.send(self._wanted())
         runs.allowed = count
-        self.executor.call(count if self._occupies else 1)
+        self.executor.call(count if self._long else 1)
         gave_back = self._watch_batch()
         runs.close()
         self.lines.flush()
         begun = runs.begun - begun
         self.batch.ran(begun, time.monotonic() - begin, gave_back)
         self._long = gave_back or (runs.done - ran) * 2 < begun
-        self._occupies = self._long and (self._handed - handed) * 2 < begun
 
     def _until_opened(self) -> None:
         while any(not run.opened for run in list(self.runs.running.values())):
@@ -279,8 +243,7 @@ class ManyLine(Upkeep):
 
     def _may_run_ahead(self, count: int) -> bool:
         """Ask for the next batch before this one runs: only for short tasks, and within the caps."""
-        want = self.batch.want
-        if self._long or count < 2 or count < want or self.batch.cap - count < want or self.caps.tasks:
+        if self._long or self.caps.tasks or not self.batch.leaves_room(count):
             return False
         return not (self.ledger.awaits_answer or self._ending())
 
@@ -294,44 +257,3 @@ class ManyLine(Upkeep):
             ledger.return_waiting()
             ledger.send(0)
             ledger.receive()
-
-    def _await_lease(self) -> None:
-        """The lease has run out: what is in hand may be somebody else's by now."""
-        while time.monotonic_ns() > self.page[slots.DEADLINE_NS] and not self.stopping:
-            self.alarm.pause(0.05)
-            self._look_at_page()
-            self._meanwhile()
-        self.ledger.doubt = True
-
-    # -- one message, in a runner -----------------------------------------------------------------------------------
-
-    def run_one(self, run: Run) -> None:
-        """Run a message that was taken, or hand its coroutine to the loop."""
-        ran = False
-        try:
-            opened = self.attempts.open(run.held)
-            run.opened = True
-            if opened is not None:
-                message, plan = opened
-                make_place = self.executor.coroutine_place
-                if plan is not None and plan.coroutine is not None and make_place is not None:
-                    run.place = make_place()
-                    self._handed += 1
-                    self.executor.start(self._run_in_loop(run, message, plan))
-                    return
-                self.runs.start(run)
-                self.attempts.close(run.held, message, plan, self.attempts.runner.run(message, plan))
-                ran = True
-        except Exception as error:
-            self.attempts.unforeseen(run.held, error)
-        self.runs.ended(run, ran)
-
-    async def _run_in_loop(self, run: Run, message: Envelope, plan: Plan) -> None:
-        try:
-            self.runs.start(run)
-            outcome = await self.attempts.runner.run_in_loop(message, plan, lambda make: run.place.drive(run, make))
-            self.attempts.close(run.held, message, plan, outcome)
-        except Exception as error:
-            self.attempts.unforeseen(run.held, error)
-        self.runs.ended(run, True)
-        self.alarm.ring()

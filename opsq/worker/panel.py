@@ -5,6 +5,7 @@ As in Celery, a function is added by a decorator and takes the state of the work
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -27,6 +28,8 @@ Function = Callable[..., Any]
 
 #: What a command returns that gives no reply.
 NO_REPLY = object()
+#: How long a command waits for the parent to have done something (seconds): it answers whatever it is about.
+PARENT_S = 5.0
 
 
 class Info(NamedTuple):
@@ -134,6 +137,17 @@ class State:
     def in_parent(self, order: Callable[[], None]) -> None:
         """Have the worker's parent do something, soon."""
         self.calls.post(order)
+
+    def wait_for_parent(self, order: Callable[[], None]) -> None:
+        """Have the worker's parent do something, and wait until it is done: what is answered then holds."""
+        done = threading.Event()
+
+        def carry_out() -> None:
+            order()
+            done.set()
+
+        self.calls.post(carry_out)
+        done.wait(PARENT_S)
 
     def in_lease_thread(self, job: Callable[[], None]) -> None:
         """Have the thread of the leases do something, soon."""

@@ -6,7 +6,6 @@ what has a lower one, and has not been noted as ended, had been (or was about to
 
 from __future__ import annotations
 
-import heapq
 import logging
 import signal
 import time
@@ -17,8 +16,11 @@ from typing import Any
 
 from opsq.concurrency.base import HardLimit, Interrupts
 from opsq.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded
+from opsq.execution.runner import Plan
+from opsq.protocol.envelope import Envelope
 from opsq.worker import slots
 from opsq.worker.batch import Held
+from opsq.worker.deadlines import Deadlines
 from opsq.worker.slots import Slot
 
 logger = logging.getLogger("opsq.worker")
@@ -32,7 +34,14 @@ GRACE_S = 10.0
 class Run:
     """One message that runs. `place`: where it can be interrupted; `verdict`: the error that its hard limit means."""
 
-    __slots__ = ("began_ns", "hard_ns", "held", "name", "opened", "place", "soft_ns", "stuck", "verdict")
+    __slots__ = (
+        *("began_ns", "hard_ns", "held", "message", "name", "opened", "place", "plan"),
+        *("soft_ns", "stuck", "verdict"),
+    )
+
+    #: What is read of it, when it has begun; no plan: there is no such task.
+    message: Envelope
+    plan: Plan | None
 
     def __init__(self, held: Held) -> None:
         self.held = held
@@ -41,6 +50,11 @@ class Run:
         self.verdict: BaseException | None = None
         self.began_ns = self.soft_ns = self.hard_ns = 0
         self.stuck = self.opened = False
+
+    @property
+    def is_coroutine(self) -> bool:
+        """Whether its task is an `async def`."""
+        return self.plan is not None and self.plan.coroutine is not None
 
     def limit_s(self, point_ns: int) -> float:
         """A limit as the task was given it."""
@@ -66,7 +80,9 @@ class Runs:
         self._slot, self._words = slot, slot.words
         self._waiting, self._may_begin, self._on_limit = waiting, may_begin, on_limit
         self._lock = lock
-        self._due: list[tuple[int, int]] = []
+        #: All limits, and the hard ones, of what runs; how many of these have not reacted to theirs.
+        self._due, self._hard = Deadlines(self.running), Deadlines(self.running)
+        self._stuck = 0
 
     def __len__(self) -> int:
         return len(self.running)
@@ -108,6 +124,7 @@ class Runs:
         with self._lock:
             del self.running[run.held.number]
             self.done += ran
+            self._stuck -= run.stuck
             if run.hard_ns and self._words[slots.CURRENT] == run.held.number:
                 self._watch()
 
@@ -119,10 +136,11 @@ class Runs:
             with self._lock:
                 run = self.running[number]
                 run.began_ns, run.soft_ns, run.hard_ns = now_ns, soft_ns, hard_ns
-                for point in (soft_ns, hard_ns):
-                    if point:
-                        heapq.heappush(self._due, (point, number))
+                if soft_ns:
+                    self._due.add(soft_ns, number)
                 if hard_ns:
+                    self._due.add(hard_ns, number)
+                    self._hard.add(hard_ns, number)
                     self._watch()
 
     def end(self) -> None:
@@ -135,8 +153,8 @@ class Runs:
 
     def _watch(self) -> None:
         """Have the parent watch the message whose hard limit comes first, in case this process is stuck as a whole."""
-        limited = [run for run in self.running.values() if run.hard_ns]
-        first = min(limited, key=lambda run: run.hard_ns, default=None)
+        found = self._hard.first()
+        first = None if found is None else self.running[found[1]]
         words = self._words
         if first is not None and words[slots.CURRENT] == first.held.number:
             return
@@ -152,29 +170,36 @@ class Runs:
 
     def look_at_limits(self) -> float | None:
         """Interrupt what has passed a limit; seconds until the next one, None when there is none."""
-        while self._due:
+        while len(self._due):
             now = time.monotonic_ns()
             with self._lock:
-                if self._due[0][0] > now:
-                    return (self._due[0][0] - now) / 1e9
-                point, number = heapq.heappop(self._due)
-                run = self.running.get(number)
-            if run is not None and run.place is not None:
+                reached = self._due.take(now)
+                if reached is None:
+                    first = self._due.first()
+                    return None if first is None else (first[0] - now) / 1e9
+                point, number = reached
+                run = self.running[number]
+            if run.place is not None:
                 self._passed(run, point)
         return None
 
     def _passed(self, run: Run, point: int) -> None:
-        if point == run.soft_ns and run.verdict is None:
-            logger.warning("Soft time limit (%ss) exceeded for %s", run.limit_s(run.soft_ns), run.name)
-            run.place.interrupt(run, SoftTimeLimitExceeded)
+        if point == run.soft_ns:
+            run.soft_ns = 0  # the hard one may be the same
+            if run.verdict is None:
+                logger.warning("Soft time limit (%ss) exceeded for %s", run.limit_s(point), run.name)
+                run.place.interrupt(run, SoftTimeLimitExceeded)
         elif point == run.hard_ns:
-            logger.error("Hard time limit (%ss) exceeded for %s", run.limit_s(run.hard_ns), run.name)
-            self.interrupt(run, TimeLimitExceeded(run.limit_s(run.hard_ns)))
+            logger.error("Hard time limit (%ss) exceeded for %s", run.limit_s(point), run.name)
+            self.interrupt(run, run.verdict or TimeLimitExceeded(run.limit_s(point)))
             with self._lock:
-                heapq.heappush(self._due, (time.monotonic_ns() + int(REACT_S * 1e9), run.held.number))
+                self._due.add(time.monotonic_ns() + int(REACT_S * 1e9), run.held.number)
         else:
             logger.error("%s goes on beyond its hard time limit: the child takes no more and is replaced", run.name)
-            run.stuck = True
+            with self._lock:
+                if run.held.number in self.running:
+                    run.stuck = True
+                    self._stuck += 1
 
     def interrupt(self, run: Run, verdict: BaseException) -> None:
         """End a task from outside: whatever it does after this, `verdict` is its outcome."""
@@ -195,13 +220,12 @@ class Runs:
     @property
     def stuck(self) -> bool:
         """Whether a task has not reacted to its hard limit."""
-        return any(run.stuck for run in list(self.running.values()))
+        return self._stuck > 0
 
     def give_up(self) -> bool:
         """Whether only stuck tasks are left; the parent then kills this process at once."""
         with self._lock:
-            runs = list(self.running.values())
-            if not runs or not all(run.stuck for run in runs):
+            if not 0 < self._stuck == len(self.running):
                 return False
             self._words[slots.CURRENT] = 0
             self._watch()

@@ -121,6 +121,14 @@ class Upkeep:
                     logger.error("stopping without the broker; what is in flight is settled by whoever comes next")
                     raise SystemExit(1) from None
 
+    def _await_lease(self) -> None:
+        """The lease has run out: what is in hand may be somebody else's by now."""
+        while time.monotonic_ns() > self.page[slots.DEADLINE_NS] and not self.stopping:
+            self._rest.pause(0.05)
+            self._look_at_page()
+            self._meanwhile()
+        self.ledger.doubt = True
+
     # -- orders, the end --------------------------------------------------------------------------------------------
 
     def _look_at_page(self) -> None:

