@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from benchmarks import servers
+from benchmarks import bare_trip, servers
 from benchmarks.contenders import PROJECT, Contender, at_work, contenders
 from benchmarks.report import Report, Row, median, percentile
 from benchmarks.servers import Server
@@ -55,6 +55,13 @@ def measure(who: Contender, server: Server, count: int, publishes: int) -> Row:
     }
 
 
+def bare_trips(server: Server, count: int, repeat: int) -> Row:
+    """What a trip takes in which nothing is done."""
+    runs = [bare_trip.trips(server.url, count) for _ in range(repeat)]
+    p50, p99 = (median([percentile(run, share) for run in runs]) * 1e3 for share in (50, 99))
+    return {"p50_ms": round(p50, 3), "p99_ms": round(p99, 3)}
+
+
 @click.command()
 @click.option("--server", "kind", type=click.Choice(list(servers.KINDS)), default="plain", show_default=True)
 @click.option("--count", default=3000, show_default=True, help="Round trips.")
@@ -67,14 +74,17 @@ def main(kind: str, count: int, publishes: int, celery: Path | None, repeat: int
     with servers.running(kind) as server:
         settings = f"{count:,} round trips, {publishes:,} calls of delay() alone; medians of {repeat} runs; "
         report = Report("roundtrip", settings + f"server: {servers.KINDS[kind]}", server.version, as_json)
+        bare = bare_trips(server, count, repeat)
         for who in contenders(celery):
             if who.library != "bare":
                 runs = [measure(who, server, count, publishes) for _ in range(repeat)]
                 medians = {name: round(median([run[name] for run in runs]), 3) for name in runs[0]}
                 report.add(who=who.name, **medians)
+        report.add(who="bare trip", **bare)
     report.notes.append(
         "client us: CPU of the caller a round trip; delay us, redis us: CPU of the caller and of Redis a delay() alone"
     )
+    report.notes.append("bare trip: a message there and back between two processes that do nothing with it")
     report.print()
 
 

@@ -234,7 +234,7 @@ for q = 1, Q do gone[q] = {} end
 -- once where that is cheaper than asking for each.
 local function present(store, first, n, width)
   local here = {}
-  if redis.call('HLEN', store) <= 4 * n then
+  if n > 1 and redis.call('HLEN', store) <= 4 * n then
     for _, field in ipairs(redis.call('HKEYS', store)) do here[field] = true end
   else
     for i = first, first + (n - 1) * width, width do
@@ -368,8 +368,14 @@ local function registered(q)
   return known[q]
 end
 
+-- Whether anything waits at all is asked at once: most turns of a worker that has little to do find nothing. A pause counts
+-- only for what waits.
+local anything = 0
+for k = 2 * Q + 1, want > 0 and #KEYS or 0, 500 do
+  anything = anything + redis.call('EXISTS', unpack(KEYS, k, math.min(k + 499, #KEYS)))
+end
 local open = {}
-for q = 1, Q do open[q] = redis.call('EXISTS', KEYS[2 * q]) == 0 end
+for q = 1, anything > 0 and Q or 0 do open[q] = redis.call('EXISTS', KEYS[2 * q]) == 0 end
 
 local function lease(index, q, most)
   local list = KEYS[2 * Q + index]
@@ -394,7 +400,9 @@ end
 
 local steps, order = (#KEYS - 2 * Q) / Q, {}
 local first = tonumber(ARGV[7])
-if first then
+if anything == 0 then
+  steps = 0
+elseif first then
   for j = 0, Q - 1 do order[j + 1] = (first + j) % Q + 1 end
 else
   local ranking, shares = string.match(ARGV[7], '^(.*);(.*)$')
