@@ -4,7 +4,7 @@
 _opsq_below() {
     case "$1" in
         "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run inspect control init migrate-code join keys config completion doctor' ;;
-        "queues") echo 'move pause peek purge resume' ;;
+        "queues") echo 'handover move pause peek purge resume' ;;
         "tasks") echo revoke ;;
         "dead") echo 'drop requeue show' ;;
         "schedule") echo 'add next pause remove resume run' ;;
@@ -36,6 +36,7 @@ _opsq_flags() {
         "beat") echo '-s --schedule --schedule-filename -S --scheduler --max-interval -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "agent") echo '--name --tag --tags --slots --lease --stop-wait -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "queues handover") echo '--to-celery --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues move") echo '--limit --task -y --yes --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues pause") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues peek") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;

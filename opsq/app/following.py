@@ -10,7 +10,6 @@ from opsq import states
 from opsq.broker.broker import Outgoing
 from opsq.broker.gathering import Gathered, gather
 from opsq.canvas.signatures import maybe_signature
-from opsq.datastore import keys
 from opsq.datastore.trouble import TROUBLE
 from opsq.execution.context import Context
 from opsq.execution.outcome import ChordPart, FollowUp, Record
@@ -38,19 +37,11 @@ class CanvasFollowing:
         return [*(Record(*record) for record in held.records or ()), *map(self._follow_up, held.messages)]
 
     def _follow_up(self, message: Outgoing) -> FollowUp:
-        due_ms = message.due_ms
         try:
             self.app.broker.make_known(message.queue, message.priority)
-            if due_ms is not None and not self._keeps_for_later(message.queue):
-                due_ms = None
         except TROUBLE as error:
-            logger.debug("cannot look at the queue %s: %s", message.queue, error)
-        return FollowUp(message.queue, message.raw, message.priority, due_ms)
-
-    def _keeps_for_later(self, queue: str) -> bool:
-        """Whether a worker of ours puts into the queue what is due; Celery's get it at once, with its ETA."""
-        broker = self.app.broker
-        return bool(broker.client.exists(broker.key(keys.consumers(queue))))
+            logger.debug("cannot make the queue %s known: %s", message.queue, error)
+        return FollowUp(message.queue, message.raw, message.priority, message.due_ms)
 
     def unfold_errbacks(self, errbacks: Mapping[str, Any], args: Sequence[Any]) -> Sequence[FollowUp | Record]:
         """What a group of errbacks comes to; they are no children of the task."""

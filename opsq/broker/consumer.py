@@ -19,7 +19,7 @@ from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
 from opsq.datastore.trouble import NoScriptError, ResponseError
 
-TURN = Script(LUA / "turn.lua", LUA / "chord_functions.lua", LUA / "lane.lua")
+TURN = Script(LUA / "turn.lua", *(LUA / f"{name}.lua" for name in ("chord_functions", "later_functions", "lane")))
 RETIRE = Script(LUA / "retire.lua")
 
 #: A turn is answered within this time (seconds), or its connection is given up.

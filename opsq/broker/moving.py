@@ -36,13 +36,13 @@ def purge(broker: Broker, queue: str) -> int:
     with errors(broker.url):
         count, names = PURGE.run(broker.client, places, [aside, keys.PURGED_S])
         for name in names:
-            for raws in _slices(broker, name):
-                _free(broker, raws)
+            for raws in slices(broker, name):
+                free_claims(broker, raws)
             broker.client.unlink(name)
     return int(count)
 
 
-def _slices(broker: Broker, name: bytes) -> Iterator[list[bytes]]:
+def slices(broker: Broker, name: bytes) -> Iterator[list[bytes]]:
     """All members of a list or a sorted set."""
     is_list = broker.client.type(name) == b"list"
     read: Any = broker.client.lrange if is_list else broker.client.zrange
@@ -52,7 +52,8 @@ def _slices(broker: Broker, name: bytes) -> Iterator[list[bytes]]:
         start += AT_ONCE
 
 
-def _free(broker: Broker, raws: list[bytes]) -> None:
+def free_claims(broker: Broker, raws: list[bytes]) -> None:
+    """What the unique ones among these messages (or members of a delayed set) have claimed becomes free."""
     claims = {}
     for raw in raws:
         if envelope.UNIQUE.encode() in raw:
@@ -80,7 +81,7 @@ class Move:
         with errors(self._broker.url):
             found = 0
             for name in self._names(self._source):
-                for raws in _slices(self._broker, name.encode()):
+                for raws in slices(self._broker, name.encode()):
                     found += sum(1 for raw in raws if self._changed(raw) is not None)
             return found
 

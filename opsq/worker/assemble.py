@@ -29,7 +29,7 @@ from opsq.worker.child import Setup
 from opsq.worker.herald import ALWAYS, AUTOMATIC, NEVER, News
 from opsq.worker.limit_options import Ruling
 from opsq.worker.record import Plan
-from opsq.worker.settle import Settler, without_claims
+from opsq.worker.settle import Results, Settler, without_claims
 from opsq.worker.successor import Judge
 from opsq.worker.terms import AT_ONCE, MOST_CHILDREN, Terms, facts_of
 from opsq.worker.upkeep import Caps
@@ -121,19 +121,9 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None,
     strategy = (app.conf.broker_transport_options or {}).get("queue_order_strategy")
     order, queues = QueueOrder.of(app.conf.worker_queue_order, strategy, queues_for(app, wishes, node))
     prefix = app.broker.key_prefix
-    backend = app.backend
     results = first_look.look(app, url, node, own_id)
     accept = codec.accepted(app.conf.accept_content)
     _refuse_pickle_as_root(accept)
-    runner = Runner(app.tasks, accept, node, backend.record if backend.keeps_results else None, app.following)
-
-    def settler(names: list[str]) -> Settler:
-        return Settler(names, results, prefix, app.broker.priorities)
-
-    def foreign_settler(names: list[str]) -> Settler:
-        """Of the lease thread: it sends no body of a chord, so it leaves that to the next look at the chords."""
-        return Settler(names, without_claims(results), prefix, app.broker.priorities)
-
     conf = app.conf
     _check_numbers(conf)
     worker_id = f"{node}:{uuid.uuid4().hex[:8]}"
@@ -167,8 +157,21 @@ def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None,
     terms = _terms(app, wishes, setup)
     leftovers = Leftovers(queues, prefix, conf.broker_transport_options or {})
     plan = Plan(setup, terms, folder, __version__, socket.gethostname(), leftovers)
-    judge = Judge(runner, foreign_settler, terms.max_deliveries)
-    worker.equip(plan, judge, settler(queues), accept, buffer)
+    settler = Settler(queues, results, prefix, app.broker.priorities)
+    worker.equip(plan, judge_of(app, node, results), settler, accept, buffer)
+
+
+def judge_of(app: Any, node: str, results: Results) -> Judge:
+    """Who settles what others have left, in the name of a node."""
+    backend, broker = app.backend, app.broker
+    accept = codec.accepted(app.conf.accept_content)
+    runner = Runner(app.tasks, accept, node, backend.record if backend.keeps_results else None, app.following)
+
+    def settler(names: list[str]) -> Settler:
+        """It sends no body of a chord, so it leaves that to the next look at the chords."""
+        return Settler(names, without_claims(results), broker.key_prefix, broker.priorities)
+
+    return Judge(runner, settler, app.conf.task_max_deliveries or 0)
 
 
 def _terms(app: Any, wishes: Wishes, setup: Setup) -> Terms:

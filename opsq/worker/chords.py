@@ -31,7 +31,7 @@ from opsq.worker.settle import Settler
 
 logger = logging.getLogger("opsq.worker")
 
-SEND_ONCE = Script(LUA / "send_once.lua")
+SEND_ONCE = Script(LUA / "send_once.lua", LUA / "later_functions.lua")
 
 #: Between two looks at chords that nobody looks after (seconds).
 LOOK_S = 5.0

@@ -78,6 +78,7 @@ class Record:
             "pid": os.getpid(),
             "host": self._plan.host,
             "since": self.since,
+            "lease": setup.lease_s,
             "concurrency": terms.most * terms.caps.at_once,
             "least": terms.least,
             "autoscale": terms.scales,

@@ -43,7 +43,7 @@ class Rescue:
             self.leftovers()
         for name in sorted(names):
             queues = [q for q, found in zip(self.post.queues, expired, strict=True) if name.encode() in found]
-            if not self._take_over(name, queues, until):
+            if not self.take_over(name, queues, until):
                 return
         for worker in workers:
             line.ask("ZREM", self.post.key_prefix + keys.WORKERS, worker)
@@ -76,8 +76,8 @@ class Rescue:
             post.url, queues, name, results_db=results_db, key_prefix=post.key_prefix, priorities=post.priorities
         )
 
-    def _take_over(self, name: str, queues: list[str], until: float) -> bool:
-        """False when time is up before all was taken over."""
+    def take_over(self, name: str, queues: list[str], until: float) -> bool:
+        """Take over from somebody whose lease ran out; false when time (monotonic) is up before all was taken over."""
         consumer = self.consumer(queues, name)
         count = 0
         try:

@@ -246,10 +246,11 @@ class Settler:
             return ("R", follow.key, follow.ttl_s, follow.data)
         if isinstance(follow, ChordPart):
             return () if self.results.part is None else ("C", *self.results.part(follow))
+        list_key = self.key_prefix + self.priorities.list_of(follow.queue, follow.priority)
         if follow.due_ms is not None:
             member = self.priorities.suffix(follow.priority) + follow.raw
-            return ("Z", self.key_prefix + keys.delayed(follow.queue), follow.due_ms, member)
-        return ("L", self.key_prefix + self.priorities.list_of(follow.queue, follow.priority), follow.raw)
+            return ("W", self.key_prefix + keys.delayed(follow.queue), list_key, follow.due_ms, member)
+        return ("L", list_key, follow.raw)
 
 
 def _place(write: tuple[Any, ...]) -> int:

@@ -97,6 +97,7 @@ def lines(path: Path, count: int) -> list[str]:
         ("maps", (), [[3, 7], [3, 7], [[0, 2], [4, 6], [8]]]),
         ("replaced", (), [5, 15, 6, 6]),
         ("grown", (), 305),
+        ("later", (), [3, 6, 3, 6]),
         ("failed_chain", (), ["ValueError", "FAILURE"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -1,4 +1,7 @@
-"""The real Celery in a virtual environment of its own: made once, kept in the user's cache."""
+"""The real Celery in virtual environments of their own, one a version: made once, kept in the user's cache.
+
+`OPSQ_TEST_CELERY` names the versions that the tests of older ones take (`4.4,5.4,5.6`); the newest is in every test.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,59 @@ from pathlib import Path
 
 import platformdirs
 
-REQUIREMENTS = ["celery[redis,msgpack,yaml,brotli]==5.7.*", "backports.zstd>=1", "flower==2.*"]
+NEWEST = "5.7"
+#: Version -> what it is made of; kombu as it was in its time: its bindings differ.
+VERSIONS = {
+    "4.4": ["celery[redis,msgpack,yaml]==4.4.0", "kombu==4.6.*", "redis==3.5.*", "setuptools<70"],
+    "5.4": ["celery[redis,msgpack,yaml]==5.4.*", "kombu==5.4.*", "brotli", "zstandard"],
+    "5.6": ["celery[redis,msgpack,yaml]==5.6.*", "kombu==5.6.*", "brotli", "zstandard"],
+    NEWEST: ["celery[redis,msgpack,yaml,brotli]==5.7.*", "backports.zstd>=1", "flower==2.*"],
+}
+#: What Python has lost since Celery 4.4 was written: run at the start of each interpreter of its environment.
+SHIM = """
+import collections
+import collections.abc
+import inspect
+
+for _name in collections.abc.__all__:
+    if not hasattr(collections, _name):
+        setattr(collections, _name, getattr(collections.abc, _name))
+
+_ArgSpec = collections.namedtuple("ArgSpec", "args varargs keywords defaults")
 
 
-def python() -> Path:
-    """The interpreter of the environment; OPSQ_TEST_CELERY_PYTHON names another one."""
+def getargspec(function):
+    return _ArgSpec(*inspect.getfullargspec(function)[:4])
+
+
+def formatargspec(args, varargs=None, varkw=None, defaults=None, *_more, formatvalue=lambda value: "=" + repr(value)):
+    first = len(args) - len(defaults or ())
+    parts = [name + (formatvalue(defaults[at - first]) if at >= first else "") for at, name in enumerate(args)]
+    parts += ["*" + varargs] if varargs else []
+    parts += ["**" + varkw] if varkw else []
+    return "(" + ", ".join(parts) + ")"
+
+
+inspect.getargspec, inspect.formatargspec = getargspec, formatargspec
+"""
+
+
+def python(version: str = NEWEST) -> Path:
+    """The interpreter of a version's environment; OPSQ_TEST_CELERY_PYTHON names another one for the newest."""
     given = os.environ.get("OPSQ_TEST_CELERY_PYTHON")
-    if given:
+    if given and version == NEWEST:
         return Path(given)
-    return made("tests-celery", REQUIREMENTS) / "bin" / "python"
+    folder = made("tests-celery" if version == NEWEST else f"tests-celery-{version}", VERSIONS[version])
+    if version == "4.4":
+        [packages] = folder.glob("lib/python*/site-packages")
+        (packages / "opsq_tests_shim.py").write_text(SHIM)
+        (packages / "opsq_tests_shim.pth").write_text("import opsq_tests_shim\n")
+    return folder / "bin" / "python"
+
+
+def older() -> list[str]:
+    """The older versions that are wanted."""
+    return [name for name in os.environ.get("OPSQ_TEST_CELERY", "").split(",") if name and name != NEWEST]
 
 
 def made(name: str, requirements: list[str]) -> Path:
@@ -44,4 +91,5 @@ def _make(folder: Path, requirements: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    print(python())
+    for each in (NEWEST, *older()):
+        print(python(each))

@@ -190,6 +190,16 @@ def grown():
     return chord([here(grow, 3), here(add, 1, 1)], here(total)).delay().get(timeout=30)
 
 
+def later():
+    """What follows comes later, and on the other queue than the step before it."""
+    flows = []
+    for one, other in (("a", "b"), ("b", "a")):
+        flows.append(chain(add.s(1, 1).set(queue=one), add.s(1).set(queue=other, countdown=0.5)))
+        header = [add.s(1, 1).set(queue=one), add.s(2, 2).set(queue=one)]
+        flows.append(chord(header, total.s().set(queue=other, countdown=0.5)))
+    return [result.get(timeout=30) for result in [flow.delay() for flow in flows]]
+
+
 def stamped():
     flow = chain(here(tell), here(tell))
     flow.stamp(customer="acme")

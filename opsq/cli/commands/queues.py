@@ -11,6 +11,7 @@ import click
 
 from opsq.broker import moving
 from opsq.broker import queues as store
+from opsq.cli.commands.queue_handover import handover
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column, counted
 from opsq.cli.params import confirm_options, confirmed, group, limit_option, limited
@@ -46,6 +47,7 @@ opsq queues peek mail --limit 5
 opsq queues purge mail --dry-run
 opsq queues move mail slow
 opsq queues pause mail
+opsq -A proj queues handover --to-celery mail
 """
 
 
@@ -182,6 +184,9 @@ def pause(context: Context, names: tuple[str, ...]) -> None:
 def resume(context: Context, names: tuple[str, ...]) -> None:
     """Have messages of paused queues taken again, at once."""
     _switch(context, names, paused=False)
+
+
+queues.add_command(handover)
 
 
 def _switch(context: Context, names: tuple[str, ...], paused: bool) -> None:
