@@ -200,8 +200,9 @@ def _own(place: Place, private: bool, words: list[str], flags: Mapping[str, Any]
 
 
 def _worker(place: Place, private: bool) -> Program:
-    """Its flags are in `[worker]`, which it reads itself, and again when it is told to."""
-    made = _own(place, private, ["-A", place.app or OWN_APP, "worker"], {"loglevel": False})
+    """Its flags are in `[worker]`, which it reads itself, and again when it is told to; a supervisord.conf has none."""
+    flags = {"loglevel": False} if place.found is None else {}
+    made = _own(place, private, ["-A", place.app or OWN_APP, "worker"], flags)
     if place.found is None:
         made = replace(made, environment={toml_file.WORKER_FLAGS: str(place.file.path)})
     return replace(made, stopwaitsecs=60, reloadsignal=signal.SIGHUP)

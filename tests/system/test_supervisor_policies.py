@@ -190,6 +190,15 @@ def test_a_relative_command_is_looked_up_from_its_directory(shop: Supervised) ->
     shop.wait_for(lambda: shop.log("web") == f"hello from {shop.folder}/sub\n".encode())
 
 
+def test_a_worker_beside_a_supervisord_file_says_what_it_does(shop: Supervised, redis_url: str) -> None:
+    """It has no table of its own there: its log level is that of all that `up` starts."""
+    conf(shop, "[program:web]\ncommand=sleep 1000\nstartsecs=0\n")
+    (shop.folder / "proj.py").write_text("from opsq import App\napp = App('proj')\n")
+    shop.opsq("up", "worker", "-c", "supervisord.conf", "-A", "proj", "-b", redis_url)
+    shop.wait_for(lambda: b" ready.\n" in shop.log("worker"))
+    shop.opsq("down")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
