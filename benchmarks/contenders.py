@@ -37,7 +37,8 @@ class Contender:
 
     def environment(self, broker: str, backend: str | None) -> dict[str, str]:
         """The variables of a process of it that works on the benchmark's tasks."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPSQ_", "CELERY_"))}
+        foreign = ("OPSQ_", "CELERY_", "PYTHONDONTWRITEBYTECODE")  # what is installed has been compiled
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         told = {"BENCH_LIBRARY": self.library, "BENCH_BROKER": broker, "PYTHONPATH": str(PROJECT)}
         return {**kept, **told, **({"BENCH_BACKEND": backend} if backend else {})}
 

@@ -82,6 +82,7 @@ def main(celery: Path | None, children: int, seconds: float, repeat: int, as_jso
         settings = f"workers with {children} children; medians of {repeat} starts; at rest for {seconds:g} s"
         report = Report("footprint", settings, server.version, as_json)
         for who in whos:
+            first_task_s(who, server, children)  # from now on all of it is compiled, and in the system's memory
             starts = [first_task_s(who, server, children) for _ in range(repeat)]
             cpu_percent, memory_mb = rest(who, server, children, seconds)
             report.add(

@@ -16,6 +16,7 @@ from opsq.broker import gathering
 from opsq.broker.broker import LUA
 from opsq.datastore import keys
 from opsq.datastore.connection import client, errors
+from opsq.datastore.lines import Lines
 from opsq.datastore.scripts import Script
 from opsq.exceptions import ChordError
 from opsq.protocol import failure, jsontypes
@@ -63,6 +64,7 @@ class Chords:
         """`ttl_s`: how long their state is kept, 0 = for ever, None = as long as results; `join_s`: how long results of
         nested groups may take."""
         self.url, self.format, self.key_prefix = url, wanted, key_prefix
+        self._lines = Lines(url)
         self.ordered, self.join_s = ordered, join_s
         self.ttl_s = wanted.ttl_s if ttl_s is None else ttl_s
         #: Whose are the bodies that this process may send; for how long (seconds).
@@ -166,7 +168,7 @@ class Chords:
         prefix = self.key_prefix
         words = (prefix + keys.group_result(""), prefix + keys.chord(""), "1" if self.ordered else "0", self.ttl_s)
         times = COUNTER_LOST_S, self.claim_s, self.token, LOOK_AGAIN_S * 1000, LOOK_AT
-        found: list[bytes] = _LOOK.run(client(self.url), [prefix + keys.CHORDS], [*words, *times])
+        found: list[bytes] = _LOOK.ask(self._lines.ask, [prefix + keys.CHORDS], [*words, *times])
         return [(name.decode(), why.decode()) for name, why in zip(found[::2], found[1::2], strict=True)]
 
     def is_ours(self, group_id: str) -> bool:

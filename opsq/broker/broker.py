@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,8 +14,9 @@ from opsq.broker.outgoing import CLAIM, LUA, PUBLISH, Claim, Command, Outgoing, 
 from opsq.datastore import keys
 from opsq.datastore.connection import client, explain, parse_url
 from opsq.datastore.keys import PRIORITIES, Priorities
-from opsq.datastore.line import Line, packed
-from opsq.datastore.trouble import NoScriptError, RedisConnectionError, RedisError, RedisTimeoutError, ResponseError
+from opsq.datastore.line import packed
+from opsq.datastore.lines import Lines
+from opsq.datastore.trouble import NoScriptError, RedisConnectionError, RedisError, RedisTimeoutError
 from opsq.exceptions import OperationalError, QueueFull
 from opsq.protocol import envelope
 
@@ -33,61 +33,6 @@ __all__ = ["LUA", "RETRY_POLICY", "Broker", "Outgoing", "announcement"]
 RETRY_POLICY: Mapping[str, Any] = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 #: How long a sender waits before it looks again for room in a queue that is full, first and at most (seconds).
 ROOM_S = (0.02, 0.5)
-
-
-class Lines:
-    """One connection for each thread that publishes: a third of the cost of taking one from a pool for each message."""
-
-    def __init__(self, url: str) -> None:
-        self._url, self._own = url, threading.local()
-
-    def ask(self, *command: Any) -> Any:
-        """One command and its answer. A connection that the server has closed meanwhile is made anew first."""
-        line = self._line()
-        try:
-            return line.ask(*command)
-        except ResponseError:
-            raise
-        except BaseException:  # also an interrupt: its answer must not be taken for the next one's
-            self._drop(line)
-            raise
-
-    def ask_all(self, commands: Sequence[tuple[Any, ...] | bytes]) -> list[Any]:
-        """Commands (packed or not) in one write, and their answers; what the server refuses is an error among them."""
-        line = self._line()
-        answers: list[Any] = []
-        try:
-            line.send(*commands)
-            while len(answers) < len(commands):
-                try:
-                    answers.append(line.receive())
-                except ResponseError as error:
-                    answers.append(error)
-        except BaseException:
-            self._drop(line)
-            raise
-        return answers
-
-    def _drop(self, line: Line) -> None:
-        self._own.__dict__.clear()
-        line.close()
-
-    def _line(self) -> Line:
-        own = self._own.__dict__
-        line: Line | None = own.get("line")
-        if line is None or own["pid"] != os.getpid() or _is_stale(line):
-            line = Line(self._url, protocol=2)
-            line.connect()
-            own.update(line=line, pid=os.getpid())
-        return line
-
-
-def _is_stale(line: Line) -> bool:
-    """Whether something can be read although nothing was asked: its end, as a rule."""
-    try:
-        return line.readable(0)
-    except (RedisError, OSError):
-        return True
 
 
 class Broker:

@@ -43,7 +43,7 @@ class Leftovers:
             if not tags:
                 break
             arguments = [word for words in self._due(line, tags) for word in words]
-            answer: Any = RESTORE.ask(line, self._keys, [self.timeout_s, *arguments]) if arguments else 0
+            answer: Any = RESTORE.ask(line.ask, self._keys, [self.timeout_s, *arguments]) if arguments else 0
             if answer == b"held":
                 break
             restored += answer

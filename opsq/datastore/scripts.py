@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsq.datastore.line import Line
 from opsq.datastore.trouble import NoScriptError
 
 if TYPE_CHECKING:
@@ -30,9 +29,9 @@ class Script:
         except NoScriptError:
             return client.eval(self.text, len(keys), *keys, *args)
 
-    def ask(self, line: Line, keys: Sequence[Any], args: Sequence[Any]) -> Any:
-        """The same on a line."""
+    def ask(self, ask: Callable[..., Any], keys: Sequence[Any], args: Sequence[Any]) -> Any:
+        """The same on a line, by its `ask`."""
         try:
-            return line.ask("EVALSHA", self.sha, len(keys), *keys, *args)
+            return ask("EVALSHA", self.sha, len(keys), *keys, *args)
         except NoScriptError:
-            return line.ask("EVAL", self.text, len(keys), *keys, *args)
+            return ask("EVAL", self.text, len(keys), *keys, *args)
