@@ -125,6 +125,29 @@ def test_errors_that_are_named_are_retried_by_themselves(app: App, work: Work) -
     assert (work().state) == states.FAILURE
 
 
+def test_the_pause_doubles_with_each_try_up_to_its_most(app: App, work: Work) -> None:
+    @app.task(autoretry_for=(OSError,), retry_backoff=8, retry_backoff_max=20, retry_jitter=False, max_retries=None)
+    def fetch() -> None:
+        raise ConnectionError("away")
+
+    for retries, pause_s in enumerate((8, 16, 20, 20)):
+        fetch.apply_async(retries=retries)
+        assert pause_s - 1 < due_in(work()) <= pause_s
+
+
+def test_jitter_spreads_those_that_failed_together(app: App, work: Work) -> None:
+    most = 100_000
+
+    @app.task(autoretry_for=(OSError,), retry_backoff=most, retry_backoff_max=most)
+    def fetch() -> None:
+        raise ConnectionError("away")
+
+    for _ in range(20):
+        fetch.delay()
+    pauses = sorted(due_in(work()) for _ in range(20))
+    assert pauses[0] < most / 2 < pauses[-1] <= most
+
+
 def test_a_task_tells_its_state(app: App, work: Work) -> None:
     @app.task(bind=True)
     def tell(self: Task[..., Any]) -> None:
