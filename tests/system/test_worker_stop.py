@@ -56,16 +56,17 @@ def stopped_within(running: Running, number: int) -> float:
     return time.monotonic() - began
 
 
-def test_a_signal_to_the_whole_group_lets_the_task_end(lab: Lab, queue: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_lets_the_task_end(lab: Lab, queue: str, number: int) -> None:
     """Ctrl-C, and `stopasgroup` of a supervisor."""
     running = worker(lab, queue, "-c", "2")
-    lab.send("nap", queue, 3.0, queue=queue)
+    lab.send("nap", queue, 2.0, queue=queue)
     begin = lab.wait_mark("begin", queue)
-    os.killpg(os.getpgid(running.pid), signal.SIGINT)
+    os.killpg(os.getpgid(running.pid), number)
     assert running.wait(10) == 0
     [end] = lab.written("end", queue)
     assert end.pid == begin.pid
-    assert end.time - begin.time >= 3.0
+    assert end.time - begin.time >= 2.0
     assert lab.is_quiet(queue)
 
 
