@@ -241,6 +241,23 @@ def test_never_more_children_than_wanted_while_they_are_replaced(
     assert worker.stop() == 0
 
 
+def test_children_are_replaced_one_by_one(project: Project, app: App, wait_for: Callable[..., Any]) -> None:
+    """While one begins the others go on: most of the children are always at work."""
+    worker = project.worker("-c", "3")
+    more = "from opsq.signals import worker_process_init\n\n@worker_process_init.connect\ndef slow(**_):\n"
+    more += "    mark('init', 0)\n    time.sleep(0.3)\n    mark('ready', 0)\n"
+    write(project.folder, 2, more=more)
+    assert "reloaded" in reload(worker, wait_for)
+
+    def begun() -> list[str]:
+        return [what for what, _number, _pid in project.marks()]
+
+    wait_for(lambda: len(begun()) >= 6, 20, "all are replaced")
+    assert begun() == ["init", "ready"] * 3
+    assert {run(app, "version") for _ in range(10)} == {2}
+    assert worker.stop() == 0
+
+
 def test_a_task_that_only_new_code_knows_comes_back_when_its_process_is_killed(
     project: Project, app: App, wait_for: Callable[..., Any]
 ) -> None:
