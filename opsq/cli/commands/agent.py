@@ -20,7 +20,9 @@ opsq agent --broker rediss://redis.example:6379/0
 @click.command(cls=Command, examples=EXAMPLES)
 @click.option("--name", metavar="NAME", help="By which name this host goes; default: its host name.")
 @click.option("--tag", "--tags", "tags", multiple=True, metavar="TAG", help="A group it is in (@TAG); several times.")
-@click.option("--slots", type=click.IntRange(1, 1000), default=8, show_default=True, help="Commands at a time.")
+@click.option(
+    "--slots", type=click.IntRange(1, 1000), default=8, metavar="N", show_default=True, help="Commands at a time."
+)
 @click.option("--lease", type=click.FloatRange(1.5, 600), default=15.0, metavar="S", help="Gone after S seconds; 15.")
 @click.option("--stop-wait", type=click.FloatRange(0), default=20.0, metavar="S", help="Let commands end for S; 20.")
 @process_options

@@ -67,7 +67,7 @@ def _any(text: Any, globs: tuple[str, ...]) -> bool:
 @click.option("--limit", type=click.IntRange(0), default=0, metavar="N", help="End after N events; 0 = never.")
 @click.option("--timeout", type=Duration(), metavar="S", help="End after so long.")
 @click.option("-c", "--camera", metavar="CLASS", help="(Celery) `opsq monitor` keeps the history.")
-@click.option("-F", "--frequency", "--freq", "frequency", type=float, help="(Celery) For --camera.")
+@click.option("-F", "--frequency", "--freq", "frequency", type=float, metavar="S", help="(Celery) For --camera.")
 @click.option("-r", "--maxrate", metavar="RATE", help="(Celery) For --camera.")
 @click.option("-l", "--loglevel", metavar="LEVEL", help="(Celery) For --camera.")
 @click.option("-D", "--detach", is_flag=True, help="(Celery) For --camera.")

@@ -44,7 +44,9 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.argument("name", metavar="[COMMAND]", required=False),
             click.argument("words", metavar="[ARG]...", nargs=-1),
             click.option("--list", "listed", is_flag=True, help="The commands there are."),
-            click.option("-t", "--timeout", type=float, default=1.0, show_default=True, help="Wait so long (seconds)."),
+            click.option(
+                "-t", "--timeout", type=float, default=1.0, metavar="S", show_default=True, help="Wait so long."
+            ),
             click.option("-d", "--destination", callback=_names, metavar="LIST", help="Only these nodes, with commas."),
             click.option("-j", "as_json", is_flag=True, help="The same as --json."),
         )

@@ -34,7 +34,9 @@ _COLOURS = ("cyan", "yellow", "green", "magenta", "blue")
 
 @command(EXAMPLES)
 @click.argument("names", nargs=-1, metavar="[PROGRAM]...")
-@click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="The last N of each.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), default=100, metavar="N", show_default=True, help="The last N of each."
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option("--all", "everything", is_flag=True, help="The supervisor's own log (opsq), too.")
 @click.option("--task", "task_id", metavar="ID", help="What one task logged and printed, wherever it runs or ran.")
