@@ -2,7 +2,8 @@
 
 The loop has the main thread; the process's own work (the broker) has a thread of its own, so neither waits for the
 other. As long as coroutines come the loop takes the jobs itself; at the first other one a runner thread does, and hands
-coroutines on to the loop, until there are so many of them that the loop takes over again.
+coroutines on to the loop, until there are so many of them that the loop takes over again. It never does where beginning
+a job may take long.
 """
 
 from __future__ import annotations
@@ -70,12 +71,13 @@ class Loop(Threads):
 
     def __init__(self, size: int, work: Work) -> None:
         super().__init__(size, work)
+        self._may_lead = not work.begins_slowly
         self._loop = asyncio.new_event_loop()
         #: Coroutines that have begun and are to be run in the loop; functions that are to be run in a runner.
         self._for_loop: deque[Job] = deque()
         self._for_runners: deque[Job] = deque()
         #: Whether the loop takes the jobs, else runners do; whether it is at it, or will be.
-        self._leads, self._at_it = True, False
+        self._leads, self._at_it = self._may_lead, False
         self._streak = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -166,7 +168,7 @@ class Loop(Threads):
         job.place = LoopPlace(self._loop)
         self._for_loop.append(job)
         self._streak += 1
-        if self._streak >= STREAK:
+        if self._may_lead and self._streak >= STREAK:
             self._streak, self._leads = 0, True
         self._wake_loop()
         return not self._leads

@@ -76,6 +76,10 @@ class Job(Protocol):
 class Work(Protocol):
     """What an executor runs, from any of its threads. Nothing of this raises what a job raises."""
 
+    @property
+    def begins_slowly(self) -> bool:
+        """Whether something is waited for, maybe for long, when a job begins."""
+
     def take(self) -> Any:
         """The next job, in its turn; None when there is none."""
 

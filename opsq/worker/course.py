@@ -13,6 +13,8 @@ class Course:
 
     def __init__(self, runs: Runs, attempts: Attempts, on_end: Callable[[], None]) -> None:
         """`on_end`: is told of what the child may be waiting for."""
+        #: That a task has begun is stored, before it does.
+        self.begins_slowly = any(task.track_started for task in attempts.runner.tasks.values())
         self._runs, self._attempts, self._runner = runs, attempts, attempts.runner
         self.take, self.ended = runs.take, on_end
 

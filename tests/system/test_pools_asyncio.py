@@ -11,6 +11,7 @@ from support.lab import Lab
 TASKS = """
 import asyncio
 import contextvars
+import signal
 import threading
 
 VALUE = contextvars.ContextVar("value", default="nobody")
@@ -69,6 +70,20 @@ async def loop_thread():
     return threading.current_thread() is threading.main_thread()
 
 
+if "TRACKED" in os.environ:
+
+    @app.task(track_started=True)
+    async def tracked(text):
+        mark("begin", text)
+
+
+@app.task
+async def freeze(pid):
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.sleep(0.5)
+    os.kill(pid, signal.SIGCONT)
+
+
 @app.task(soft_time_limit=0.2)
 async def limited(path):
     while not os.path.exists(path):
@@ -76,10 +91,11 @@ async def limited(path):
 """
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+@pytest.fixture(scope="module", params=["the loop takes tasks", "runners take tasks"])
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Runners take them all where it is stored that a task has begun."""
     with labs.opened(tmp_path_factory, TASKS) as lab:
-        lab.worker("-P", "asyncio", "-c", "300")
+        lab.worker("-P", "asyncio", "-c", "300", **({"TRACKED": "1"} if "runners" in request.param else {}))
         yield lab
 
 
@@ -128,3 +144,14 @@ def test_functions_go_on_while_a_coroutine_blocks_the_loop_and_limits_hold_after
     path.touch()
     assert lab.value(blocking) is None
     assert lab.result(late, "FAILURE")["result"]["exc_type"] == "SoftTimeLimitExceeded"
+
+
+def test_the_loop_goes_on_while_that_a_task_has_begun_is_stored(lab: Lab) -> None:
+    (worker,) = lab.spawn.running
+    if "proj.tracked" not in worker.output():
+        pytest.skip("nothing is stored here")
+    lab.push("celery", *[("at_once", f"{number}") for number in range(200)])
+    lab.push("celery", ("freeze", lab.server.process.pid), ("tracked", "behind it"))
+    lab.wait_mark("begin", "behind it", 30)
+    lab.wait_for(lab.is_quiet, "all have ended", 30)
+    assert "cannot store that" not in worker.output()
