@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from opsq.broker import limited, moving
+from opsq.broker import moving
 from opsq.broker.broker import LUA, Broker
+from opsq.broker.lanes import lanes
 from opsq.broker.queues import server_ms
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
@@ -81,9 +82,9 @@ def delayed_to_celery(broker: Broker, queue: str) -> int:
 def free_claims(broker: Broker, queue: str) -> None:
     """What unique messages of the queue have claimed becomes free: Celery's workers would not do that at their end."""
     with errors(broker.url):
-        lanes = [name for lane in limited.lanes(broker, [queue]) for name in lane.lists]
+        of_lanes = [name for lane in lanes(broker.client, broker.key_prefix, [queue]) for name in lane.lists]
         places = [broker.key(name) for name in (*broker.priorities.lists(queue), keys.delayed(queue))]
-        for place in (*places, *lanes):
+        for place in (*places, *of_lanes):
             for raws in moving.slices(broker, place.encode()):
                 moving.free_claims(broker, raws)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from opsq.broker.broker import Broker
-from opsq.broker.limits import BAR, QUEUE_LANE
+from opsq.broker.lanes import depths, lanes
 from opsq.broker.queues import server_ms
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
@@ -47,50 +47,6 @@ class LimitState:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """Messages of one queue that wait for the same limits; `keys` are what they are told apart by."""
-
-    queue: str
-    name: str
-    lists: Sequence[str]
-    again_ms: int
-    gates: Sequence[Sequence[Any]] = field(default=())
-
-    @property
-    def owner(self) -> tuple[str, str]:
-        """The task or the queue whose limits they wait for."""
-        return ("queue", self.queue) if self.name == QUEUE_LANE else ("task", self.name.partition(BAR)[0])
-
-
-def lanes(broker: Broker, queues: Sequence[str]) -> list[Lane]:
-    """The lanes of these queues in which something waits, or from which something is on its way."""
-    pipe = broker.client.pipeline(transaction=False)
-    for queue in queues:
-        pipe.zrange(broker.key(keys.lanes(queue)), 0, -1, withscores=True)
-        pipe.hgetall(broker.key(keys.lane_facts(queue)))
-    answers = pipe.execute()
-    found = []
-    for queue, members, facts in zip(queues, answers[::2], answers[1::2], strict=True):
-        for member, again in members:
-            text = facts.get(b"=" + member)
-            if text is not None:
-                data = json.loads(text)
-                lists = [data["from"] + suffix for suffix in data["steps"]]
-                found.append(Lane(queue, member.decode(errors="replace"), lists, int(again), data["gates"]))
-    return found
-
-
-def depths(broker: Broker, found: Sequence[Lane]) -> list[int]:
-    """How many messages wait in each of these lanes."""
-    pipe = broker.client.pipeline(transaction=False)
-    for lane in found:
-        for name in lane.lists:
-            pipe.llen(name)
-    counts = iter(pipe.execute() if found else ())
-    return [sum(next(counts) for _ in lane.lists) for lane in found]
-
-
 def states(broker: Broker, queues: Sequence[str]) -> list[LimitState]:
     """All limits that workers have told of, and those for which something waits, by name."""
     with errors(broker.url):
@@ -99,8 +55,8 @@ def states(broker: Broker, queues: Sequence[str]) -> list[LimitState]:
         for field_, text in told.items():
             kind, _, name = field_.decode(errors="replace").partition(":")
             found[kind, name] = LimitState(kind, name, json.loads(text))
-        waiting = lanes(broker, queues)
-        for lane, depth in zip(waiting, depths(broker, waiting), strict=True):
+        waiting = lanes(broker.client, broker.key_prefix, queues)
+        for lane, depth in zip(waiting, depths(broker.client, waiting), strict=True):
             state = found.setdefault(lane.owner, LimitState(*lane.owner, {}))
             state.waiting += depth
             state.lanes += 1

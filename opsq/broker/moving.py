@@ -8,13 +8,15 @@ from uuid import uuid4
 
 from opsq.broker.broker import LUA, Broker
 from opsq.broker.depths import states
+from opsq.broker.lanes import lanes
+from opsq.broker.limits import LANE
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
 from opsq.datastore.scripts import Script
 from opsq.exceptions import DecodeError
 from opsq.protocol import envelope
 
-MOVE = Script(LUA / "move.lua")
+MOVE = Script(LUA / "move.lua", LANE)
 PURGE = Script(LUA / "purge.lua")
 FREE = Script(LUA / "free.lua")
 
@@ -74,19 +76,18 @@ class Move:
         self._broker, self._source, self._target, self._task = broker, source, target, task
 
     def count(self) -> int:
-        """How many messages there are to be moved, now and for later."""
+        """How many messages there are to be moved: now, for their limits and for later."""
         if self._task is None:
-            state = states(self._broker, [self._source])[0]
-            return state.depth + state.delayed
+            return states(self._broker, [self._source])[0].pending
         with errors(self._broker.url):
             found = 0
-            for name in self._names(self._source):
-                for raws in slices(self._broker, name.encode()):
+            for source, *_others in self._places():
+                for raws in slices(self._broker, source.encode()):
                     found += sum(1 for raw in raws if self._changed(raw) is not None)
             return found
 
     def run(self, limit: int = 0) -> int:
-        """Move the next ones (0 = all), those for later last; returns how many.
+        """Move the next ones (0 = all), those for limits (they have waited longest) first, for later last; how many.
 
         Each is in exactly one of the two queues at any moment, and keeps its priority and its place among the moved.
         What others take meanwhile is passed by.
@@ -94,43 +95,52 @@ class Move:
         self._broker.make_known(self._target, 0)
         moved = 0
         with errors(self._broker.url):
-            for source, target in zip(self._names(self._source), self._names(self._target), strict=True):
+            for source, *others in self._places():
                 step = self._set_step if source == self._broker.key(keys.delayed(self._source)) else self._list_step
                 passed: int | None = 0
                 while passed is not None and (not limit or moved < limit):
-                    done, passed = step(source, target, passed, limit - moved if limit else AT_ONCE)
+                    done, passed = step([source, *others], passed, limit - moved if limit else AT_ONCE)
                     moved += done
         return moved
 
-    def _names(self, queue: str) -> list[str]:
-        """The lists of a queue, the first served first, and its delayed set."""
-        return [self._broker.key(each) for each in (*self._broker.priorities.lists(queue), keys.delayed(queue))]
+    def _places(self) -> Iterator[list[str]]:
+        """Keys of MOVE: for each list of the source's lanes, then for its own, the first served first, then for its
+        delayed set.
+        """
+        broker = self._broker
+        of_target = [broker.key(each) for each in broker.priorities.lists(self._target)]
+        for lane in lanes(broker.client, broker.key_prefix, [self._source]):
+            for source, target in zip(lane.lists, of_target, strict=False):
+                yield [source, target, lane.facts]
+        for name, target in zip(broker.priorities.lists(self._source), of_target, strict=True):
+            yield [broker.key(name), target]
+        yield [broker.key(keys.delayed(queue)) for queue in (self._source, self._target)]
 
-    def _list_step(self, source: str, target: str, passed: int, most: int) -> tuple[int, int | None]:
+    def _list_step(self, places: list[str], passed: int, most: int) -> tuple[int, int | None]:
         """Look at messages beyond the first `passed` and move some: how many, and how many are passed (None = all).
 
         Some are looked at once more: what others have taken has brought the later ones nearer.
         """
         nearest = max(passed - DRIFT, 0)
-        raws: Any = self._broker.client.lrange(source, -passed - AT_ONCE, -nearest - 1)
+        raws: Any = self._broker.client.lrange(places[0], -passed - AT_ONCE, -nearest - 1)
         raws.reverse()
         pairs, seen = self._pairs(raws, most)
-        moved = self._move(source, target, ["list", max(nearest - DRIFT, 0), passed + AT_ONCE + DRIFT], pairs)
+        moved = self._move(places, ["list", max(nearest - DRIFT, 0), passed + AT_ONCE + DRIFT], pairs)
         return moved, None if len(raws) <= passed - nearest else nearest + seen - len(pairs)
 
-    def _set_step(self, source: str, target: str, passed: int, most: int) -> tuple[int, int | None]:
+    def _set_step(self, places: list[str], passed: int, most: int) -> tuple[int, int | None]:
         """The same of a delayed set."""
         nearest = max(passed - DRIFT, 0)
-        members: Any = self._broker.client.zrange(source, nearest, passed + AT_ONCE - 1)
+        members: Any = self._broker.client.zrange(places[0], nearest, passed + AT_ONCE - 1)
         pairs, seen = self._pairs(members, most)
-        moved = self._move(source, target, ["set", "", ""], pairs)
+        moved = self._move(places, ["set", "", ""], pairs)
         return moved, None if len(members) <= passed - nearest else nearest + seen - len(pairs)
 
-    def _move(self, source: str, target: str, opening: list[Any], pairs: list[tuple[bytes, bytes]]) -> int:
+    def _move(self, places: list[str], opening: list[Any], pairs: list[tuple[bytes, bytes]]) -> int:
         if not pairs:
             return 0
         words = [word for pair in pairs for word in pair]
-        return int(MOVE.run(self._broker.client, [source, target], [*opening, *words]))
+        return int(MOVE.run(self._broker.client, places, [*opening, *words]))
 
     def _pairs(self, raws: list[bytes], most: int) -> tuple[list[tuple[bytes, bytes]], int]:
         """Of these messages the first that are to be moved, as they are and as they will be; and how many were seen."""
@@ -156,4 +166,4 @@ class Move:
         if self._task not in (None, message.headers.task):
             return None
         where = {"exchange": "", "routing_key": self._target}
-        return raw[:start] + envelope.changed(message.raw, {}, {"delivery_info": where})
+        return raw[:start] + envelope.changed(envelope.unparked(message.raw), {}, {"delivery_info": where})

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from opsq.broker import limited
 from opsq.broker.broker import Broker
+from opsq.broker.lanes import lanes
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
 from opsq.exceptions import DecodeError
@@ -33,7 +33,7 @@ def pending(broker: Broker, queues: Sequence[str]) -> Iterator[Pending]:
         for queue in queues:
             for member in _parts(broker, broker.key(keys.delayed(queue)), "zset"):
                 yield from _of(member.partition(b"|")[2], queue, "delayed")
-            for lane in limited.lanes(broker, [queue]):
+            for lane in lanes(broker.client, broker.key_prefix, [queue]):
                 for name in lane.lists:
                     for raw in _parts(broker, name, "list"):
                         yield from _of(raw, queue, "limited")

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from opsq.broker import deadletters, limited
+from opsq.broker import deadletters
 from opsq.broker.broker import LUA, Broker
-from opsq.broker.queues import server_ms
+from opsq.broker.lanes import lanes
+from opsq.broker.queues import expires_s, server_ms
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
 from opsq.datastore.scripts import Script
@@ -30,7 +31,7 @@ class Place:
 
     `ahead`: messages that will be taken before it; `due_ms`: Unix ms; `holder`: who has it, under `number`;
     `lease_ms`: when that one's lease ends or ended (Unix ms); `since`: when it died or was taken (Unix seconds);
-    `reason`: why it is dead, or whose limits it waits for.
+    `reason`: why it is dead, or whose limits it waits for; `expires`: until when it is to be run (Unix seconds).
     """
 
     kind: Kind
@@ -46,6 +47,7 @@ class Place:
     since: float | None = None
     reason: str | None = None
     host: str | None = None
+    expires: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def _delayed(broker: Broker, queue: str, task_id: str, cut_short: list[str]) -> 
 
 def _limited(broker: Broker, queues: Sequence[str], task_id: str, cut_short: list[str]) -> Iterator[Place]:
     """In the lists of those that wait for their limits; the next one of each is at its end, as in a queue."""
-    for lane in limited.lanes(broker, queues):
+    for lane in lanes(broker.client, broker.key_prefix, queues):
         for name in lane.lists:
             for length, at, _score, raw in _scan(broker, name, task_id, cut_short):
                 message = _message(raw, task_id)
@@ -173,4 +175,5 @@ def _message(raw: bytes, task_id: str) -> envelope.Envelope | None:
 
 def _place(kind: Kind, queue: str, message: envelope.Envelope, **more: Any) -> Place:
     headers = message.headers
+    more["expires"] = expires_s(headers)
     return Place(kind, queue, headers.task, headers.retries or 0, headers.deliveries, **more)

@@ -100,7 +100,7 @@ def _waiting(facts: Facts, place: Place) -> Reason:
     queue = facts.queues[place.queue]
     ahead = "next" if not place.ahead else f"behind {counted(place.ahead, 'other')}"
     told = f"{facts.name} waits in {place.queue!r}, {ahead}"
-    again = _revoked(facts) + _again(facts, place)
+    again = _not_to_run(facts, place) + _again(facts, place)
     if queue.paused:
         return Reason("paused", f"{told}: the queue is paused{again}", f"opsq queues resume {place.queue}")
     if not queue.consumers and facts.celery_waits:
@@ -130,7 +130,7 @@ def _limited(facts: Facts, place: Place) -> Reason:
     told = f"{facts.name} waits for the limits of the {harmless(place.reason or 'task')}, {ahead}"
     if not facts.queues[place.queue].consumers:
         return Reason("limited", f"{told}; no worker consumes {place.queue!r}", _worker(place.queue))
-    return Reason("limited", f"{told}{_revoked(facts)}{_again(facts, place)}", "opsq limits")
+    return Reason("limited", f"{told}{_not_to_run(facts, place)}{_again(facts, place)}", "opsq limits")
 
 
 def _delayed(facts: Facts, place: Place) -> Reason:
@@ -142,9 +142,8 @@ def _delayed(facts: Facts, place: Place) -> Reason:
     if not facts.queues[place.queue].consumers:
         told = f"{facts.name} {told}, and no worker of opsq consumes {place.queue!r} to move it there"
         return Reason("delayed", told, _worker(place.queue))
-    return Reason(
-        "delayed", f"{facts.name} {told} in {place.queue!r}{_revoked(facts)}{_again(facts, place)}", "opsq queues"
-    )
+    more = _not_to_run(facts, place) + _again(facts, place)
+    return Reason("delayed", f"{facts.name} {told} in {place.queue!r}{more}", "opsq queues")
 
 
 def _with_celery(facts: Facts, place: Place) -> Reason:
@@ -238,8 +237,15 @@ def _again(facts: Facts, place: Place | None = None) -> str:
     return f"; it was given back {_times(len(lost))}: {_told(lost[-1])}"
 
 
-def _revoked(facts: Facts) -> str:
-    return "; it was revoked: who takes it throws it away" if facts.revoked else ""
+def _not_to_run(facts: Facts, place: Place) -> str:
+    """Whether it is to be run no more, or until when."""
+    if facts.revoked:
+        return "; it was revoked: who takes it throws it away"
+    if place.expires is None:
+        return ""
+    if place.expires <= facts.now:
+        return f"; it has expired at {_clock(place.expires)}: who takes it throws it away"
+    return f"; it expires at {_clock(place.expires)} (in {humanize_duration(place.expires - facts.now)})"
 
 
 def _told(loss: Loss) -> str:

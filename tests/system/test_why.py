@@ -235,6 +235,12 @@ def test_a_task_that_waits_for_its_limits_or_was_revoked(lab: Lab, why: Why) -> 
     told = why(ids[2])
     assert (told["state"], told["next"]) == ("limited", "opsq limits")
     assert "waits for the limits of the task proj.rare, behind 1 other" in told["sentence"]
+    expiring = lab.send("rare", 3, expires=3600)
+    lab.wait_for(lambda: why(expiring)["state"] == "limited", "it waits too")
+    assert "; it expires at " in why(expiring)["sentence"]
+    assert 3500 < why(expiring)["messages"][0]["expires"] - time.time() < 3601
+    lab.app.control.revoke(expiring)
+    lab.result(expiring, "REVOKED")
     (books,) = audit.balances(lab.app.broker, ["celery"])
     assert (books.limited, books.missing) == (2, 0)
     assert worker.stop() == 0

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 from support import lab as labs
-from support.lab import Lab, Mark
+from support.lab import OPSQ, Lab, Mark
 from support.processes import Running
 
 TASKS = """
@@ -344,6 +346,42 @@ def test_a_circuit_spares_the_retries_and_tries_one_after_a_while(lab: Lab) -> N
     assert running.output().count("is open") == 1
     first, second = sorted(mark.time for mark in lab.written("try"))[tries - 1 : tries + 1]
     assert second - first > 0.3
+
+
+@pytest.mark.parametrize("how", ["id", "stamp", "by the command"])
+def test_what_is_revoked_while_it_waits_is_told_so_at_once(lab: Lab, how: str) -> None:
+    """And what waits behind it goes on waiting."""
+    running = worker(lab, name=f"revoking {how}".replace(" ", "-"))
+    more = {"headers": {"stamped_headers": ["shop"], "stamps": {"shop": how}}} if how == "stamp" else {}
+    first = lab.send("rare", f"{how} 1")
+    lab.result(first)
+    gone, stays = lab.send("rare", f"{how} 2", **more), lab.send("rare", f"{how} 3")
+    lab.wait_for(lambda: limited(lab) == 2, "two wait")
+    if how == "id":
+        lab.app.control.revoke(gone)
+    elif how == "stamp":
+        lab.app.control.revoke_by_stamped_headers({"shop": how})
+    else:
+        opsq(lab, "tasks", "revoke", gone, "--yes")
+    lab.result(gone, "REVOKED")
+    assert limited(lab) == 1
+    assert lab.state(stays) is None
+    assert not lab.written("rare", f"{how} 2")
+    told = json.loads(opsq(lab, "queues", "peek", "celery", "--json"))["messages"]
+    assert [(each["id"], each["limits"]) for each in told] == [(stays, "task proj.rare")]
+    assert opsq(lab, "queues", "move", "celery", "elsewhere", "--yes", "--json").count('"moved": 1')
+    assert not limited(lab)
+    assert lab.depth("elsewhere") == 1
+    assert running.stop() == 0
+
+
+def opsq(lab: Lab, *words: str) -> str:
+    """What a command says."""
+    argv = [*OPSQ, "-A", "proj", *words]
+    environment = lab.spawn.environment(lab.environment)
+    found = subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=lab.folder, env=environment)
+    assert found.returncode == 0, found
+    return found.stdout
 
 
 def test_what_waits_expires_and_is_not_run(lab: Lab) -> None:

@@ -299,7 +299,7 @@ local function hand_in(passes, number, ended, worker)
 end
 
 return {
-  now = now, KEPT = KEPT, whole = whole, free = free, pay = pay, lengths = lengths, is_marked = is_marked, learn = learn,
+  now = now, KEPT = KEPT, whole = whole, free = free, pay = pay, lengths = lengths, is_marked = is_marked, marked = marked, learn = learn,
   on_their_way = on_their_way, add_parked = add_parked, release = release, hand_in = hand_in,
 }
 

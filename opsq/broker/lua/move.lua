@@ -1,6 +1,7 @@
--- move: messages of one list, or of one delayed set, to another queue's.
+-- move: messages of one list (of a queue, or of a lane in which they wait for limits), or of one delayed set, to another
+-- queue's.
 --
--- KEYS  1 source  2 target
+-- KEYS  1 source  2 target  and of a lane 3 facts of the queue's lanes
 -- ARGV  1 'list' or 'set'  2 how far from the head of the list to look for them at least, 3 at most (messages; '' for a set)
 --       then for each message, the next one first: as it stands in the source, as it is to stand in the target
 -- Returns how many were moved; the others are not where they were
@@ -40,5 +41,8 @@ for i = 4, #ARGV, 2 do
   end
 end
 for _, k in ipairs(taken) do redis.call('LSET', KEYS[1], -nearest - 1 - #window + k, MOVED) end
-if #taken > 0 then redis.call('LREM', KEYS[1], -#taken, MOVED) end
+if #taken > 0 then
+  redis.call('LREM', KEYS[1], -#taken, MOVED)
+  if KEYS[3] then lane().add_parked({ facts = KEYS[3] }, -#taken) end
+end
 return #taken

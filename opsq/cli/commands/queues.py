@@ -36,7 +36,9 @@ PEEK_COLUMNS = (
     Column("args", "ARGS", cut="end", extra=True),
     Column("kwargs", "KWARGS", cut="end", extra=True),
     Column("priority", "PRIORITY", "number", extra=True),
+    Column("limits", "WAITS FOR LIMITS OF", cut="start", extra=True),
     Column("eta", "DUE", extra=True),
+    Column("expires", "EXPIRES", "time", extra=True),
     Column("trouble", "TROUBLE", cut="end", extra=True),
 )
 
@@ -84,9 +86,13 @@ opsq queues peek mail --limit 1 --json
 @limit_option
 @pass_context
 def peek(context: Context, queue: str, limit: int) -> None:
-    """The next messages of a queue, in the order in which they will be taken. Nothing is changed."""
+    """The next messages of a queue, in the order in which they will be taken; then those that wait for their limits.
+
+    Nothing is changed.
+    """
     broker = context.broker
-    total = _state(context, queue).depth
+    state = _state(context, queue)
+    total = state.depth + state.limited
     now_ms = time.time() * 1000
     rows = []
     for message in store.peek(broker, queue, limit):
@@ -142,7 +148,7 @@ opsq queues move celery reports --task proj.report
 @confirm_options
 @pass_context
 def move(context: Context, source: str, target: str, limit: int, task: str | None, yes: bool, dry_run: bool) -> None:
-    """Put what waits in a queue, now or for later, into another one: in its order, with its priorities.
+    """Put what waits in a queue, now, for its limits or for later, into another one: in its order, with its priorities.
 
     What runs goes on, dead letters stay. Workers may go on taking from both: a message is always in one of them.
     """

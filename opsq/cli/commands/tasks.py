@@ -32,6 +32,7 @@ OPTIONS: dict[str, Any] = {
     "time_limit": None,
     "soft_time_limit": None,
     "rate_limit": None,
+    "expires": None,
     "serializer": "json",
     "reject_on_worker_lost": None,
 }
