@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, tzinfo
 from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from opsq import _state
-from opsq.app import home
+from opsq.app import home, security
 from opsq.app.routes import Routes
 from opsq.backends.disabled import DisabledBackend
 from opsq.backends.redis import RedisBackend
@@ -69,6 +69,24 @@ class Configured:
             raise ImproperlyConfigured(f"cannot configure the app from {variable_name}", why="the variable is not set")
         return bool(name)
 
+    def setup_security(
+        self,
+        allowed_serializers: Iterable[str] | None = None,
+        key: str | None = None,
+        key_password: bytes | None = None,
+        cert: str | None = None,
+        store: str | None = None,
+        digest: str = "sha256",
+        serializer: str = "json",
+    ) -> None:
+        """Sign messages with Celery's serializer `auth`, and read no others; in all apps of this process.
+
+        `key`, `cert`: PEM files; `store`: a folder of certificates, or a glob; `serializer`: of what is signed. What is
+        not given is as the settings `security_*` say, but for the digest, as in Celery. Raises ImproperlyConfigured,
+        SecurityError.
+        """
+        security.setup_security(self, allowed_serializers, key, key_password, cert, store, digest, serializer)
+
     def add_defaults(self, defaults: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
         """Add defaults of the program's own: they count less than everything that is configured."""
         self.conf.add_layer(sources.from_object(defaults() if callable(defaults) else defaults))
@@ -113,6 +131,7 @@ class Configured:
     @cached_property
     def broker(self) -> Broker:
         """The producers' side of the broker."""
+        security.use_shared_key(self.conf)
         url = self.find_broker().url
         assert url is not None
         told = self.conf.broker_transport_options
@@ -121,6 +140,7 @@ class Configured:
     @cached_property
     def backend(self) -> Any:
         """Where results are kept."""
+        security.use_shared_key(self.conf)
         url = self.find_results().url
         return DisabledBackend(self) if url is None else RedisBackend.of(url, self.conf)
 

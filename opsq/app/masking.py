@@ -8,7 +8,7 @@ from typing import Any
 
 from opsq.datastore.url import masked as masked_url
 
-_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|API_?KEY|SIGNATURE|security_key", re.IGNORECASE)
+_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|API_?KEY|SIGNATURE|security_key|shared_key", re.IGNORECASE)
 _HIDDEN = "********"
 
 

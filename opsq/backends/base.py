@@ -96,6 +96,10 @@ class Backend(Protocol):
         """Whether anything is stored for a task."""
 
 
+#: What signed records are about.
+_ABOUT = b"result"
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """How the settings want records written and read. Times in seconds, 0 = for ever."""
@@ -133,7 +137,7 @@ class Format:
 
     def encode(self, meta: Mapping[str, Any] | Sequence[Any]) -> bytes:
         """A record's bytes. Raises EncodeError."""
-        return self.packed(codec.encode(meta, self.serializer)[2])
+        return self.packed(codec.encode(meta, self.serializer, _ABOUT)[2])
 
     def packed(self, data: bytes) -> bytes:
         """A record's bytes, compressed if they are to be and it makes them fewer: whoever reads sees it by its head."""
@@ -157,7 +161,7 @@ class Format:
             data = compression.decompress(packed, content_type.decode())
         kind, encoding = codec.kind_of(self.serializer)
         try:
-            return codec.decode(data, kind, encoding, self.accept)
+            return codec.decode(data, kind, encoding, self.accept, _ABOUT)
         except ContentDisallowed as error:
             hint = f"add {self.serializer!r} to result_accept_content"
             raise ContentDisallowed(error.what, why="it is not in result_accept_content", hint=hint) from None

@@ -19,7 +19,7 @@ from opsq.datastore.connection import client, errors
 from opsq.datastore.lines import Lines
 from opsq.datastore.scripts import Script
 from opsq.exceptions import ChordError
-from opsq.protocol import failure, jsontypes
+from opsq.protocol import failure, jsontypes, shared_key
 from opsq.utils.ids import new_task_id
 
 FUNCTIONS = LUA / "chord_functions.lua"
@@ -34,6 +34,10 @@ DONE_S = 300
 LOOK_AGAIN_S = 60
 #: Chords that are looked at in one step.
 LOOK_AT = 100
+
+
+#: What signed facts are about.
+_ABOUT = b"chord"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +187,7 @@ class Chords:
             found: Any = client(self.url).hmget(self.key_prefix + keys.chord(group_id), "facts", "run")
         if found[0] is None:
             return None
-        told = jsontypes.loads(found[0])
+        told = jsontypes.loads(shared_key.opened(found[0], _ABOUT))
         run = (found[1] or b"none").decode()
         return Facts(told["body"], told.get("root_id"), told.get("parent_id"), run)
 
@@ -223,4 +227,4 @@ class Chords:
 
 
 def _facts(body: Mapping[str, Any], root_id: str | None, parent_id: str | None) -> bytes:
-    return jsontypes.dumps({"body": body, "root_id": root_id, "parent_id": parent_id})
+    return shared_key.sealed(jsontypes.dumps({"body": body, "root_id": root_id, "parent_id": parent_id}), _ABOUT)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 BIND = Script(LUA / "bind_replies.lua")
 
+#: What signed commands and replies are about.
+_ABOUT = b"control"
 #: One wait for a reply at the server (seconds): a longer time is waited for in parts.
 _WAIT_S = 5.0
 
@@ -196,7 +198,7 @@ def _read(payload: bytes, accept: frozenset[str]) -> tuple[dict[str, Any], dict[
         if headers.get("compression"):
             data = compression.decompress(data, headers["compression"])
         kind, charset = message.get("content-type") or "application/json", message.get("content-encoding") or "utf-8"
-        body = codec.decode(data, kind, charset, accept)
+        body = codec.decode(data, kind, charset, accept, _ABOUT)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DecodeError("cannot read the message of the mailbox", why=str(error)) from None
     if not isinstance(body, dict):
@@ -207,7 +209,7 @@ def _read(payload: bytes, accept: frozenset[str]) -> tuple[dict[str, Any], dict[
 def _wrap(
     body: Any, serializer: str, exchange: str, routing_key: str, delivery_mode: int, headers: dict[str, Any]
 ) -> bytes:
-    content_type, content_encoding, data = codec.encode(body, serializer)
+    content_type, content_encoding, data = codec.encode(body, serializer, _ABOUT)
     return json.dumps(
         {
             "body": base64.b64encode(data).decode(),

@@ -12,6 +12,8 @@ from opsq.config.sources import PLACES, Layer, all_from_environment, from_enviro
 
 #: Settings whose default is the value of another one.
 FOLLOWS = {"task_default_exchange": "task_default_queue", "task_default_routing_key": "task_default_queue"}
+#: Defaults of who signs with a shared key.
+WITH_SHARED_KEY = {"task_serializer": "signed", "result_serializer": "signed", "accept_content": ("signed",)}
 DEFAULT = "default"
 
 
@@ -161,6 +163,8 @@ class Settings(MutableMapping[str, Any]):
             return merged[setting]
         if setting in FOLLOWS:
             return self._find(FOLLOWS[setting])[0], DEFAULT
+        if setting in WITH_SHARED_KEY and self._find("security_shared_key")[0]:
+            return WITH_SHARED_KEY[setting], "security_shared_key"
         return self._default_of(setting), DEFAULT
 
     def _default_of(self, setting: str) -> Any:

@@ -86,6 +86,7 @@ def _with_body(raw: bytes, message: Envelope, call: Mapping[str, Any], embed: Ma
         first_args, first_kwargs, _ = message.arguments(frozenset({message.content_type}))
         args = first_args if args is None else args
         kwargs = first_kwargs if kwargs is None else kwargs
-    _, _, body = codec.encode((tuple(args), dict(kwargs), dict(embed)), message.content_type)
+    about = envelope.about_task(message.headers.task)
+    _, _, body = codec.encode((tuple(args), dict(kwargs), dict(embed)), message.content_type, about)
     reprs = {"argsrepr": repr(tuple(args))[: envelope.REPR_LIMIT], "kwargsrepr": repr(kwargs)[: envelope.REPR_LIMIT]}
     return envelope.with_body(envelope.changed(raw, {**reprs, "compression": None}), body)

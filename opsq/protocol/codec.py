@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import importlib
 import pickle
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +22,16 @@ from opsq.protocol import jsontypes
 
 @dataclass(frozen=True, slots=True)
 class Serializer:
-    """One format: how a message names it, and the two directions."""
+    """One format: how a message names it, and the two directions (None: it cannot go there).
+
+    `bound`: both directions are also told what the value is about, which they sign.
+    """
 
     content_type: str
     content_encoding: str
-    encode: Callable[[Any], bytes]
-    decode: Callable[[bytes], Any]
+    encode: Callable[..., bytes | str] | None
+    decode: Callable[..., Any] | None
+    bound: bool = False
 
 
 #: Content that is only ever bytes or text: reading it can do no harm.
@@ -78,6 +83,11 @@ def register(name: str, serializer: Serializer) -> None:
     _BY_NAME[name] = _BY_TYPE[serializer.content_type] = serializer
 
 
+def unregister(name: str) -> None:
+    """Forget a format. Raises KeyError."""
+    _BY_TYPE.pop(_BY_NAME.pop(name).content_type, None)
+
+
 register("json", Serializer("application/json", "utf-8", jsontypes.dumps, jsontypes.loads))
 register("text", Serializer("text/plain", "utf-8", str.encode, bytes.decode))
 register("yaml", Serializer("application/x-yaml", "utf-8", _encode_yaml, lambda data: _yaml().safe_load(data)))
@@ -93,22 +103,24 @@ register(
 )
 
 
-def encode(value: Any, serializer: str) -> tuple[str, str, bytes]:
+def encode(value: Any, serializer: str, about: bytes = b"") -> tuple[str, str, bytes]:
     """Content type, content encoding and bytes; `serializer` is a name or a content type.
 
-    Raises EncodeError, ImproperlyConfigured for an unknown name.
+    `about`: what the value belongs to, for formats that sign it. Raises EncodeError, ImproperlyConfigured for an
+    unknown name.
     """
     if serializer == "raw":
         return _encode_raw(value)
-    found = _BY_NAME.get(serializer) or _BY_TYPE.get(serializer)
-    if found is None:
-        raise _unknown(serializer)
+    found = _named(serializer)
+    if found.encode is None:
+        raise EncodeError(f"cannot write the value as {serializer}", why="it can only be read")
     try:
-        return found.content_type, found.content_encoding, found.encode(value)
+        data = found.encode(value, about) if found.bound else found.encode(value)
     except (EncodeError, ImproperlyConfigured):
         raise
     except Exception as error:  # each format has errors of its own
         raise EncodeError(f"cannot write the value as {serializer}", why=str(error) or type(error).__name__) from error
+    return found.content_type, found.content_encoding, data.encode() if isinstance(data, str) else data
 
 
 def _encode_raw(value: Any) -> tuple[str, str, bytes]:
@@ -121,20 +133,19 @@ def _encode_raw(value: Any) -> tuple[str, str, bytes]:
 
 def kind_of(serializer: str) -> tuple[str, str]:
     """Content type and content encoding of what a serializer writes. Raises ImproperlyConfigured."""
-    found = _BY_NAME.get(serializer) or _BY_TYPE.get(serializer)
-    if found is None:
-        raise _unknown(serializer)
+    found = _named(serializer)
     return found.content_type, found.content_encoding
 
 
-def decode(data: bytes, content_type: str, content_encoding: str, accept: frozenset[str]) -> Any:
-    """The value. Raises ContentDisallowed if the content type is not accepted, DecodeError if the bytes are wrong."""
+def decode(data: bytes, content_type: str, content_encoding: str, accept: frozenset[str], about: bytes = b"") -> Any:
+    """The value; `about` as it was written. Raises ContentDisallowed if the content type is not accepted, DecodeError
+    if the bytes are wrong."""
     if content_type not in accept and content_type not in _TRUSTED:
         raise ContentDisallowed(f"refusing content of type {content_type}", why="it is not in accept_content")
-    found = _BY_TYPE.get(content_type)
+    found = _BY_TYPE.get(content_type) or _of_kombu(content_type)
     try:
-        if found is not None:
-            return found.decode(data)
+        if found is not None and found.decode is not None:
+            return found.decode(data, about) if found.bound else found.decode(data)
         if content_encoding.lower() in _NO_TEXT:
             return data
         return codecs.decode(data, content_encoding)
@@ -152,13 +163,33 @@ def accepted(names: Iterable[str]) -> frozenset[str]:
             types.add(name)
         elif name == "raw":
             types.add("application/data")
-        elif name in _BY_NAME:
-            types.add(_BY_NAME[name].content_type)
         else:
-            raise _unknown(name)
+            types.add(_named(name).content_type)
     return frozenset(types)
 
 
+def _named(serializer: str) -> Serializer:
+    """By name or content type. Raises ImproperlyConfigured."""
+    found = _BY_NAME.get(serializer) or _BY_TYPE.get(serializer) or _of_kombu(serializer)
+    if found is None:
+        raise _unknown(serializer)
+    return found
+
+
+def _of_kombu(name: str) -> Serializer | None:
+    """A format that the program has registered with kombu, if it has imported that; by name or content type."""
+    registry = getattr(sys.modules.get("kombu.serialization"), "registry", None)
+    if registry is None:
+        return None
+    content_type = registry.name_to_type.get(name, name)
+    name = registry.type_to_name.get(content_type, name)
+    kind, encoding, encode = registry._encoders.get(name, (content_type, "utf-8", None))
+    decode = registry._decoders.get(content_type)
+    return Serializer(kind, encoding, encode, decode) if encode or decode else None
+
+
 def _unknown(name: str) -> ImproperlyConfigured:
+    if name == "auth":
+        return ImproperlyConfigured("cannot use the serializer 'auth' yet", hint="call app.setup_security() first")
     known = ", ".join(sorted((*_BY_NAME, "raw")))
     return ImproperlyConfigured(f"no serializer is called {name!r}", hint=f"use one of {known}")

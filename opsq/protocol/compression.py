@@ -60,7 +60,16 @@ _METHODS = (
         _from_package(_ZSTD, "zstd", "decompress"),
     ),
 )
-_BY_NAME = {name: method for method in _METHODS for name in (method.content_type, *method.names)}
+_BY_NAME: dict[str, Method] = {}
+
+
+def register(method: Method) -> None:
+    """Make a way to compress known under its content type and its names."""
+    _BY_NAME.update(dict.fromkeys((method.content_type, *method.names), method))
+
+
+for _method in _METHODS:
+    register(_method)
 
 
 def check(name: str) -> None:
@@ -73,7 +82,7 @@ def check(name: str) -> None:
 
 def compress(data: bytes, name: str) -> tuple[str, bytes]:
     """What goes into the header `compression`, and the compressed bytes. Raises ImproperlyConfigured, EncodeError."""
-    method = _BY_NAME.get(name)
+    method = _BY_NAME.get(name) or _of_kombu(name)
     if method is None:
         raise ImproperlyConfigured(
             f"cannot compress with {name!r}", why="no such method", hint=f"use one of {', '.join(names())}"
@@ -86,7 +95,7 @@ def compress(data: bytes, name: str) -> tuple[str, bytes]:
 
 def decompress(data: bytes, name: str) -> bytes:
     """The bytes as they were before. Raises DecodeError."""
-    method = _BY_NAME.get(name)
+    method = _BY_NAME.get(name) or _of_kombu(name)
     if method is None:
         raise DecodeError(f"cannot decompress {name!r}", why="no such method")
     try:
@@ -95,6 +104,16 @@ def decompress(data: bytes, name: str) -> bytes:
         raise DecodeError(f"cannot decompress {name!r}", why=str(error) or type(error).__name__) from None
 
 
+def _of_kombu(name: str) -> Method | None:
+    """What the program has registered with kombu, if it has imported that."""
+    kombu = sys.modules.get("kombu.compression")
+    if kombu is None:
+        return None
+    content_type = kombu._aliases.get(name, name)
+    known = content_type in kombu._encoders and content_type in kombu._decoders
+    return Method(content_type, (), kombu._encoders[content_type], kombu._decoders[content_type]) if known else None
+
+
 def names() -> list[str]:
     """The names that settings and calls may use."""
-    return [name for method in _METHODS for name in method.names]
+    return [name for name in _BY_NAME if "/" not in name]

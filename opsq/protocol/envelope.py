@@ -115,7 +115,8 @@ class Envelope(
         data = self.body
         if self.headers.compression:
             data = compression.decompress(data, self.headers.compression)
-        return codec.decode(data, self.content_type, self.content_encoding or "utf-8", accept)
+        kind, encoding = self.content_type, self.content_encoding or "utf-8"
+        return codec.decode(data, kind, encoding, accept, about_task(self.headers.task))
 
     def arguments(self, accept: frozenset[str]) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:
         """Positional and keyword arguments and what follows. Raises DecodeError, ContentDisallowed."""
@@ -132,6 +133,11 @@ class Envelope(
             if type(args) is list and type(kwargs) is dict and type(embed) is dict:
                 return args, kwargs, embed
         return _unusual_arguments(triple)
+
+
+def about_task(name: str) -> bytes:
+    """What a signed body is about: it serves for this task only."""
+    return b"task " + name.encode("utf-8", "surrogatepass")
 
 
 class _ReprHeaders(msgspec.Struct, gc=False):
@@ -323,7 +329,7 @@ def build(
     properties: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The text that is pushed to a list. `headers` are the user's own; `timelimit` is (hard, soft), seconds."""
-    content_type, content_encoding, body = codec.encode((args, kwargs, embed), serializer)
+    content_type, content_encoding, body = codec.encode((args, kwargs, embed), serializer, about_task(task))
     all_headers = {
         "lang": "py",
         "task": task,

@@ -8,6 +8,10 @@ from opsq.config.option import WORKS, Option
 ENGINE_OPTIONS: tuple[Option, ...] = (
     Option("queue_limits", dict, {}, "", WORKS,
            "Limits of queues: {\"mail\": {\"rate_limit\": \"100/s\", \"max_concurrency\": 4}}"),
+    Option("security_shared_key", object, None, "", WORKS,
+           "A key that all programs of the project share, or several of which the first signs: from then on task "
+           "messages, results and remote commands are signed (serializer \"signed\") and others refused, unless "
+           "task_serializer, result_serializer or accept_content say otherwise"),
     Option("task_default_rate_limit_scope", str, "worker", "", WORKS,
            "Where the rates of tasks count: \"worker\" (each worker has them for itself) or \"cluster\""),
     Option("task_max_deliveries", int, 5, "", WORKS,
