@@ -24,7 +24,7 @@ from opsq.utils.ids import new_task_id
 
 FUNCTIONS = LUA / "chord_functions.lua"
 _PART = Script(LUA / "chord_part.lua", FUNCTIONS)
-_LOOK = Script(LUA / "chord_look.lua", FUNCTIONS)
+LOOK = Script(LUA / "chord_look.lua", FUNCTIONS)
 _DONE = Script(LUA / "chord_done.lua")
 
 #: A counter that is missing for so long after the last part is lost: Celery's clients set it with the last message.
@@ -172,7 +172,7 @@ class Chords:
         prefix = self.key_prefix
         words = (prefix + keys.group_result(""), prefix + keys.chord(""), "1" if self.ordered else "0", self.ttl_s)
         times = COUNTER_LOST_S, self.claim_s, self.token, LOOK_AGAIN_S * 1000, LOOK_AT
-        found: list[bytes] = _LOOK.ask(self._lines.ask, [prefix + keys.CHORDS], [*words, *times])
+        found: list[bytes] = LOOK.ask(self._lines.ask, [prefix + keys.CHORDS], [*words, *times])
         return [(name.decode(), why.decode()) for name, why in zip(found[::2], found[1::2], strict=True)]
 
     def is_ours(self, group_id: str) -> bool:
