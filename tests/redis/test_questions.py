@@ -80,9 +80,11 @@ def test_errors_have_the_words_that_redis_pys_have(
     assert error_of(lambda: asked(url, *command)) == error_of(through_redis_py)
 
 
-def test_status_and_completion_import_no_redis_py(spawn: Spawner, redis_url: str, redis_client: redis.Redis) -> None:
+def test_status_queues_and_completion_import_no_redis_py(
+    spawn: Spawner, redis_url: str, redis_client: redis.Redis
+) -> None:
     redis_client.sadd("opsq:queues", "mail")
-    for words in (["status"], ["completion", "--words", "queues"]):
+    for words in (["status"], ["queues"], ["completion", "--words", "queues"]):
         code = f"import sys; sys.argv = ['opsq', *{words}]\nfrom opsq.cli.main import main\ntry:\n    main()\n"
         code += "except SystemExit:\n    print('LOADED', *sorted(sys.modules))\n"
         environment = spawn.environment({"OPSQ_BROKER_URL": redis_url})
