@@ -9,6 +9,7 @@ a job may take long.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 import types
@@ -20,6 +21,8 @@ from typing import Any
 from opsq.concurrency.base import Job, Work
 from opsq.concurrency.coroutines import Awaited
 from opsq.concurrency.thread import Threads
+
+logger = logging.getLogger("opsq.worker")
 
 #: After so many coroutines in a row that runners have handed on the loop takes the jobs itself.
 STREAK = 16
@@ -110,7 +113,12 @@ class Loop(Threads):
         while job is not None:
             place = job.place
             assert isinstance(place, LoopPlace)
-            await place.run(self._work.run_in_loop(job), task, self._go_on)
+            try:
+                await place.run(self._work.run_in_loop(job), task, self._go_on)
+            except asyncio.CancelledError:  # the loop ends
+                raise
+            except BaseException:
+                logger.critical("the loop stumbled over a task and goes on", exc_info=True)
             if place.waited:
                 self._work.ended()
                 return
