@@ -59,16 +59,27 @@ def read(payload: bytes, accept: frozenset[str]) -> Request:
     method, reply_to = body.get("method"), body.get("reply_to")
     if not isinstance(method, str):
         raise DecodeError("cannot read the command", why="it names no method")
-    return Request(
-        method,
-        dict(body.get("arguments") or {}),
-        body.get("destination"),
-        body.get("pattern"),
-        body.get("matcher"),
-        body.get("ticket"),
-        (str(reply_to["exchange"]), str(reply_to["routing_key"])) if reply_to else None,
-        int(headers.get("clock") or 0),
-    )
+    try:
+        return Request(
+            method,
+            dict(body.get("arguments") or {}),
+            _names(body.get("destination")),
+            _text(body, "pattern"),
+            _text(body, "matcher"),
+            _text(body, "ticket"),
+            (str(reply_to["exchange"]), str(reply_to["routing_key"])) if reply_to else None,
+            int(headers.get("clock") or 0),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise DecodeError(f"cannot read the command {method[:100]}", why=str(error)) from None
+
+
+def _names(said: Any) -> list[str] | None:
+    return [said] if isinstance(said, str) else [str(name) for name in said] if said else None
+
+
+def _text(body: dict[str, Any], name: str) -> str | None:
+    return None if body.get(name) is None else str(body[name])
 
 
 def command(exchange: str, request: Request, expires: float = 0, serializer: str = "json") -> bytes:

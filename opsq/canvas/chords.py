@@ -45,7 +45,8 @@ class chord(Signature):
         """From plain data. A header that is a group stays one, with its id."""
         held = dict(d["kwargs"])
         header, body = held.pop("header"), held.pop("body", None)
-        held.setdefault("kwargs", {})
+        # Celery 4 wraps them once more with each step through its hands; nothing of that is for the header.
+        held["kwargs"] = {name: value for name, value in (held.get("kwargs") or {}).items() if name != "kwargs"}
         made = cls((), body, str(d["task"]), tuple(d.get("args") or ()), held, app, options=dict(d["options"]))
         made["immutable"] = bool(d.get("immutable"))
         made["kwargs"]["header"] = (

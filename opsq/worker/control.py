@@ -142,7 +142,7 @@ def rate_limit(state: State, task_name: str, rate_limit: str | int | float | Non
         state.redis.hset(state.key(keys.RATE_LIMITS), task_name, text)
     state.in_lease_thread(lambda: state.leases.change_rate(task_name, text, own))
     lifted = not rate_per_second(rate_limit)
-    return ok("rate limits disabled successfully" if lifted else "new rate limit set successfully")
+    return ok("rate limit disabled successfully" if lifted else "new rate limit set successfully")
 
 
 # -- the worker --------------------------------------------------------------------------------------------------------

@@ -40,3 +40,9 @@ def events() -> dict[str, str]:
     """Type of event -> the message with it that a worker published."""
     found: dict[str, str] = _read("events")["messages"]
     return found
+
+
+def commands() -> dict[str, str]:
+    """Case -> the remote command that Celery's control API has broadcast."""
+    found: dict[str, str] = _read("commands")["commands"]
+    return found

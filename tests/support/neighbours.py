@@ -40,6 +40,7 @@ class World:
     spawn: Spawner
     workers: dict[str, Running]
     clients: dict[str, Client]
+    celery_python: Path
 
     def ask(self, method: str, sender: str = "celery", **arguments: Any) -> dict[str, Any]:
         """What both workers reply."""
@@ -77,7 +78,7 @@ def opened(folder: Path, celery_python: Path) -> Iterator[World]:
             argv = [python, "-m", library, "-A", "proj", "worker", *options]
             workers[library] = spawner(argv, name=library, env=environment, cwd=folders[library])
             clients[library] = Client(python, folders[library], spawner.environment(environment))
-        made = World(server, spawner, workers, clients)
+        made = World(server, spawner, workers, clients, celery_python)
         for library, worker in workers.items():
             made.until(lambda worker=worker: " ready." in worker.output(), f"the {library} worker is ready")
         yield made

@@ -8,6 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support import captures
 
 from opsq.exceptions import ContentDisallowed, DecodeError
@@ -141,6 +143,27 @@ def test_a_message_with_any_field_wrong_is_read_or_refused_but_never_a_crash(pat
             place[path[-1]] = wrong
         with suppress(DecodeError, ContentDisallowed):
             envelope.parse(json.dumps(message).encode()).arguments(JSON)
+
+
+#: What a header may hold.
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=4,
+)
+OURS = st.dictionaries(st.text(max_size=12).map(lambda name: f"x-{name}"), VALUES, max_size=4)
+
+
+@given(case=st.sampled_from(sorted(set(MESSAGES) - {SIGNED, "task-protocol-v1"})), more=OURS)
+def test_what_opsq_writes_on_a_captured_message_changes_nothing_else_of_it(case: str, more: dict[str, Any]) -> None:
+    """What is given back, put off, moved, handed over keeps what Celery's client has said."""
+    before = parsed(case)
+    where = {"delivery_info": {"exchange": "", "routing_key": "elsewhere"}}
+    after = envelope.parse(envelope.unparked(envelope.parked(envelope.changed(before.raw, more, where))))
+    told = json.loads(after.raw)
+    assert told["headers"] == {**json.loads(before.raw)["headers"], **more}
+    assert told["properties"] == {**json.loads(before.raw)["properties"], **where}
+    assert after.arguments(ALL) == before.arguments(ALL)
 
 
 @pytest.mark.parametrize(
