@@ -145,6 +145,7 @@ def test_code_that_cannot_be_imported_changes_nothing_and_says_why(
     project: Project, app: App, wait_for: Callable[..., Any], broken: str, why: str
 ) -> None:
     worker = project.worker("-c", "1")
+    children = children_of(worker)
     write(project.folder, 2, more=broken)
     line = reload(worker, wait_for)
     assert "cannot reload: " in line
@@ -152,6 +153,7 @@ def test_code_that_cannot_be_imported_changes_nothing_and_says_why(
     assert line.endswith("; the old code goes on")
     assert "Traceback" not in worker.output()
     assert run(app, "version") == 1
+    assert children_of(worker) == children, "nobody was replaced"
     write(project.folder, 3)
     assert "reloaded" in reload(worker, wait_for)
     wait_for(lambda: run(app, "version") == 3, what="mended code runs")
