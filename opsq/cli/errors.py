@@ -57,6 +57,15 @@ class Told(NamedTuple):
             print(f"hint: {self.hint}", file=stream)
 
 
+#: What click says of values, and what is said instead.
+_PLAINER = (
+    ("is not a valid integer range", "is no whole number"),
+    ("is not a valid integer", "is no whole number"),
+    ("is not a valid float range", "is no number"),
+    ("is not a valid float", "is no number"),
+)
+
+
 def guard(work: Callable[[], None], json: bool = False) -> int:
     """Do the work of a command line; the exit code. Nothing but SystemExit comes out of here."""
     try:
@@ -99,7 +108,9 @@ def _of_click(error: click.ClickException, code: int) -> Told:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return Told("a command is missing", None, f"{_path(error)} --help", code)
     message = error.format_message().rstrip(".")
-    what = message[:1].lower() + message[1:].replace("is not a valid integer range", "is no whole number")
+    what = message[:1].lower() + message[1:]
+    for wordy, plain in _PLAINER:
+        what = what.replace(wordy, plain)
     hint = f"{_path(error)} --help"
     if isinstance(error, click.NoSuchOption):
         what = f"no such option: {error.option_name}"

@@ -45,7 +45,13 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.argument("words", metavar="[ARG]...", nargs=-1),
             click.option("--list", "listed", is_flag=True, help="The commands there are."),
             click.option(
-                "-t", "--timeout", type=float, default=1.0, metavar="S", show_default=True, help="Wait so long."
+                "-t",
+                "--timeout",
+                type=click.FloatRange(0),
+                default=1.0,
+                metavar="S",
+                show_default=True,
+                help="Wait so long.",
             ),
             click.option("-d", "--destination", callback=_names, metavar="LIST", help="Only these nodes, with commas."),
             click.option("-j", "as_json", is_flag=True, help="The same as --json."),
@@ -120,6 +126,8 @@ def arguments_of(name: str, info: Info, words: list[str]) -> dict[str, Any]:
     usage = f"it takes {info.signature}" if info.signature else "it takes none"
     if len(words) > len(wanted) and not info.variadic:
         raise UsageError(f"too many arguments for {name}", why=usage)
+    if len(words) < min((info.signature or "").count("<"), len(wanted)):
+        raise UsageError(f"too few arguments for {name}", why=usage)
     arguments: dict[str, Any] = {}
     for (argument, kind), word in zip(wanted, words, strict=False):
         try:

@@ -63,14 +63,29 @@ OPTIONS = (
     ),
     click.option("-X", "--exclude-queues", multiple=True, callback=_names, metavar="LIST", help="Queues to leave out."),
     click.option("-I", "--include", multiple=True, callback=_names, metavar="LIST", help="More modules with tasks."),
-    click.option("--time-limit", type=float, metavar="S", help="Hard time limit of a task, seconds."),
-    click.option("--soft-time-limit", type=float, metavar="S", help="Soft time limit of a task, seconds."),
-    click.option("--max-tasks-per-child", type=int, metavar="N", help="Replace a child after N tasks."),
-    click.option("--max-memory-per-child", type=int, metavar="KIB", help="Replace a child that has grown beyond KIB."),
+    click.option("--time-limit", type=click.FloatRange(0), metavar="S", help="Hard time limit of a task, seconds."),
     click.option(
-        "--prefetch-multiplier", type=int, metavar="N", help="Most messages in a child's hand; 0 = automatic."
+        "--soft-time-limit", type=click.FloatRange(0), metavar="S", help="Soft time limit of a task, seconds."
     ),
-    click.option("--lease", type=float, metavar="S", help="Peers take over this long after its last sign of life; 15."),
+    click.option("--max-tasks-per-child", type=click.IntRange(0), metavar="N", help="Replace a child after N tasks."),
+    click.option(
+        "--max-memory-per-child",
+        type=click.IntRange(0),
+        metavar="KIB",
+        help="Replace a child that has grown beyond KIB.",
+    ),
+    click.option(
+        "--prefetch-multiplier",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Most messages in a child's hand; 0 = automatic.",
+    ),
+    click.option(
+        "--lease",
+        type=click.FloatRange(0.3),
+        metavar="S",
+        help="Peers take over this long after its last sign of life; 15.",
+    ),
     click.option("--purge", "--discard", "purge", is_flag=True, help="Empty the queues first."),
     click.option("-f", "--logfile", metavar="FILE", help="Log there instead of to stderr."),
     click.option(
@@ -93,7 +108,9 @@ OPTIONS = (
     click.option("--without-gossip", is_flag=True, help="(Celery) There is none: what it tells is in Redis."),
     click.option("--without-mingle", is_flag=True, help="Do not ask Celery's workers what is revoked."),
     click.option("--without-heartbeat", is_flag=True, help="Send no worker-heartbeat events; leases go on."),
-    click.option("--heartbeat-interval", type=float, metavar="S", help="Between two heartbeat events; 2."),
+    click.option(
+        "--heartbeat-interval", type=click.FloatRange(0), metavar="S", help="Between two heartbeat events; 2."
+    ),
     click.option("--autoscale", metavar="MAX,MIN", help="As many children as are needed between MIN and MAX."),
     click.option("--reload", is_flag=True, help="In development: read the code again when a source file changes."),
     click.option("-B", "--beat", is_flag=True, help="Run the scheduler of periodic tasks too."),
