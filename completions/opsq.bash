@@ -3,7 +3,7 @@
 
 _opsq_below() {
     case "$1" in
-        "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run inspect control init migrate-code join keys config completion doctor' ;;
+        "") echo 'up down status start stop restart signal scale reload logs import generate worker monitor flower beat agent queues limits tasks results result dead schedule workers events why audit hosts jobs run inspect control call purge list report shell graph init migrate-code join keys config completion doctor' ;;
         "queues") echo 'handover move pause peek purge resume' ;;
         "tasks") echo revoke ;;
         "dead") echo 'drop requeue show' ;;
@@ -11,6 +11,8 @@ _opsq_below() {
         "hosts") echo 'forget invite' ;;
         "jobs") echo show ;;
         "run") echo 'host-batch task' ;;
+        "list") echo bindings ;;
+        "graph") echo 'bootsteps workers' ;;
         "keys") echo 'fingerprint revoke trust' ;;
     esac
 }
@@ -33,7 +35,7 @@ _opsq_flags() {
         "worker") echo '-n --hostname -l --loglevel -c --concurrency -P --pool -Q --queues -X --exclude-queues -I --include --time-limit --soft-time-limit --max-tasks-per-child --max-memory-per-child --prefetch-multiplier --lease --purge --discard -f --logfile --log-format --pidfile --uid --gid --umask -E --task-events --events -O --optimization --disable-prefetch --without-gossip --without-mingle --without-heartbeat --heartbeat-interval --autoscale --reload -B --beat -s --schedule --schedule-filename --scheduler -S --statedb --pool-start-method -D --detach --executable --loader --skip-checks -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "monitor") echo '--address --port --basic-auth --basic_auth --read-only --url-prefix --url_prefix --certfile --keyfile --history --max_tasks --max-tasks --history-age --enable-events --enable_events --no-enable-events --no-enable_events -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "flower") echo '--address --port --basic-auth --basic_auth --read-only --url-prefix --url_prefix --certfile --keyfile --history --max_tasks --max-tasks --history-age --enable-events --enable_events --no-enable-events --no-enable_events -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
-        "beat") echo '-s --schedule --schedule-filename -S --scheduler --max-interval -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "beat") echo '-s --schedule --schedule-filename -S --scheduler --max-interval -n --hostname --enable-remote-control --no-enable-remote-control --executable -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "agent") echo '--name --tag --tags --slots --lease --stop-wait -l --loglevel -f --logfile --log-format --pidfile --uid --gid --umask -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "queues handover") echo '--to-celery --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
@@ -59,7 +61,7 @@ _opsq_flags() {
         "schedule resume") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "schedule run") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "workers") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
-        "events") echo '-d --dump --type --task --worker --id --limit --timeout -c --camera -F --frequency --freq -r --maxrate -l --loglevel -D --detach -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "events") echo '-d --dump --type --task --worker --id --limit --timeout -c --camera -F --frequency --freq -r --maxrate -l --loglevel -D --detach --executable --umask --gid --uid --pidfile -f --logfile -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "why") echo '-Q --queue -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "audit") echo '-Q --queue --accept --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "hosts") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
@@ -72,6 +74,15 @@ _opsq_flags() {
         "run task") echo '--wait --timeout -Q --queue --countdown -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "inspect") echo '--list -t --timeout -d --destination -j -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "control") echo '--list -t --timeout -d --destination -j -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "call") echo '-a --args -k --kwargs --eta --countdown --expires --serializer --queue --exchange --routing-key -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "purge") echo '-f --force -Q --queues -X --exclude-queues -y --yes --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "list") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "list bindings") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "report") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "shell") echo '-I --ipython -B --bpython --python -T --without-tasks --eventlet --gevent -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "graph") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "graph bootsteps") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "graph workers") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "init") echo '-A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "migrate-code") echo '--write -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "join") echo '--file -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
@@ -156,6 +167,8 @@ _opsq_value() {
         "beat|-s"|"beat|--schedule"|"beat|--schedule-filename") echo '' ;;
         "beat|-S"|"beat|--scheduler") echo '' ;;
         "beat|--max-interval") echo '' ;;
+        "beat|-n"|"beat|--hostname") echo '' ;;
+        "beat|--executable") echo '' ;;
         "beat|-l"|"beat|--loglevel") echo '' ;;
         "beat|-f"|"beat|--logfile") echo files ;;
         "beat|--log-format") echo '=text json' ;;
@@ -228,6 +241,12 @@ _opsq_value() {
         "events|-F"|"events|--frequency"|"events|--freq") echo '' ;;
         "events|-r"|"events|--maxrate") echo '' ;;
         "events|-l"|"events|--loglevel") echo '' ;;
+        "events|--executable") echo '' ;;
+        "events|--umask") echo '' ;;
+        "events|--gid") echo '' ;;
+        "events|--uid") echo '' ;;
+        "events|--pidfile") echo files ;;
+        "events|-f"|"events|--logfile") echo files ;;
         "why|-Q"|"why|--queue") echo queues ;;
         "audit|-Q"|"audit|--queue") echo queues ;;
         "audit|--limit") echo '' ;;
@@ -244,6 +263,17 @@ _opsq_value() {
         "inspect|-d"|"inspect|--destination") echo '' ;;
         "control|-t"|"control|--timeout") echo '' ;;
         "control|-d"|"control|--destination") echo '' ;;
+        "call|-a"|"call|--args") echo '' ;;
+        "call|-k"|"call|--kwargs") echo '' ;;
+        "call|--eta") echo '' ;;
+        "call|--countdown") echo '' ;;
+        "call|--expires") echo '' ;;
+        "call|--serializer") echo '' ;;
+        "call|--queue") echo queues ;;
+        "call|--exchange") echo '' ;;
+        "call|--routing-key") echo '' ;;
+        "purge|-Q"|"purge|--queues") echo queues ;;
+        "purge|-X"|"purge|--exclude-queues") echo queues ;;
         "join|--file") echo files ;;
         "keys|--limit") echo '' ;;
         "keys trust|--name") echo '' ;;
@@ -277,6 +307,7 @@ _opsq_argument() {
         "queues resume|"*) echo queues ;;
         "hosts|"*) echo hosts ;;
         "run task|0") echo tasks ;;
+        "call|0") echo tasks ;;
         "init|"*) echo files ;;
         "completion|0") echo '=bash zsh fish' ;;
     esac

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from opsq.protocol import codec
+from opsq.protocol.jsontypes import register_type as register_type
 
-__all__ = ["dumps", "loads", "register", "unregister"]
+__all__ = ["dumps", "loads", "register", "register_type", "registry", "unregister"]
 
 
 def register(
@@ -40,3 +41,15 @@ def dumps(data: Any, serializer: str = "json") -> tuple[str, str, bytes]:
 def loads(data: bytes, content_type: str, content_encoding: str, accept: Iterable[str] = ("json",)) -> Any:
     """The value. `accept`: names or content types that may be read. Raises ContentDisallowed, DecodeError."""
     return codec.decode(data, content_type, content_encoding, codec.accepted(accept))
+
+
+class Registry:
+    """The same under the names of kombu's `registry`."""
+
+    register = staticmethod(register)
+    unregister = staticmethod(unregister)
+    dumps = staticmethod(dumps)
+    loads = staticmethod(loads)
+
+
+registry = Registry()

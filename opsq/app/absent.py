@@ -36,7 +36,6 @@ ABSENT = {
     "producer_pool": _MESSAGES,
     "registry_cls": _PARTS,
     "select_queues": "use worker -Q",
-    "setup_security": "it is not there yet",
     "steps": "the worker is not made of steps: see docs/extending.md",
     "subclass_with_self": "subclass opsq.Task and set its app",
     "thread_oid": "it is the reply queue of Celery's results, which opsq does not need",

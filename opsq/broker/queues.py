@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from opsq.exceptions import DecodeError
 from opsq.protocol import envelope
 from opsq.utils.time import parse_iso
 
-__all__ = ["QueueState", "Waiting", "expires_s", "known", "pause", "peek", "resume", "server_ms", "states"]
+__all__ = ["QueueState", "Waiting", "bindings", "expires_s", "known", "pause", "peek", "resume", "server_ms", "states"]
 
 #: How much of a message's arguments is shown.
 _SHOWN = 200
@@ -93,6 +93,20 @@ def _waiting(raw: bytes, step: int, limits: str | None) -> Waiting:
         expires=expires_s(headers),
         limits=limits,
     )
+
+
+def bindings(broker: Broker, exchanges: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Exchange, routing key and queue of each of Celery's bindings to these exchanges."""
+    with errors(broker.url):
+        pipe = broker.client.pipeline(transaction=False)
+        for exchange in exchanges:
+            pipe.smembers(broker.key(keys.binding(exchange)))
+        found = pipe.execute()
+    for exchange, members in zip(exchanges, found, strict=True):
+        for member in sorted(members):
+            parts = member.decode(errors="replace").split(broker.priorities.separator)
+            if len(parts) == 3:
+                yield exchange, parts[0], parts[2]
 
 
 def expires_s(headers: envelope.Headers) -> float | None:

@@ -128,17 +128,27 @@ def _has_colors(wish: bool | None, logfile: str | None) -> bool:
     return not (flags.get("no_color") or flags.get("plain")) and bool(sys.__stderr__ and sys.__stderr__.isatty())
 
 
-def check_settings(app: Any, name: str) -> None:
-    """Settings that ask for what opsq does not have are refused; those without effect are named, once.
-
-    `name`: of the process, for its log. Raises ImproperlyConfigured.
-    """
+def check_settings(app: Any) -> None:
+    """Raises ImproperlyConfigured for settings that ask for what opsq does not have."""
     from opsq.config import standing
 
     standing.check(app.conf)
+
+
+def warn_at_start(app: Any, name: str) -> None:
+    """What is said once in the log of a process (`name`): that it runs as root, and which settings have no effect."""
+    from opsq.config import standing
+    from opsq.platforms import C_FORCE_ROOT
+
+    logger = logging.getLogger(f"opsq.{name}")
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and not C_FORCE_ROOT:
+        logger.warning(
+            "the %s runs as root, and so does whatever is sent to it: use --uid USER, user = in opsq.toml or a "
+            "supervisord.conf, User= in a unit of systemd, or set C_FORCE_ROOT=1 if it is meant",
+            name,
+        )
     if given := standing.without_effect(app.conf):
-        text = "settings without effect here: %s (`opsq config NAME` says why)"
-        logging.getLogger(f"opsq.{name}").info(text, ", ".join(given))
+        logger.info("settings without effect here: %s (`opsq config NAME` says why)", ", ".join(given))
 
 
 def pidfile(path: str | None) -> AbstractContextManager[None]:

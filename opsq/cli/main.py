@@ -26,6 +26,7 @@ class Entry(NamedTuple):
 
 
 _PROGRAMS = "opsq.cli.commands.programs"
+_CELERYS = "opsq.cli.commands.celery_words"
 
 #: Heading -> commands, in the order of `opsq --help`.
 SECTIONS: dict[str, dict[str, Entry]] = {
@@ -72,6 +73,14 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "inspect": Entry("opsq.cli.commands.inspect:inspect", "Ask workers what they run, hold, know; Celery's too."),
         "control": Entry("opsq.cli.commands.inspect:control", "Tell workers to do something; Celery's too."),
     },
+    "Celery's words": {
+        "call": Entry(f"{_CELERYS}:call", "Send a call of a task by its name."),
+        "purge": Entry(f"{_CELERYS}:purge", "Throw away what waits in the app's queues."),
+        "list": Entry(f"{_CELERYS}:list_", "Which queues are bound to which exchanges."),
+        "report": Entry(f"{_CELERYS}:report", "Software, platform and settings for a bug report."),
+        "shell": Entry("opsq.cli.commands.shell:shell", "A Python prompt with the app and its tasks."),
+        "graph": Entry("opsq.cli.commands.graph:graph", "The workers as a picture for Graphviz."),
+    },
     "Set up": {
         "init": Entry("opsq.cli.commands.init:init", "Write an opsq.toml and a first tasks.py."),
         "migrate-code": Entry(
@@ -98,6 +107,15 @@ OTHER_WORDS = {
     "add": "opsq up NAME",
     "remove": "opsq stop NAME",
     "shutdown": "opsq down",
+}
+
+#: Commands of Celery that opsq does not have, and what takes their place.
+CELERYS_WORDS = {
+    "amqp": "`opsq queues` (peek, purge, move)",
+    "logtool": "`opsq tasks --profile`, and `opsq logs` for the lines",
+    "migrate": "`opsq queues move` (Celery's queues are taken from as they are)",
+    "multi": "`opsq up`, which keeps workers running, and `opsq scale worker 3` for more of them",
+    "upgrade": "`opsq config` (old names of settings stay good)",
 }
 
 EXAMPLES = """
@@ -130,9 +148,11 @@ class Main(Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first word names; a word of supervisorctl's is answered with ours."""
+        """The command that the first word names; a word of supervisorctl's or Celery's is answered with ours."""
         if args[0] in OTHER_WORDS:
             raise UsageError(f"{args[0]} is `{OTHER_WORDS[args[0]]}` here")
+        if args[0] in CELERYS_WORDS:
+            raise UsageError(f"{args[0]} is not here: use {CELERYS_WORDS[args[0]]}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -106,14 +106,14 @@ def _mark(name: str, value: Any) -> dict[str, Any]:
 
 
 #: kombu's types in its order: a datetime is a date too.
-_WRITERS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+_WRITERS: list[tuple[type, Callable[[Any], Any]]] = [
     (datetime, lambda value: _mark("datetime", datetime.isoformat(value))),
     (date, lambda value: _mark("date", value.isoformat())),
     (time, lambda value: _mark("time", value.isoformat())),
     (Decimal, lambda value: _mark("decimal", str(value))),
     (UUID, lambda value: _mark("uuid", {"hex": value.hex})),
     (bytes, lambda value: _mark_bytes(value)),
-)
+]
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     "datetime": datetime.fromisoformat,
@@ -131,6 +131,16 @@ def _mark_bytes(value: bytes) -> dict[str, Any]:
         return _mark("bytes", value.decode())
     except UnicodeDecodeError:
         return _mark("base64", base64.b64encode(value).decode())
+
+
+def register_type(
+    kind: type, marker: str | None, write: Callable[[Any], Any], read: Callable[[Any], Any] | None = None
+) -> None:
+    """Have values of a type travel as what `write` makes of them (of JSON's own types), marked with a name that leads
+    to `read`; without a marker they stay what `write` has made of them."""
+    _WRITERS.append((kind, (lambda value: _mark(marker, write(value))) if marker else write))
+    if marker and read is not None:
+        _READERS[marker] = read
 
 
 def _write_special(value: Any) -> Any:

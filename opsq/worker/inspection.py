@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import resource
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from opsq._version import __version__
 from opsq.app.masking import masked
+from opsq.app.report import report as text_of_report
 from opsq.app.routes import Routes
 from opsq.broker import revoked as store
 from opsq.config.option import parse_bool
 from opsq.datastore.connection import parse_url
 from opsq.worker import slots
 from opsq.worker.holdings import Holding, held_by, info_of, scheduled_in
-from opsq.worker.panel import NO_REPLY, State, inspect_command, ok
+from opsq.worker.panel import State, inspect_command, ok
 
 logger = logging.getLogger("opsq.worker")
 
@@ -94,10 +93,8 @@ def revoked(state: State, **_: Any) -> list[str]:
 
 
 @inspect_command(visible=False)
-def hello(state: State, from_node: str, revoked: Any = None, of_opsq: bool = False, **_: Any) -> Any:
+def hello(state: State, from_node: str, revoked: Any = None, **_: Any) -> dict[str, Any] | None:
     """Request mingle sync-data: a worker that starts tells what it knows as revoked, and is told what is."""
-    if of_opsq:
-        return NO_REPLY  # it has the same Redis
     if from_node == state.hostname:
         return None
     logger.info("sync with %s", from_node)
@@ -231,21 +228,7 @@ def conf(state: State, with_defaults: bool = False, **_: Any) -> dict[str, Any]:
 @inspect_command
 def report(state: State) -> Any:
     """Information about the installation, for bug reports."""
-    from importlib.metadata import version  # it loads the whole of email
-
-    settings = conf(state)
-    lines = [
-        "",
-        f"software -> opsq:{__version__} py:{platform.python_version()} redis:{version('redis')}",
-        f"platform -> system:{platform.system()} arch:{platform.machine()}",
-        f"            kernel version:{platform.release()} imp:{platform.python_implementation()}",
-        f"loader   -> {state.app.main or '(no name)'}",
-        f"settings -> transport:redis results:{settings.get('result_backend') or 'disabled'}",
-        "",
-        *(f"{name}: {value!r}" for name, value in settings.items()),
-        "",
-    ]
-    return ok("\n".join(lines))
+    return ok(text_of_report(state.app))
 
 
 _samples: list[str] = []

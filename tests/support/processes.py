@@ -96,7 +96,7 @@ class Spawner:
     def environment(self, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
         """This process's environment without settings from outside, with a state directory of the test's own."""
         found: dict[str, str | None] = {key: value for key, value in os.environ.items() if not is_setting(key)}
-        found |= {MARK: self.mark, "SPT_NOENV": "1", "PYTHONUNBUFFERED": "1"}
+        found |= {MARK: self.mark, "SPT_NOENV": "1", "PYTHONUNBUFFERED": "1", "C_FORCE_ROOT": "1"}
         found["OPSQ_STATE_DIR"] = str(self.folder / "state")
         found |= changes or {}
         return {key: value for key, value in found.items() if value is not None}

@@ -176,3 +176,14 @@ def test_what_a_program_registers_with_kombu_is_known(monkeypatch: pytest.Monkey
     message = envelope.parse(raw)
     assert (message.content_type, message.headers.compression) == ("application/x-twice", "application/x-b")
     assert message.payload(codec.accepted(["twice"]))[:2] == [[], {}]
+
+
+def test_a_type_of_a_programs_own_travels_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    from opsq.protocol import jsontypes
+
+    monkeypatch.setattr(jsontypes, "_WRITERS", list(jsontypes._WRITERS))
+    monkeypatch.setattr(jsontypes, "_READERS", dict(jsontypes._READERS))
+    serialization.register_type(complex, "complex", lambda value: [value.real, value.imag], lambda two: complex(*two))
+    serialization.register_type(range, None, list)
+    kind, encoding, data = serialization.dumps({"a": 1 + 2j, "b": range(2)})
+    assert serialization.loads(data, kind, encoding) == {"a": 1 + 2j, "b": [0, 1]}

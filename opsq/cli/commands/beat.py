@@ -23,6 +23,7 @@ from opsq.cli.foreground import (
     process_options,
     refuse_to_detach,
     set_up_logs,
+    warn_at_start,
 )
 from opsq.cli.params import Command
 from opsq.exceptions import UsageError
@@ -43,6 +44,11 @@ START_AGAIN_S = 1.0
 @click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="FILE", help="(Celery) Kept in Redis.")
 @click.option("-S", "--scheduler", metavar="CLASS", help="(Celery) There is one kind, which keeps last runs in Redis.")
 @click.option("--max-interval", type=click.FloatRange(0), metavar="S", help="Sleep at most so long between two looks.")
+@click.option("-n", "--hostname", metavar="NAME", help="(Celery) A beat is known by its app.")
+@click.option(
+    "--enable-remote-control/--no-enable-remote-control", default=None, help="(Celery) Its lease tells that it lives."
+)
+@click.option("--executable", metavar="FILE", help="(Celery)")
 @process_options
 @pass_context
 def beat(context: Context, /, **given: Any) -> None:
@@ -59,7 +65,8 @@ def beat(context: Context, /, **given: Any) -> None:
     check_scheduler(given["scheduler"] or app.conf.beat_scheduler)
     change_process(given)
     set_up_logs(app, given)
-    check_settings(app, "beat")
+    check_settings(app)
+    warn_at_start(app, "beat")
     made = _prepared(app, given["max_interval"])
     again = False
 

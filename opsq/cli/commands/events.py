@@ -6,7 +6,7 @@ import fnmatch
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -58,6 +58,13 @@ def _any(text: Any, globs: tuple[str, ...]) -> bool:
     return not globs or (isinstance(text, str) and any(fnmatch.fnmatchcase(text, glob) for glob in globs))
 
 
+def _celerys_of_processes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What Celery's `events` takes when it runs as a process of its own."""
+    for names in (("-f", "--logfile"), ("--pidfile",), ("--uid",), ("--gid",), ("--umask",), ("--executable",)):
+        function = click.option(*names, metavar="TEXT", help="(Celery) For --camera.")(function)
+    return function
+
+
 @command(EXAMPLES)
 @click.option("-d", "--dump", is_flag=True, help="A line an event, also in a terminal; in a pipe that is so anyway.")
 @click.option("--type", "types", multiple=True, metavar="GLOB", help="Only events like task-failed or worker-*.")
@@ -71,6 +78,7 @@ def _any(text: Any, globs: tuple[str, ...]) -> bool:
 @click.option("-r", "--maxrate", metavar="RATE", help="(Celery) For --camera.")
 @click.option("-l", "--loglevel", metavar="LEVEL", help="(Celery) For --camera.")
 @click.option("-D", "--detach", is_flag=True, help="(Celery) For --camera.")
+@_celerys_of_processes
 @pass_context
 def events(
     context: Context, /, dump: bool, limit: int, timeout: float | None, camera: str | None, detach: bool, **given: Any

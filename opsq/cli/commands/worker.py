@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.foreground import change_process, check_settings, log_level, pidfile, refuse_to_detach, set_up_logs
+from opsq.cli.foreground import (
+    change_process,
+    check_settings,
+    log_level,
+    pidfile,
+    refuse_to_detach,
+    set_up_logs,
+    warn_at_start,
+)
 from opsq.cli.params import Command
 from opsq.config import toml_file
 
@@ -105,8 +113,8 @@ OPTIONS = (
     ),
     click.option("-O", "--optimization", metavar="NAME", help="(Celery) Always fair here."),
     click.option("--disable-prefetch", is_flag=True, help="A child holds no message but the one it runs."),
-    click.option("--without-gossip", is_flag=True, help="(Celery) There is none: what it tells is in Redis."),
-    click.option("--without-mingle", is_flag=True, help="Do not ask Celery's workers what is revoked."),
+    click.option("--without-gossip", is_flag=True, help="(Celery) There is none."),
+    click.option("--without-mingle", is_flag=True, help="(Celery) There is none."),
     click.option("--without-heartbeat", is_flag=True, help="Send no worker-heartbeat events; leases go on."),
     click.option(
         "--heartbeat-interval", type=click.FloatRange(0), metavar="S", help="Between two heartbeat events; 2."
@@ -191,6 +199,7 @@ def worker(context: Context, /, **given: Any) -> None:
             _purge(app, made.plan.setup.queues)
         _banner(context, app, made.plan, given["log_format"] == "json")
         _say_what_has_no_effect(given)
+        warn_at_start(app, "worker")
         code = made.run(lambda: logging.getLogger("celery.worker").info("%s ready.", made.plan.setup.node))
     gc.freeze()  # all that is left goes with the process: searching it for circles takes longer than the stop
     sys.exit(code)
@@ -217,7 +226,7 @@ def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None,
     made = Worker(app, node)
     signals.celeryd_init.send(node, instance=made, conf=app.conf, options=given)
     buffer = set_up_logs(app, given)
-    check_settings(app, "worker")
+    check_settings(app)
     told = newcomer.told if newcomer is not None else None
     wishes = Wishes(
         queues=given["queues"],
@@ -231,7 +240,6 @@ def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None,
         autoscale=_autoscale(given["autoscale"]),
         log_level=log_level(given),
         reload=given["reload"],
-        mingles=not given["without_mingle"],
     )
     state = context.state_dir
     state.create()
