@@ -62,7 +62,8 @@ AS_MANY_AS_CPUS = "auto"
 class Wishes:
     """What the command line asks for; empty or None = as the app's settings say.
 
-    `heartbeat_s`: 0 = no heartbeats; `autoscale`: most and least children; `reload`: when a source file changes.
+    `heartbeat_s`: 0 = no heartbeats; `autoscale`: most and least children; `reload`: when a source file changes;
+    `mingles`: Celery's workers are asked what is revoked.
     """
 
     queues: Sequence[str] = ()
@@ -76,6 +77,7 @@ class Wishes:
     autoscale: tuple[int, int] | None = None
     log_level: int = logging.WARNING
     reload: bool = False
+    mingles: bool = True
 
 
 def cpus() -> int:
@@ -216,6 +218,7 @@ def _news(app: Any, wishes: Wishes, url: str) -> News:
         mailbox=conf.control_exchange + MAILBOX_SUFFIX if conf.worker_enable_remote_control else "",
         tasks=tasks,
         interval_s=HEARTBEAT_S if wishes.heartbeat_s is None else wishes.heartbeat_s,
+        mingles=wishes.mingles,
     )
 
 

@@ -28,7 +28,7 @@ class News:
     """What a worker tells of itself and its tasks, and where.
 
     `tasks`: AUTOMATIC (when somebody listens), ALWAYS or NEVER; `interval_s`: between two signs of life, 0 = none;
-    `mailbox`: the exchange on which commands to workers come.
+    `mailbox`: the exchange on which commands to workers come; `mingles`: Celery's workers are asked what is revoked.
     """
 
     channels: Channels
@@ -36,6 +36,7 @@ class News:
     mailbox: str
     tasks: str = AUTOMATIC
     interval_s: float = 2.0
+    mingles: bool = True
 
     def channel(self, routing_key: str) -> str:
         """The channel of events with a routing key."""

@@ -18,7 +18,7 @@ from opsq.config.option import parse_bool
 from opsq.datastore.connection import parse_url
 from opsq.worker import slots
 from opsq.worker.holdings import Holding, held_by, info_of, scheduled_in
-from opsq.worker.panel import State, inspect_command, ok
+from opsq.worker.panel import NO_REPLY, State, inspect_command, ok
 
 logger = logging.getLogger("opsq.worker")
 
@@ -93,8 +93,10 @@ def revoked(state: State, **_: Any) -> list[str]:
 
 
 @inspect_command(visible=False)
-def hello(state: State, from_node: str, revoked: Any = None, **_: Any) -> dict[str, Any] | None:
+def hello(state: State, from_node: str, revoked: Any = None, of_opsq: bool = False, **_: Any) -> Any:
     """Request mingle sync-data: a worker that starts tells what it knows as revoked, and is told what is."""
+    if of_opsq:
+        return NO_REPLY  # it has the same Redis
     if from_node == state.hostname:
         return None
     logger.info("sync with %s", from_node)

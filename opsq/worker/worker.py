@@ -20,7 +20,7 @@ from opsq.execution.runner import Runner
 from opsq.protocol.envelope import Envelope
 from opsq.runtime import notify
 from opsq.runtime.logs import Buffered
-from opsq.worker import child, chords, epilogue, greenchild, overrides, slots, successor, watchdog
+from opsq.worker import child, chords, epilogue, greenchild, mingle, overrides, slots, successor, watchdog
 from opsq.worker.autoscale import Heads
 from opsq.worker.calls import Calls
 from opsq.worker.child import Means, Setup
@@ -142,6 +142,8 @@ class Worker:
         leases = Leases(post, self._table, rescue, pulse, limited, self._record.describe, self._on_strays)
         state = State(self, leases, pulse, self._record, self._children, self._calls, self._accept)
         leases.on_command = Ear(state, self._accept, self.app.conf.task_serializer).heard
+        if setup.news.mailbox and setup.news.mingles:
+            leases.submit(lambda: mingle.begin(state, setup.news.mailbox))
         return leases
 
     def _tell_heartbeat(self) -> None:

@@ -62,12 +62,15 @@ def work(number):
     mark("end", number)
 
 
-@app.task(acks_late=True)
+LIMITED = {"max_concurrency": 3, "rate_limit": "300/s", "rate_limit_scope": "cluster"} if os.environ["LIMITS"] else {}
+
+
+@app.task(acks_late=True, **LIMITED)
 def late(number):
     work(number)
 
 
-@app.task
+@app.task(**LIMITED)
 def early(number):
     work(number)
 
@@ -215,13 +218,14 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = PATIENC
 @dataclass(frozen=True)
 class Setup:
     """How the arena is set up. `lease_s`: None = the default; `rude`: how many of the tasks are (0..1); `hold_s`: how
-    long such a one keeps the interpreter's lock (seconds).
+    long such a one keeps the interpreter's lock (seconds); `limits`: most tasks are under limits.
     """
 
     lease_s: float | None = 2.0
     rude: float = 0.01
     hold_s: float = 3.0
     appendfsync: str = "always"
+    limits: bool = False
 
     @property
     def lease(self) -> float:
@@ -343,6 +347,7 @@ class Arena:
             "OPSQ_RESULT_BACKEND": urls[1],
             "MARKS": str(self.folder / "marks"),
             "RUDE": str(self.setup.rude),
+            "LIMITS": "1" if self.setup.limits else "",
             "HOLD_S": str(self.setup.hold_s),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH")])),
         }
@@ -381,11 +386,12 @@ class Arena:
         return self.marks.busy() & {process.pid for name in self.workers for process in self.family(name)}
 
     def is_settled(self) -> bool:
-        """Nothing waits, nothing is in flight, nothing is for later."""
+        """Nothing waits, also not for limits, nothing is in flight, nothing is for later."""
         client = self.store.client()
         waiting = sum(int(client.llen(queue)) for queue in QUEUES)
         held = sum(int(client.hlen(key)) for key in client.scan_iter("opsq:inflight:*"))
-        return not (waiting or held or list(client.scan_iter("opsq:delayed:*")))
+        parked = [*client.scan_iter("opsq:delayed:*"), *client.scan_iter("opsq:limited:*")]
+        return not (waiting or held or parked)
 
     def server_ms(self) -> int:
         """Redis' clock."""

@@ -1,7 +1,7 @@
 """Two workers, a Redis with an append-only file, and everything that can happen to them, at random instants.
 
     python tests/chaos/nothing_lost.py [--strikes 60] [--only child,redis_killed] [--results-db 1] [--seed N] [--keep]
-        [--defaults] [--appendfsync everysec] [--write docs/chaos.md]
+        [--defaults] [--limits] [--appendfsync everysec] [--write docs/chaos.md]
 
 What was sent is written down by the producer, what was done by the tasks. Prints a table; ends with 1 if a promise was
 broken, or if fewer than half of the kills landed while a task ran.
@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -64,6 +64,7 @@ class Run:
         """All counts as Markdown, with what they were taken on."""
         how = f"--strikes {sum(self.strikes.values())} --seed {self.seed}" + (f" --only {only}" if only else "")
         how += " --defaults" if self.setup.lease_s is None else ""
+        how += " --limits" if self.setup.limits else ""
         how += f" --appendfsync {self.setup.appendfsync}" if self.setup.appendfsync != "always" else ""
         told = "; ".join(self.verdict.broken) or "every promise was kept"
         lines = [f"`python tests/chaos/nothing_lost.py {how}`", "", f"{told.capitalize()}, {self.seconds:.0f} s."]
@@ -137,6 +138,7 @@ def _strike(arena: Arena, names: Sequence[str], run: Run) -> Run:
 @click.option("--results-db", default=1, show_default=True, help="The database of the results; the broker's is 0.")
 @click.option("--seed", type=int, help="Repeat a run's choices.")
 @click.option("--defaults", is_flag=True, help="Workers without any option: a lease of 15 s, and a task of 30 s in C.")
+@click.option("--limits", is_flag=True, help="Most tasks are under a rate and a limit of how many run at once.")
 @click.option("--appendfsync", default="always", show_default=True, help="When the server syncs its file.")
 @click.option("--write", type=click.Path(path_type=Path), help="Add the table to a Markdown file.")
 @click.option("--keep", is_flag=True, help="Keep the folder with all logs and name it.")
@@ -146,6 +148,7 @@ def main(
     results_db: int,
     seed: int | None,
     defaults: bool,
+    limits: bool,
     appendfsync: str,
     write: Path | None,
     keep: bool,
@@ -158,6 +161,7 @@ def main(
     folder = Path(tempfile.mkdtemp(prefix="opsq-chaos-"))
     usual = Setup(appendfsync=appendfsync)
     setup = Setup(lease_s=None, rude=0.01, hold_s=30.0, appendfsync=appendfsync) if defaults else usual
+    setup = replace(setup, limits=limits)
     run = strike(folder, names, seed, results_db, setup)
     if not keep:
         shutil.rmtree(folder)

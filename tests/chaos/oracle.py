@@ -66,6 +66,7 @@ def judge(arena: Arena) -> Verdict:
     doubled = [one for one, count in Counter(letter["id"] for letter in letters).items() if count > 1]
     verdict.expect(doubled, "dead letters are there twice")
     verdict.expect(arena.doubled, "messages were in two places at once")
+    _limits(arena, verdict)
     _results(arena, ids, verdict)
     _books(arena, letters, verdict)
     _redis(arena, verdict)
@@ -140,6 +141,13 @@ def _results(arena: Arena, ids: dict[int, str], verdict: Verdict) -> None:
     verdict.expect({n for n, state in states.items() if state not in ("SUCCESS", "FAILURE")}, "results are missing")
     dead = {_number(letter) for letter in arena.dead_letters()}
     verdict.expect({n for n in dead if states.get(n) == "SUCCESS"}, "dead letters have the result SUCCESS")
+
+
+def _limits(arena: Arena, verdict: Verdict) -> None:
+    """Nobody holds a place any more, and no pass is left of a message that was settled."""
+    client = arena.store.client()
+    left = [key.decode() for name in ("places", "passes") for key in client.scan_iter(f"opsq:{name}:*")]
+    verdict.expect([name for name in left if not name.endswith(":waiting")], "places or passes are held by nobody")
 
 
 def _books(arena: Arena, letters: list[dict[str, Any]], verdict: Verdict) -> None:

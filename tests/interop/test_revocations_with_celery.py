@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,37 @@ def test_celerys_client_terminates_a_task_of_opsq(world: World) -> None:
     assert (outcome["state"], outcome["error"]) == ("REVOKED", "TaskRevokedError")
     ended = f"Task proj.nap[{task_id}] was terminated (15)"
     world.until(lambda: ended in world.workers["opsq"].output(), "it was terminated")
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["asks", "does not ask"])
+def test_a_worker_that_starts_asks_celerys_workers_what_is_revoked(world: World, asks: bool) -> None:
+    """They have it in memory only; and they are told what Redis knows."""
+    task_id, ours = f"told-by-celery-{asks}", f"known-in-redis-{asks}"
+    world.ask_one("c@here", "revoke", task_id=task_id)
+    with world.server.client(0) as redis:
+        redis.zadd("opsq:revoked", {ours: 9e15})
+        assert redis.zscore("opsq:revoked", task_id) is None
+        folder = world.workers["opsq"].log.parent / "opsq"
+        environment = {"PROJ_BROKER": world.server.url(0), "PROJ_BACKEND": world.server.url(1)}
+        argv = [sys.executable, "-m", "opsq", "-A", "proj", "worker", "-l", "info", "-Q", "nq", "-n", "n@here"]
+        options = [] if asks else ["--without-mingle"]
+        newcomer = world.spawn([*argv, *options], name=f"newcomer-{asks}", env=environment, cwd=folder)
+        world.until(lambda: " ready." in newcomer.output(), "it is ready")
+        if asks:
+            world.until(lambda: redis.zscore("opsq:revoked", task_id), "it has taken it over")
+            world.until(lambda: ours in world.ask_one("c@here", "revoked"), "Celery's worker knows ours")
+            client = world.clients["celery"]
+            assert client.send("nap", 0, queue="nq", task_id=task_id) == task_id
+            assert client.outcome(task_id)["state"] == "REVOKED"
+            told = next(line for line in newcomer.output().splitlines() if "mingle" in line)
+            assert "c@here" in told
+            assert "o@here" not in told
+        else:
+            client = world.clients["celery"]
+            client.outcome(client.send("nap", 0, queue="nq"))
+            assert "mingle" not in newcomer.output()
+            assert redis.zscore("opsq:revoked", task_id) is None
+        assert newcomer.stop() == 0
 
 
 def test_a_celery_worker_that_starts_is_told_what_is_revoked(world: World, celery_python: Path) -> None:

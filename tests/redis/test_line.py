@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support import redis_server
 from support.redis_server import RedisServer
 
 from opsq.datastore.line import Line
-from opsq.datastore.trouble import RedisConnectionError, RedisTimeoutError
+from opsq.datastore.trouble import AuthenticationError, RedisConnectionError, RedisTimeoutError
 
 
 @pytest.fixture
@@ -57,4 +60,43 @@ def test_what_is_sent_unasked_keeps_its_place_among_the_answers(server: RedisSer
     kinds = [reply[0] if isinstance(reply, list) else reply for reply in line.drain()]
     assert kinds[:2] == [b"subscribe", None]
     assert sorted(map(str, kinds[2:])) == ["1", "b'message'"]
+    line.close()
+
+
+def test_a_process_that_lets_go_of_the_line_it_was_forked_with_does_not_end_it(server: RedisServer) -> None:
+    line = Line(server.url())
+    line.connect()
+    pid = os.fork()
+    if pid == 0:
+        line.close()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert line.ask("PING") == b"PONG"
+    line.close()
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_password_without_a_user_and_a_user_with_both_are_let_in(server: RedisServer, protocol: int) -> None:
+    with server.client() as admin:
+        admin.config_set("requirepass", "s@cret")
+        admin.execute_command("ACL", "SETUSER", "bo", "on", ">other", "~*", "+@all")
+    for login, who in ((":s%40cret", b"default"), ("bo:other", b"bo")):
+        line = Line(f"redis://{login}@127.0.0.1:{server.port}/3", protocol=protocol)
+        assert line.ask("ACL", "WHOAMI") == who
+        assert b"db=3" in line.ask("CLIENT", "INFO")
+        line.close()
+    with pytest.raises(AuthenticationError):
+        Line(f"redis://:wrong@127.0.0.1:{server.port}/0", protocol=protocol).connect()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells of its timers in /proc")
+def test_the_kernel_looks_soon_whether_a_silent_server_is_still_there(server: RedisServer) -> None:
+    line = Line(server.url())
+    line.ask("PING")
+    socket_number = os.readlink(f"/proc/self/fd/{line.fileno()}")[len("socket:[") : -1]
+    entries = [entry.split() for entry in Path("/proc/net/tcp").read_text().splitlines()]
+    [timer] = [words[5] for words in entries if words[9] == socket_number]
+    kind, _, jiffies = timer.partition(":")
+    assert kind == "02", "the timer of keepalive runs"
+    assert int(jiffies, 16) / os.sysconf("SC_CLK_TCK") <= 5
     line.close()

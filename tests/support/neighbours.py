@@ -48,6 +48,12 @@ class World:
         found = {node: reply for each in replies for node, reply in each.items()}
         return {library: found[node] for library, node in NODES.items()}
 
+    def ask_one(self, node: str, method: str, **arguments: Any) -> Any:
+        """What one worker replies."""
+        client = self.clients["celery"]
+        [reply] = client.broadcast(method, destination=[node], limit=1, timeout=10, **arguments)
+        return reply[node]
+
     def until(self, look: Callable[[], Any], what: str, timeout: float = 20) -> Any:
         end = time.monotonic() + timeout
         while not (found := look()):

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -270,7 +271,7 @@ def test_nothing_is_lost_and_no_place_is_kept_when_processes_are_killed(lab: Lab
     """At random instants, while tasks with places run: what was killed runs again, and never more than two at once."""
     chance = random.Random(whom)
     base = 1000 if whom == "child" else 2000
-    count, kills = 60, 25
+    count, kills = 90, 50
     before = len(lab.written())
     killed: dict[int, float] = {}
     running = worker(lab, name=f"victim-{whom}")
@@ -297,6 +298,38 @@ def test_nothing_is_lost_and_no_place_is_kept_when_processes_are_killed(lab: Lab
     lab.push("celery", ("two", base + count), ("two", base + count + 1))
     lab.wait_mark("end two", str(base + count + 1))  # no place is kept by the dead
     assert overlapping(lab.written()[before:], killed) <= 2
+    lab.wait_for(lambda: not lab.redis.exists("opsq:places:task:proj.two"), "nobody holds a place")
+    assert not lab.redis.keys("opsq:passes:*")
+
+
+def test_a_lost_host_keeps_no_place_and_loses_nothing_that_waits(lab: Lab) -> None:
+    """All its processes are killed at once; a worker elsewhere takes over when the leases have run out."""
+    before, killed = len(lab.written()), dict[int, float]()
+    wanted = {str(n) for n in range(5000, 5040)}
+    lab.push("celery", *[("two", n, 0.05) for n in range(5000, 5040)])
+    lab.push("celery", *[("steady", n) for n in range(5000, 5040)])
+    for host in range(4):
+        enough = len(lab.written("end two")) + 4
+        environment = {"OPSQ_STATE_DIR": str(lab.folder / f"host-{host}")}
+        running = lab.worker("-c", "2", "--lease", "1", name=f"host-{host}", **environment)
+        if host == 3:
+            break
+        lab.wait_for(lambda enough=enough: len(lab.written("end two")) >= enough, "it has taken over")
+        everybody = [running.process.pid, *map(int, pids(running))]
+        for pid in everybody:
+            kill(pid)
+        killed |= dict.fromkeys(everybody, time.time())
+        running.process.wait()
+
+    def is_over() -> bool:
+        all_of = all(wanted <= {mark.text for mark in lab.written(what)} for what in ("end two", "steady"))
+        return all_of and not lab.in_flight() and not limited(lab)
+
+    lab.wait_for(is_over, "all have run", 25)
+    assert overlapping(lab.written()[before:], killed) <= 2
+    assert fits(sorted(mark.time for mark in lab.written("steady") if mark.text in wanted), 20)
+    ends = Counter(mark.text for mark in lab.written("end two") if mark.text in wanted)
+    assert ends.total() - len(wanted) <= 2 * 3, "only what was in hand when its host was lost has run again"
     lab.wait_for(lambda: not lab.redis.exists("opsq:places:task:proj.two"), "nobody holds a place")
     assert not lab.redis.keys("opsq:passes:*")
 

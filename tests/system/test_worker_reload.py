@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,34 @@ def test_children_are_replaced_one_by_one(project: Project, app: App, wait_for: 
     assert begun() == ["init", "ready"] * 3
     assert {run(app, "version") for _ in range(10)} == {2}
     assert worker.stop() == 0
+
+
+def test_never_more_children_than_wanted_while_an_old_one_runs_on(
+    project: Project, app: App, wait_for: Callable[..., Any]
+) -> None:
+    """What an old child runs takes the place of a new one for as long as it takes."""
+    worker = project.worker("-c", "2")
+    old = app.send_task("proj.held", (1,))
+    wait_for(lambda: ("begin", "1") in [mark[:2] for mark in project.marks()], what="it begins")
+    write(project.folder, 2)
+    reload(worker, wait_for)
+    wait_for(lambda: run(app, "version") == 2, what="new code runs beside it")
+    new = app.send_task("proj.held", (2,))
+    wait_for(lambda: ("begin", "2") in [mark[:2] for mark in project.marks()], what="both are busy")
+    third = app.send_task("proj.early", (3,))
+    until = time.monotonic() + 0.7
+    while time.monotonic() < until:
+        assert len([child for child in children_of(worker) if is_alive(child)]) == 2
+    assert not third.ready()
+    (project.folder / "marks.release").touch()
+    assert [each.get(timeout=20) for each in (old, new, third)] == [1, 2, 2]
+    assert worker.stop() == 0
+
+
+def is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def test_a_task_that_only_new_code_knows_comes_back_when_its_process_is_killed(

@@ -113,8 +113,8 @@ OPTIONS = (
     ),
     click.option("-O", "--optimization", metavar="NAME", help="(Celery) Always fair here."),
     click.option("--disable-prefetch", is_flag=True, help="A child holds no message but the one it runs."),
-    click.option("--without-gossip", is_flag=True, help="(Celery) There is none."),
-    click.option("--without-mingle", is_flag=True, help="(Celery) There is none."),
+    click.option("--without-gossip", is_flag=True, help="(Celery) There is none: what it tells is in Redis."),
+    click.option("--without-mingle", is_flag=True, help="Do not ask Celery's workers what is revoked."),
     click.option("--without-heartbeat", is_flag=True, help="Send no worker-heartbeat events; leases go on."),
     click.option(
         "--heartbeat-interval", type=click.FloatRange(0), metavar="S", help="Between two heartbeat events; 2."
@@ -240,6 +240,7 @@ def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None,
         autoscale=_autoscale(given["autoscale"]),
         log_level=log_level(given),
         reload=given["reload"],
+        mingles=not given["without_mingle"],
     )
     state = context.state_dir
     state.create()
