@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from opsq.broker import moving
@@ -17,10 +16,9 @@ from opsq.broker.queues import server_ms
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
 from opsq.datastore.scripts import Script
-from opsq.exceptions import DecodeError, OpsqError
-from opsq.protocol import envelope
+from opsq.exceptions import OpsqError
 
-HAND_OVER = Script(LUA / "hand_over.lua")
+PROMOTE = Script(LUA / "promote.lua")
 EMPTY_LANES = Script(LUA / "empty_lanes.lua")
 
 #: Messages of one step.
@@ -61,19 +59,13 @@ def limited_to_celery(broker: Broker, queue: str) -> int:
 
 
 def delayed_to_celery(broker: Broker, queue: str) -> int:
-    """What is for later goes into the queue, each message with its `eta`. Returns how many."""
-    delayed = broker.key(keys.delayed(queue))
-    lists = {b"%d" % step if step else b"": broker.priorities.at_step(queue, step) for step in broker.priorities.steps}
+    """What is for later goes into the queue: each message says its `eta`, and who takes it waits. Returns how many."""
+    lists = [(step or "", broker.key(broker.priorities.at_step(queue, step))) for step in broker.priorities.steps]
+    words = [word for pair in lists for word in pair]
 
-    def step() -> Any:
-        members: Any = broker.client.zrange(delayed, 0, AT_ONCE - 1, withscores=True)
-        now_ms = server_ms(broker)
-        words: list[Any] = []
-        for member, due_ms in members:
-            suffix, _, raw = member.partition(b"|")
-            list_ = broker.key(lists.get(suffix, queue))
-            words += (member, list_, _with_eta(raw, due_ms) if due_ms > now_ms else raw)
-        return HAND_OVER.run(broker.client, [delayed], words)
+    def step() -> tuple[int, bytes]:
+        moved, left = PROMOTE.run(broker.client, [broker.key(keys.delayed(queue))], [AT_ONCE, "+inf", *words])
+        return moved, b"" if moved or not left else b"a message cannot be written into its list"
 
     with errors(broker.url):
         return sum(_steps(queue, step))
@@ -98,12 +90,3 @@ def _steps(queue: str, step: Callable[[], Any]) -> Iterator[int]:
         if not moved:
             return
         yield moved
-
-
-def _with_eta(raw: bytes, due_ms: float) -> bytes:
-    """A message that says itself when it is due; one that cannot be read stays as it is."""
-    try:
-        envelope.parse(raw)
-    except DecodeError:
-        return raw
-    return envelope.changed(raw, {"eta": datetime.fromtimestamp(due_ms / 1000, UTC).isoformat()})

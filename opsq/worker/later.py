@@ -50,7 +50,7 @@ class Later:
         for delayed, lists in zip(self._sets, self._lists, strict=True):
             if tracks:
                 found.append(("CLIENT", "CACHING", "YES"))
-            found.append(("EVALSHA", PROMOTE.sha, 1, delayed, MOST, *lists))
+            found.append(("EVALSHA", PROMOTE.sha, 1, delayed, MOST, "", *lists))
         return found
 
     def take(self, answers: Sequence[Any]) -> None:

@@ -46,6 +46,22 @@ def test_the_last_part_makes_the_body_ours_once(chords: Chords, client: Any) -> 
     assert 0 < client.ttl("celery-taskset-meta-g.c") <= 6
 
 
+def test_a_body_of_celery_4_says_how_many_parts_there_are(chords: Chords, client: Any) -> None:
+    """Its clients write no counter."""
+    body = {**BODY, "chord_size": 2}
+    assert chords.count([chords.part(part(chords, 0, body=body, index=None))]) == []
+    assert chords.count([chords.part(part(chords, 1, body=body, index=None))]) == ["g"]
+    assert sorted(value for _, value in chords.values("g")) == [0, 1]
+    assert 0 < client.ttl("celery-taskset-meta-g.s") <= 86_400
+
+
+def test_a_counter_counts_more_than_what_a_body_says(chords: Chords) -> None:
+    chords.set_size("g", 2, BODY)
+    body = {**BODY, "chord_size": 1}
+    assert chords.count([chords.part(part(chords, 0, body=body))]) == []
+    assert chords.count([chords.part(part(chords, 1, body=body))]) == ["g"]
+
+
 def test_a_part_counts_once_whatever_its_second_run_returns(chords: Chords) -> None:
     chords.set_size("g", 2, BODY)
     assert chords.count([chords.part(part(chords, 0, value)) for value in ("first", "second")]) == []

@@ -159,6 +159,13 @@ def test_a_frozen_workflow_keeps_its_ids(workflow: Any) -> None:
     assert again.id == result.id or {each.id for each in again} == {each.id for each in result}
 
 
+def test_what_celery_4_has_wrapped_around_a_chord_is_not_for_its_parts() -> None:
+    flow = chord([s("add", 1, 1), s("add", 2, 2)], s("tsum"))
+    data = json.loads(json.dumps(flow))
+    data["kwargs"]["kwargs"] = {"kwargs": {"kwargs": {}}}
+    assert sent(signature(data, app=app)) == sent(flow)
+
+
 # -- what one writes ------------------------------------------------------------------------------------------------
 
 
