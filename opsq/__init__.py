@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from opsq.canvas import subtask as subtask
     from opsq.canvas import xmap as xmap
     from opsq.canvas import xstarmap as xstarmap
+    from opsq.protocol.routing import Broadcast as Broadcast
+    from opsq.protocol.routing import Exchange as Exchange
+    from opsq.protocol.routing import Queue as Queue
+    from opsq.protocol.routing import binding as binding
     from opsq.result.single import AsyncResult as AsyncResult
     from opsq.utils import uuid as uuid
 
@@ -37,6 +41,7 @@ _HOMES = {
     "current_app": "opsq.app.base",
     "current_task": "opsq.app.base",
     "uuid": "opsq.utils",
+    **dict.fromkeys(("Broadcast", "Exchange", "Queue", "binding"), "opsq.protocol.routing"),
     **dict.fromkeys(
         (
             *("Signature", "chain", "chord", "chunks", "group", "maybe_signature", "signature", "subtask"),

@@ -169,7 +169,11 @@ class TaskError(OpsqError):
 
 
 class QueueNotFound(KeyError, TaskError):
-    """A task was routed to a queue that is not among `task_queues`."""
+    """A call goes to a queue that is not in `task_queues`, or to an exchange that no queue is bound to with its key."""
+
+    # A KeyError would take no reason, and show itself in quotes.
+    __init__ = TaskError.__init__
+    __str__ = TaskError.__str__
 
 
 class IncompleteStream(TaskError):

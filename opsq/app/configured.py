@@ -11,14 +11,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from opsq import _state
 from opsq.app import home, security
-from opsq.app.routes import Routes
+from opsq.app.declared import DeclaredQueues
 from opsq.backends.disabled import DisabledBackend
 from opsq.backends.redis import RedisBackend
 from opsq.broker.broker import Broker
 from opsq.config import sources
 from opsq.config.broker import Found, resolve_broker, resolve_results
 from opsq.config.settings import Settings
-from opsq.datastore.keys import Priorities, prefix_of
 from opsq.exceptions import ImproperlyConfigured
 from opsq.signals import Signal
 from opsq.utils.time import local_zone
@@ -43,6 +42,7 @@ class Configured:
         self.on_configure = Signal(name="app.on_configure")
         self.on_after_configure = Signal(("source",), name="app.on_after_configure")
         self._config_source, self._config_silent = config_source, False
+        self._declared: tuple[int, DeclaredQueues | None] = (0, None)
         self.conf = Settings(self._load_settings, namespace, self._settings_are_loaded)
         for name, value in given.items():
             if value is not None and name not in NOT_SETTINGS:
@@ -135,7 +135,17 @@ class Configured:
         url = self.find_broker().url
         assert url is not None
         told = self.conf.broker_transport_options
-        return Broker(url, prefix_of(told), Priorities.of(told))
+        return Broker.of(url, told, lambda: self.declared)
+
+    @property
+    def declared(self) -> DeclaredQueues:
+        """The queues that it declares, as its settings are now."""
+        version, found = self._declared
+        if found is None or version != self.conf.version:
+            self.conf.load()
+            found = DeclaredQueues(self.conf)
+            self._declared = self.conf.version, found
+        return found
 
     @cached_property
     def backend(self) -> Any:
@@ -145,5 +155,5 @@ class Configured:
         return DisabledBackend(self) if url is None else RedisBackend.of(url, self.conf)
 
     def queues(self) -> list[str]:
-        """The queues that a worker consumes unless it is told others."""
-        return Routes(self.conf).consumed()
+        """The queues that a worker consumes unless it is told others; of broadcasts it has one of its own."""
+        return [name for name, queue in self.declared.by_name.items() if not queue.is_broadcast]

@@ -34,9 +34,14 @@ class CanvasFollowing:
 
     def follow_ups(self, held: Gathered) -> Sequence[FollowUp | Record]:
         """What was gathered, as data."""
-        return [*(Record(*record) for record in held.records or ()), *map(self._follow_up, held.messages)]
+        messages = held.messages
+        if any(message.address is not None for message in messages):
+            messages = self.app.broker.spread(messages)
+        return [*(Record(*record) for record in held.records or ()), *map(self._follow_up, messages)]
 
     def _follow_up(self, message: Outgoing) -> FollowUp:
+        if message.channel:
+            return FollowUp("", message.raw, channel=message.channel)
         try:
             self.app.broker.make_known(message.queue, message.priority)
         except TROUBLE as error:
@@ -55,7 +60,8 @@ class CanvasFollowing:
             app.backend.store_records(records)
         for each in follows:
             if isinstance(each, FollowUp):
-                app.broker.publish(Outgoing(each.queue, each.raw, each.priority, each.due_ms))
+                to_send = Outgoing(each.queue, each.raw, each.priority, each.due_ms, channel=each.channel)
+                app.broker.publish_many([to_send])
         parts = [app.backend.chords.part(each, claim=False) for each in follows if isinstance(each, ChordPart)]
         if parts:
             app.backend.chords.count(parts)

@@ -188,7 +188,7 @@ class Publisher:
             return self._make_slowly(name, args, kwargs, task_id, task, how, call, parent, heard)
         raw = how.form.fill(task_id, args, kwargs, root_id, parent_id, group_id, index)
         place = how.place
-        message = Outgoing(place.queue, raw, how.call["priority"], how.due_ms, None, place.limit)
+        message = Outgoing(place.queue, raw, how.call["priority"], how.due_ms, None, place.limit, place.address)
         return _Made(name, task_id, message, how)
 
     def _make_slowly(
@@ -212,7 +212,7 @@ class Publisher:
             telling.tell_before(name, task_id, told[0], how.place, call, how.policy)
         raw = envelope.build(task=name, id=task_id, args=args, kwargs=kwargs, embed=how.embed, **call)
         place = how.place
-        message = Outgoing(place.queue, raw, call["priority"], how.due_ms, claim, place.limit)
+        message = Outgoing(place.queue, raw, call["priority"], how.due_ms, claim, place.limit, place.address)
         return _Made(name, task_id, message, how, told)
 
 

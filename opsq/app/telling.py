@@ -58,7 +58,7 @@ class SentEvents:
             headers = json.loads(message.raw)["headers"]
             told = {"uuid": headers["id"], **{key: headers[key] for key in _OF_HEADERS}, "name": name}
             told.update(args=headers["argsrepr"], kwargs=headers["kwargsrepr"])
-            told.update(queue=place.queue, exchange=place.exchange, routing_key=place.routing_key)
+            told.update(queue=place.queue or None, exchange=place.exchange, routing_key=place.routing_key)
             self._clock += 1
             messages.append(self._sender.message("task-sent", self._clock, **told)[1])
         self._app.broker.tell(self._channel, messages)

@@ -88,7 +88,7 @@ class Workflows:
             "link": request.callbacks,
             "link_error": request.errbacks,
             "priority": info.get("priority"),
-            "queue": queue or info.get("routing_key"),
+            "queue": queue or (info.get("routing_key") if request.envelope is None else request.envelope.queue),
             "ignore_result": request.ignore_result,
             **options,
         }

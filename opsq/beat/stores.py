@@ -13,7 +13,7 @@ from opsq.broker.outgoing import SENDING
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
 from opsq.datastore.scripts import Script
-from opsq.exceptions import OpsqError
+from opsq.exceptions import OperationalError, OpsqError
 
 _LUA = Path(__file__).parents[1] / "broker" / "lua"
 _TICK = Script(_LUA / "tick.lua", SENDING)
@@ -157,7 +157,7 @@ class TickingBroker(Broker):
     """
 
     def __init__(self, broker: Broker, store: Store, lease: str) -> None:
-        super().__init__(broker.url, broker.key_prefix, broker.priorities)
+        super().__init__(broker.url, broker.key_prefix, broker.priorities, lambda: broker.declared, broker.channels)
         self._store, self._lease = store, lease
         self.current: Tick | None = None
 
@@ -166,9 +166,29 @@ class TickingBroker(Broker):
         tick = self.current
         if tick is None or tick.done:
             return super().publish(message, retry_policy)
+        if message.address is not None:
+            self._send_to(tick, message)
+            return None
         tick.record["queue"] = message.queue
         self.record(tick, message)
         return None
+
+    def _send_to(self, tick: Tick, message: Outgoing) -> None:
+        """A run that goes to an exchange: the first of its queues gets it with the record, the others, and who listens
+        to a broadcast, right after it.
+        """
+        try:
+            first, *others = self.spread([message])
+        except OperationalError as error:
+            tick.failed = error
+            raise
+        tick.record["queue"] = first.queue or None
+        if first.channel:
+            self.record(tick)
+            self.publish_many([first, *others])
+            return
+        self.record(tick, first)
+        self.publish_many(others)
 
     def record(self, tick: Tick, message: Outgoing | None = None) -> None:
         """Record a run, with its message if it has one. Raises NotOurs, BrokerError, RefusedError."""

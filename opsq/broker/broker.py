@@ -9,14 +9,25 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from opsq.broker import gathering
-from opsq.broker.outgoing import CLAIM, LUA, PUBLISH, Claim, Command, Outgoing, claim_command, publish_command
+from opsq.broker import exchanges, gathering
+from opsq.broker.exchanges import NONE_DECLARED, Declarations, announcement
+from opsq.broker.outgoing import (
+    CLAIM,
+    LUA,
+    PUBLISH,
+    Claim,
+    Command,
+    Outgoing,
+    claim_command,
+    publish_command,
+)
 from opsq.datastore import keys
 from opsq.datastore.connection import client, explain, parse_url
 from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.datastore.line import packed
 from opsq.datastore.lines import Lines
 from opsq.datastore.trouble import NoScriptError, RedisConnectionError, RedisError, RedisTimeoutError
+from opsq.events.event import Channels
 from opsq.exceptions import OperationalError, QueueFull
 from opsq.protocol import envelope
 
@@ -27,7 +38,7 @@ logger = logging.getLogger("opsq.broker")
 
 T = TypeVar("T")
 
-__all__ = ["LUA", "RETRY_POLICY", "Broker", "Outgoing", "announcement"]
+__all__ = ["LUA", "RETRY_POLICY", "Broker", "Outgoing"]
 
 #: Celery's defaults of `task_publish_retry_policy`; times in seconds.
 RETRY_POLICY: Mapping[str, Any] = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
@@ -38,14 +49,30 @@ ROOM_S = (0.02, 0.5)
 class Broker:
     """The producers' side of the broker at `url`."""
 
-    def __init__(self, url: str, key_prefix: str = "", priorities: Priorities = PRIORITIES) -> None:
+    def __init__(
+        self,
+        url: str,
+        key_prefix: str = "",
+        priorities: Priorities = PRIORITIES,
+        declare: Callable[[], Declarations] = lambda: NONE_DECLARED,
+        channels: Channels | None = None,
+    ) -> None:
+        """`declare`: what the app declares of queues now; `channels`: how those of broadcasts are called."""
         self.url, self.priorities = url, priorities
         self.where = parse_url(url)
         self.key_prefix = key_prefix
+        self.channels = channels or Channels(self.where.db, key_prefix)
+        self._declare = declare
         #: The list of each queue and priority, once the queue is made known; of this process.
         self._places: dict[tuple[str, int], str] = {}
         self._process = 0
         self._lines = Lines(url)
+
+    @classmethod
+    def of(cls, url: str, options: Mapping[str, Any] | None, declare: Callable[[], Declarations]) -> Broker:
+        """As the setting `broker_transport_options` says. Raises ImproperlyConfigured."""
+        channels = Channels.of(parse_url(url).db, options)
+        return cls(url, keys.prefix_of(options), Priorities.of(options), declare, channels)
 
     @property
     def client(self) -> redis.Redis:
@@ -59,9 +86,11 @@ class Broker:
     def publish(self, message: Outgoing, retry_policy: Mapping[str, Any] | None = RETRY_POLICY) -> str | None:
         """Put a message into its queue; None, or the id of the one that has what it claims and stands for it.
 
-        Raises OperationalError when that has failed for good, QueueFull. A try whose answer was lost is repeated by a
-        script that looks whether the message is there already.
+        Raises OperationalError when that has failed for good, QueueFull, QueueNotFound. A try whose answer was lost is
+        repeated by a script that looks whether the message is there already.
         """
+        if message.address is not None:
+            return self._publish_to(message, retry_policy)
         if message.claim is not None:
             return self._claim(message, message.claim, retry_policy)
         held = gathering.current()
@@ -73,6 +102,21 @@ class Broker:
             self._with_retries(lambda again: self._publish(message, again), retry_policy)
         return None
 
+    def _publish_to(self, message: Outgoing, retry_policy: Mapping[str, Any] | None) -> str | None:
+        """Publish a message to the queues, or the listeners, that its address leads to."""
+        if gathering.current() is None or message.claim is not None:
+            copies = self.spread([message], retry_policy)
+            if len(copies) == 1 and not copies[0].channel:
+                return self.publish(copies[0], retry_policy)
+        self.publish_many([message], retry_policy)
+        return None
+
+    def spread(
+        self, messages: Sequence[Outgoing], retry_policy: Mapping[str, Any] | None = RETRY_POLICY
+    ) -> list[Outgoing]:
+        """The same messages, each at a queue or on a channel. Raises QueueNotFound for one that goes nowhere."""
+        return self._with_retries(lambda _again: exchanges.spread(self, messages), retry_policy)[0]
+
     def publish_many(self, messages: Sequence[Outgoing], retry_policy: Mapping[str, Any] | None = RETRY_POLICY) -> None:
         """Put messages (without claims) into their queues in one round trip; in each list they stand in this order.
 
@@ -83,6 +127,10 @@ class Broker:
         if held is not None:
             held.messages.extend(messages)
             return
+        numbers: Sequence[int] = range(len(messages))
+        if any(message.address is not None for message in messages):
+            given = messages
+            messages, numbers = self._with_retries(lambda _again: exchanges.spread(self, given), retry_policy)
         waits: Iterator[float] | None = None
         left: Sequence[int] = range(len(messages))
         while left := self._with_retries(lambda again: self._publish_many(messages, left, again), retry_policy):
@@ -90,7 +138,7 @@ class Broker:
             try:
                 time.sleep(next(waits))
             except QueueFull as error:
-                error.sent = left[0]
+                error.sent = numbers[left[0]]
                 raise
 
     def _room_comes(self, message: Outgoing) -> Iterator[float]:
@@ -174,9 +222,13 @@ class Broker:
         """
         now: dict[str, list[bytes]] = {}
         scripted: dict[str, list[int]] = {}
+        told: list[Outgoing] = []
         place_of = self._places_here()
         for number in which:
             message = messages[number]
+            if message.channel:
+                told.append(message)
+                continue
             queue, priority = message.queue, message.priority
             place = place_of.get((queue, priority)) or self.make_known(queue, priority)
             if again or message.due_ms is not None or message.limit is not None or place in scripted:
@@ -186,7 +238,9 @@ class Broker:
         commands: list[Command | bytes] = [packed(b"LPUSH", place.encode(), *raws) for place, raws in now.items()]
         for place, some in scripted.items():
             commands.append(publish_command(self, place, [messages[number] for number in some], again))
-        arrived = self._run(commands)[len(now) :]
+        arrived = self._run([*commands, *(("PUBLISH", message.channel, message.raw) for message in told)])
+        exchanges.check_heard(told, arrived[len(commands) :])
+        arrived = arrived[len(now) : len(commands)]
         return sorted(each for some, count in zip(scripted.values(), arrived, strict=True) for each in some[count:])
 
     def _run(self, commands: Sequence[Command | bytes]) -> list[Any]:
@@ -205,10 +259,19 @@ class Broker:
         places = self._places_here()
         place = places.get((queue, priority))
         if place is None:
-            self._run(announcement(queue, self.key_prefix, self.priorities))
+            self._run(announcement(queue, self.declared.bindings(queue), self.key_prefix, self.priorities))
             place = self.key(self.priorities.list_of(queue, priority))
             places[queue, priority] = place
         return place
+
+    @property
+    def declared(self) -> Declarations:
+        """What the app declares of queues."""
+        return self._declare()
+
+    def ask_all(self, commands: Sequence[Command]) -> list[Any]:
+        """Commands, none of them a script, and their answers. Raises errors of Redis."""
+        return self._run(commands) if commands else []
 
     def _places_here(self) -> dict[tuple[str, int], str]:
         """The lists of queues that this process has made known."""
@@ -219,13 +282,3 @@ class Broker:
     def _failed(self, error: Exception) -> OperationalError:
         told = explain(error, self.url)
         return OperationalError(f"cannot send the task: {told.what}", why=told.why, hint=told.hint)
-
-
-def announcement(queue: str, key_prefix: str, priorities: Priorities) -> list[Command]:
-    """What makes a queue known: Celery's bindings of its own direct exchange, and our set of queues."""
-    member = keys.binding_member(queue, queue, priorities.separator)
-    return [
-        ("SADD", key_prefix + keys.binding(queue), member),
-        ("SADD", key_prefix + keys.binding_permanent(queue), member),
-        ("SADD", key_prefix + keys.QUEUES, queue),
-    ]

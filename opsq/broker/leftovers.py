@@ -7,7 +7,6 @@ no such store: a Celery process that restores cannot touch them.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from opsq.broker.broker import LUA
 from opsq.datastore import keys
 from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
+from opsq.protocol.routing import BROADCAST, read_bindings
 
 RESTORE = Script(LUA / "restore_celery.lua")
 
@@ -67,11 +67,10 @@ class Leftovers:
         if not exchange:
             return routing_key if routing_key in self._queues else None
         bound: Any = line.ask("SMEMBERS", self._prefix + keys.binding(exchange))
-        for member in sorted(bound):
-            key, pattern, queue = member.decode().split(self._priorities.separator)
-            fits = re.match(pattern, routing_key) if pattern else key == routing_key
-            if fits and queue in self._queues:
-                return str(queue)
+        for each in read_bindings(bound, self._priorities.separator):
+            # A copy of a broadcast is its worker's alone.
+            if each.queue in self._queues and each.takes(routing_key) and not each.queue.startswith(BROADCAST):
+                return each.queue
         return next((name for name in (routing_key, exchange) if not bound and name in self._queues), None)
 
     def _list_of(self, queue: str, message: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -44,8 +44,23 @@ class Limit(NamedTuple):
     wait_s: float | None = 0
 
 
+class Address(NamedTuple):
+    """An exchange and a routing key: the exchange's bindings, which are in Redis, say where a message goes.
+
+    `type`: of the exchange, None = as its bindings look; `limits`: of the queues that the sender knows to be limited.
+    """
+
+    exchange: str
+    routing_key: str
+    type: str | None = None
+    limits: Mapping[str, Limit] = {}
+
+
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
-    """One message on its way to a queue; `due_ms` (Unix ms) when it is for later."""
+    """One message on its way to a queue; `due_ms` (Unix ms) when it is for later.
+
+    With an `address` its queues are still to be found; with a `channel` it goes to all who listen there, into no queue.
+    """
 
     queue: str
     raw: bytes
@@ -53,6 +68,8 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     due_ms: int | None = None
     claim: Claim | None = None
     limit: Limit | None = None
+    address: Address | None = None
+    channel: str = ""
 
 
 class Names(Protocol):

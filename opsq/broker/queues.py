@@ -13,6 +13,7 @@ from opsq.datastore import keys
 from opsq.datastore.connection import errors
 from opsq.exceptions import DecodeError
 from opsq.protocol import envelope
+from opsq.protocol.routing import read_bindings
 from opsq.utils.time import parse_iso
 
 __all__ = ["QueueState", "Waiting", "bindings", "expires_s", "known", "pause", "peek", "resume", "server_ms", "states"]
@@ -103,10 +104,8 @@ def bindings(broker: Broker, exchanges: Sequence[str]) -> Iterator[tuple[str, st
             pipe.smembers(broker.key(keys.binding(exchange)))
         found = pipe.execute()
     for exchange, members in zip(exchanges, found, strict=True):
-        for member in sorted(members):
-            parts = member.decode(errors="replace").split(broker.priorities.separator)
-            if len(parts) == 3:
-                yield exchange, parts[0], parts[2]
+        for each in read_bindings(members, broker.priorities.separator):
+            yield exchange, each.routing_key, each.queue
 
 
 def expires_s(headers: envelope.Headers) -> float | None:

@@ -284,9 +284,9 @@ def binding_permanent(exchange: str) -> str:
     return f"_kombu.binding_permanent.{exchange}"
 
 
-def binding_member(routing_key: str, queue: str, separator: str = PRIORITY_SEPARATOR) -> str:
-    """A direct binding as kombu writes it: routing key, pattern (none), queue."""
-    return f"{routing_key}{separator}{separator}{queue}"
+def binding_member(routing_key: str, queue: str, separator: str = PRIORITY_SEPARATOR, pattern: str = "") -> str:
+    """A binding as kombu writes it: routing key, pattern (of topics), queue."""
+    return f"{routing_key}{separator}{pattern}{separator}{queue}"
 
 
 def inflight(queue: str, consumer: str) -> str:

@@ -22,14 +22,14 @@ def next_try(request: Context, message: Envelope, retry: Retry, embed: Mapping[s
     """The message of a task's next try (wire section 5.1): the same id and lineage, one retry more, due later."""
     call = dict(retry.call)
     due = _due(call.pop("eta", None), call.pop("countdown", None), retry, request.task.app.timezone)
-    queue = call.get("queue") or call.get("routing_key") or message.properties.delivery_info.routing_key or "celery"
+    queue = call.get("queue") or call.get("routing_key") or message.queue
     priority = call.get("priority")
     if priority is None:
         priority = message.properties.priority or 0
     raw = envelope.changed(
         envelope.unparked(message.raw),
         _headers(request, message, call, due),
-        _properties(message, call, queue, priority),
+        _properties(queue, priority),
     )
     if "args" in call or "kwargs" in call:
         raw = _with_body(raw, message, call, embed)
@@ -70,11 +70,10 @@ def _headers(request: Context, message: Envelope, call: Mapping[str, Any], due: 
     return changed
 
 
-def _properties(message: Envelope, call: Mapping[str, Any], queue: str, priority: int) -> dict[str, Any]:
-    exchange = call.get("exchange") or message.properties.delivery_info.exchange or ""
+def _properties(queue: str, priority: int) -> dict[str, Any]:
     return {
         "delivery_tag": envelope.new_delivery_tag(),
-        "delivery_info": {"exchange": exchange, "routing_key": queue},
+        "delivery_info": {"exchange": "", "routing_key": queue},
         "priority": priority,
     }
 

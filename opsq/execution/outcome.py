@@ -14,12 +14,16 @@ from opsq.exceptions import Ignore
 
 @dataclass(frozen=True, slots=True)
 class FollowUp:
-    """A message that follows from a run, not yet sent; `due_ms` (Unix ms) when it is for later."""
+    """A message that follows from a run, not yet sent; `due_ms` (Unix ms) when it is for later.
+
+    With a `channel` it goes to all who listen there, into no queue.
+    """
 
     queue: str
     raw: bytes
     priority: int = 0
     due_ms: int | None = None
+    channel: str = ""
 
 
 @dataclass(frozen=True, slots=True)

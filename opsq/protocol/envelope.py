@@ -81,7 +81,7 @@ class Envelope(
     msgspec.Struct,
     gc=False,
     kw_only=True,
-    rename={"content_type": "content-type", "content_encoding": "content-encoding"},
+    rename={"content_type": "content-type", "content_encoding": "content-encoding", "lay_in": "x-opsq-lay-in"},
 ):
     """One task message; `body` is decoded from base64, `raw` holds the message's bytes as they were in the list."""
 
@@ -91,6 +91,13 @@ class Envelope(
     headers: Headers
     properties: Properties
     raw: bytes = b""
+    #: The queue it lay in, if it came through an exchange (ours).
+    lay_in: str = ""
+
+    @property
+    def queue(self) -> str:
+        """The queue it lay in."""
+        return self.lay_in or self.properties.delivery_info.routing_key or "celery"
 
     @property
     def name(self) -> str:

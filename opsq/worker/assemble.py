@@ -23,6 +23,7 @@ from opsq.events.event import MAILBOX_SUFFIX, Channels
 from opsq.exceptions import ImproperlyConfigured, RefusedError, UsageError
 from opsq.execution.runner import Runner
 from opsq.protocol import codec
+from opsq.protocol.routing import Binding
 from opsq.runtime.logs import Buffered, level_number
 from opsq.worker import first_look
 from opsq.worker.child import Setup
@@ -102,10 +103,17 @@ def _cgroup_quota() -> float | None:
 
 
 def queues_for(app: Any, wishes: Wishes, node: str) -> list[str]:
-    """The queues to consume, in order; with `worker_direct` also the one that is this node's alone."""
+    """The queues to consume, in order; those of broadcasts, and one more with `worker_direct`, are the node's alone."""
+    declared = app.declared
+
+    def real(name: str) -> str:
+        """The name of the queue that is meant: of a broadcast, this node's own."""
+        known = declared.known(name)
+        return name if known is None else known.own_of(node) if known.is_broadcast else known.name
+
     own = [first_look.own_queue(node)] if app.conf.worker_direct else []
-    queues = list(dict.fromkeys([*(wishes.queues or app.queues()), *own, *wishes.also]))
-    for name in wishes.exclude:
+    queues = list(dict.fromkeys([*map(real, wishes.queues or declared.by_name), *own, *map(real, wishes.also)]))
+    for name in map(real, wishes.exclude):
         if name in queues:
             queues.remove(name)
     if not queues:
@@ -203,7 +211,14 @@ def _terms(app: Any, wishes: Wishes, setup: Setup) -> Terms:
         tasks=facts_of(app.tasks),
         sources=source_folders() if wishes.reload else [],
         limits=setup.limits,
+        bindings=_bindings(app, setup.queues, setup.node),
     )
+
+
+def _bindings(app: Any, queues: Sequence[str], node: str) -> dict[str, list[Binding]]:
+    """How its queues are bound."""
+    own = {each.own_of(node): each for each in app.declared.by_name.values() if each.is_broadcast}
+    return {name: list(own[name].bindings if name in own else app.declared.bindings(name)) for name in queues}
 
 
 def _news(app: Any, wishes: Wishes, url: str) -> News:

@@ -82,6 +82,8 @@ class Attempts:
         except DecodeError as error:
             self.ledger.settle_run(self._broken(held, error))
             return None
+        if message.properties.delivery_info.exchange:
+            message.lay_in = self._settler.queues[held.queue]
         headers = message.headers
         if headers.eta is not None or headers.expires is not None or self.gate.stopped:
             settlement = self._gate(held, message)

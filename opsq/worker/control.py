@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any
 
 from opsq.broker import revoked
+from opsq.broker.exchanges import announcement
 from opsq.broker.limits import is_rate, rate_per_second
 from opsq.concurrency.base import POOLS
 from opsq.datastore import keys
 from opsq.protocol.envelope import Envelope
+from opsq.protocol.routing import Binding
 from opsq.runtime.process import signal_number
 from opsq.worker.holdings import held_by
 from opsq.worker.panel import NO_REPLY, Panel, State, control_command, inspect_command, nok, ok
@@ -214,12 +216,12 @@ def add_consumer(
     **_: Any,
 ) -> Any:
     """Tell worker(s) to consume from task queue by name."""
-    if (exchange_type or "direct") != "direct":
-        return nok(f"a queue can be bound to a direct exchange only, not to a {exchange_type} one")
-    if exchange and exchange != queue:
-        separator = state.leases.post.priorities.separator
-        member = keys.binding_member(routing_key or queue, queue, separator)
-        state.redis.sadd(state.key(keys.binding(exchange)), member)
+    kind = exchange_type or "direct"
+    if kind not in ("direct", "topic"):
+        return nok(f"a queue can be bound to a {kind} exchange only by task_queues, and opsq reload")
+    if exchange:
+        post, bound = state.leases.post, Binding(exchange, routing_key or queue, kind)
+        state.app.broker.ask_all(announcement(queue, [bound], post.key_prefix, post.priorities))
     if queue not in state.worker.wanted_queues:
         state.in_parent(lambda: state.worker.consume(queue, True))
     return ok(f"add consumer {queue}")

@@ -12,10 +12,10 @@ from typing import Any, cast
 
 from opsq.app.masking import masked
 from opsq.app.report import report as text_of_report
-from opsq.app.routes import Routes
 from opsq.broker import revoked as store
 from opsq.config.option import parse_bool
 from opsq.datastore.connection import parse_url
+from opsq.protocol.routing import Binding
 from opsq.worker import slots
 from opsq.worker.holdings import Holding, held_by, info_of, scheduled_in
 from opsq.worker.panel import NO_REPLY, State, inspect_command, ok
@@ -207,16 +207,11 @@ def _broker(state: State) -> dict[str, Any]:
 @inspect_command
 def active_queues(state: State) -> list[Any]:
     """List the task queues a worker is currently consuming from."""
-    known = Routes(state.app.conf).queues
-    found = []
-    for name in state.leases.post.queues:
-        queue = known.get(name)
-        exchange = {"name": queue.exchange if queue else name, **_EXCHANGE}
-        if queue:
-            exchange["type"] = queue.exchange_type
-        found.append(
-            {"name": name, "exchange": exchange, "routing_key": queue.routing_key if queue else name, **_QUEUE}
-        )
+    post, found = state.leases.post, []
+    for name in post.queues:
+        first = next(iter(post.bindings.get(name, ())), Binding(name, name))
+        exchange = {"name": first.exchange, **_EXCHANGE, "type": first.type}
+        found.append({"name": name, "exchange": exchange, "routing_key": first.routing_key, **_QUEUE})
     return found
 
 

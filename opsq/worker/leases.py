@@ -14,18 +14,21 @@ import queue
 import select
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from opsq._state import CLOCK_TOLERANCE_S, set_broker_epoch
-from opsq.broker.broker import LUA, announcement
+from opsq.broker.broker import LUA
+from opsq.broker.exchanges import announcement
 from opsq.broker.limits import RELEASE
 from opsq.datastore import keys
 from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
 from opsq.datastore.trouble import TROUBLE, NoScriptError, RedisError, ResponseError
+from opsq.protocol.routing import Binding
 from opsq.worker import slots
+from opsq.worker.broadcasts import Broadcasts
 from opsq.worker.later import PROMOTE, Later
 from opsq.worker.limit_options import Ruling
 from opsq.worker.limited import Limited
@@ -53,6 +56,7 @@ class Leases(threading.Thread):
         rescue: Rescue,
         pulse: Pulse,
         limited: Limited,
+        broadcasts: Broadcasts,
         describe: Callable[[], dict[str, Any]],
         on_strays: Callable[[set[int]], None],
     ) -> None:
@@ -60,7 +64,7 @@ class Leases(threading.Thread):
         super().__init__(name="opsq-leases", daemon=True)
         self.post, self.table, self.rescue, self._pulse = post, table, rescue, pulse
         self._describe, self._on_strays = describe, on_strays
-        self.limited = limited
+        self.limited, self._broadcasts = limited, broadcasts
         self._movers = (Later(post.queues, post.key_prefix, post.priorities), limited)
         #: The slots whose consumers are registered, and with which queues.
         self.registered: dict[int, list[str]] = {}
@@ -71,7 +75,7 @@ class Leases(threading.Thread):
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ending = False
-        self._wanted = post.queues
+        self._wanted, self._bindings = post.queues, dict(post.bindings)
         self._line = Line(post.url, reply_s=REPLY_S)
         self._line.on_push = self._on_push
         self._connected = self._tracks = self._clock_is_wrong = False
@@ -94,8 +98,9 @@ class Leases(threading.Thread):
 
         self.submit(job)
 
-    def consume(self, queues: list[str]) -> None:
+    def consume(self, queues: list[str], bindings: Mapping[str, Sequence[Binding]]) -> None:
         """From now on these are the worker's queues; those that older children still consume are kept too."""
+        self._bindings = {**self._bindings, **bindings}
         self._wanted = queues
 
     def end(self) -> None:
@@ -130,6 +135,7 @@ class Leases(threading.Thread):
                 if self.trouble:
                     logger.info("the broker is back")
                 delay_s, self.trouble = 0.05, ""
+                self._broadcasts.keep(self.ask_all, self.post)
                 if self._ending:
                     return
                 self._pass_time()
@@ -164,6 +170,7 @@ class Leases(threading.Thread):
         except ResponseError:
             self._tracks = False
         self._listen_to_commands()
+        self._broadcasts.listen(self._line, self.post, anew=True)
         for script in (RENEW, PROMOTE, RELEASE):
             self._line.ask("SCRIPT", "LOAD", script.text)
         self._announce_queues()
@@ -211,6 +218,8 @@ class Leases(threading.Thread):
         if push[0] == b"invalidate":
             for mover in self._movers:
                 mover.noticed = True
+        elif push[0] == b"pmessage":
+            self._broadcasts.hear(push[1], push[3])
         elif push[0] == b"message":
             self.on_command(push[2])
 
@@ -266,7 +275,7 @@ class Leases(threading.Thread):
         commands.append(self.limited.rates_question())
         moves = [mover.commands(self._tracks) for mover in self._movers]
         sent = time.monotonic()
-        answers = self.ask_all([*commands, *moves[0], *moves[1]])
+        answers = self.ask_all([*commands, *moves[0], *moves[1], *self._exchanges()])
         for answer in answers[: len(commands)]:
             if isinstance(answer, Exception):
                 raise answer
@@ -276,7 +285,7 @@ class Leases(threading.Thread):
         later, limited = self._movers
         first = len(commands) + len(moves[0])
         later.take(answers[len(commands) : first])
-        limited.take(answers[first:])
+        limited.take(answers[first : first + len(moves[1])])
         if self.limited.differs(answers[len(commands) - 1]):
             self._learn_limits()
         queues = answers[: len(post.queues)]
@@ -292,16 +301,27 @@ class Leases(threading.Thread):
         held = [name for queues in self.registered.values() for name in queues]
         queues = list(dict.fromkeys([*self._wanted, *held]))
         if queues != self.post.queues:
-            self.post = self.rescue.post = replace(self.post, queues=queues)
+            self.post = self.rescue.post = replace(self.post, queues=queues, bindings=dict(self._bindings))
             self._movers = (Later(queues, self.post.key_prefix, self.post.priorities), self.limited)
             self.limited.look_after(self.post)
             self._announce_queues()
+            self._broadcasts.listen(self._line, self.post)
 
     def _announce_queues(self) -> None:
         post = self.post
-        self._line.ask_all(
-            [each for name in post.queues for each in announcement(name, post.key_prefix, post.priorities)]
-        )
+        for name in post.queues:
+            self.ask_all(announcement(name, post.bindings.get(name, ()), post.key_prefix, post.priorities))
+
+    def _exchanges(self) -> list[tuple[Any, ...]]:
+        """What binds queues to exchanges that others send to: should it be lost, it comes back."""
+        post = self.post
+        bound = [(name, post.bindings.get(name, ())) for name in post.queues]
+        return [
+            command
+            for name, bindings in bound
+            if any(each != Binding(name, name) for each in bindings)
+            for command in announcement(name, bindings, post.key_prefix, post.priorities)
+        ]
 
     def lists(self) -> list[str]:
         """The lists of all its queues."""
@@ -373,7 +393,8 @@ class Leases(threading.Thread):
         self._pulse.bye(self._line)
         post = self.post
         gone = ("ZREM", post.key_prefix + keys.WORKERS, post.worker_id)
-        self._line.ask_all([gone, ("DEL", post.key_prefix + keys.worker(post.worker_id))])
+        record = ("DEL", post.key_prefix + keys.worker(post.worker_id))
+        self._line.ask_all([gone, record, *self._broadcasts.farewell(post)])
 
 
 def _renewal(script_keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:

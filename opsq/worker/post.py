@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from opsq.datastore.keys import Priorities
+from opsq.protocol.routing import Binding
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """The broker, the worker's name (`<node>:<8 hex>`), its queues, its lease (seconds), the folder of mapped files."""
+    """The broker, the worker's name (`<node>:<8 hex>`), its queues, its lease (seconds), the folder of mapped files.
+
+    `bindings`: how its queues are bound.
+    """
 
     url: str
     worker_id: str
@@ -19,3 +24,4 @@ class Post:
     key_prefix: str
     priorities: Priorities
     folder: Path
+    bindings: Mapping[str, Sequence[Binding]] = field(default_factory=dict)

@@ -246,6 +246,8 @@ class Settler:
             return ("R", follow.key, follow.ttl_s, follow.data)
         if isinstance(follow, ChordPart):
             return () if self.results.part is None else ("C", *self.results.part(follow))
+        if follow.channel:
+            return ("P", follow.channel, follow.raw)
         list_key = self.key_prefix + self.priorities.list_of(follow.queue, follow.priority)
         if follow.due_ms is not None:
             member = self.priorities.suffix(follow.priority) + follow.raw

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsq.app.task import Task
+from opsq.protocol.routing import Binding
 from opsq.worker.limit_options import Ruling, limits_differ
 from opsq.worker.upkeep import Caps
 
@@ -29,7 +30,7 @@ class Terms:
     `least`, `most`: between which the number of children moves; `scales`: it grows only when messages wait too long
     (autoscale), not as soon as all children are busy. `stop_s`: how long a stop may take before what runs is ended,
     0 = as long as it takes; `stops_idle`: that time is waited for even if nothing runs. `tasks`: what is known of each.
-    `sources`: folders whose files are watched (`--reload`); `limits`: of tasks and queues.
+    `sources`: folders whose files are watched (`--reload`); `limits`: of tasks and queues; `bindings`: of the queues.
     """
 
     queues: list[str]
@@ -44,6 +45,7 @@ class Terms:
     tasks: dict[str, list[Any]]
     sources: list[str]
     limits: Ruling
+    bindings: dict[str, list[Binding]]
 
 
 class Known(Task[Any, Any]):

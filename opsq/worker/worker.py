@@ -22,6 +22,7 @@ from opsq.runtime import notify
 from opsq.runtime.logs import Buffered
 from opsq.worker import child, chords, epilogue, greenchild, mingle, overrides, slots, successor, watchdog
 from opsq.worker.autoscale import Heads
+from opsq.worker.broadcasts import Broadcasts
 from opsq.worker.calls import Calls
 from opsq.worker.child import Means, Setup
 from opsq.worker.children import Child, Children
@@ -135,11 +136,14 @@ class Worker:
 
         self.judge.on_loss, pulse.on_beat = on_loss, on_beat
         names = setup.key_prefix, setup.priorities
-        post = Post(setup.url, setup.worker_id, setup.queues, setup.lease_s, *names, self.plan.folder)
+        post = Post(
+            setup.url, setup.worker_id, setup.queues, setup.lease_s, *names, self.plan.folder, self.plan.terms.bindings
+        )
         rescue = Rescue(post, self.judge, self.plan.leftovers)
         limited = Limited(post, Policy(setup.limits, *names))
         limited.own_rates = self._record.rate_limits
-        leases = Leases(post, self._table, rescue, pulse, limited, self._record.describe, self._on_strays)
+        broadcasts = Broadcasts(setup.news.channels)
+        leases = Leases(post, self._table, rescue, pulse, limited, broadcasts, self._record.describe, self._on_strays)
         state = State(self, leases, pulse, self._record, self._children, self._calls, self._accept)
         leases.on_command = Ear(state, self._accept, self.app.conf.task_serializer).heard
         if setup.news.mailbox and setup.news.mingles:
@@ -331,7 +335,7 @@ class Worker:
         facts = self._table.facts
         known = list(dict.fromkeys([*facts.queues, *terms.queues]))
         self._table.write_facts(Facts(facts.worker, known, facts.broker, facts.parent))
-        self._leases.consume(terms.queues)
+        self._leases.consume(terms.queues, terms.bindings)
         self._leases.rule(terms.limits)
         self._record.take(terms)
         self._watch.take(terms.sources)

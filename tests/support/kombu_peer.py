@@ -46,6 +46,11 @@ class Kombu(Peer):
         answer: bytes = self.ask("decompress", data, name)
         return answer
 
+    def topic_pattern(self, key: str) -> str:
+        """The regular expression that kombu binds a topic's key with."""
+        answer: str = self.ask("topic_pattern", key)
+        return answer
+
     def homes(self, names: list[str]) -> dict[str, str]:
         """The modules of the exceptions that Celery and kombu have under these names."""
         answer: dict[str, str] = self.ask("homes", names)
@@ -65,6 +70,7 @@ class Kombu(Peer):
 def _verbs() -> dict[str, Callable[..., Any]]:
     from celery import Celery
     from kombu import Connection, compression, serialization
+    from kombu.transport.virtual.exchange import TopicExchange
     from kombu.utils import json
 
     def stored_failure(error: BaseException) -> Any:
@@ -90,6 +96,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
     return {
         "homes": homes,
         "sweep": sweep,
+        "topic_pattern": TopicExchange(None).key_to_pattern,
         "dumps": json.dumps,
         "loads": json.loads,
         "encode": serialization.dumps,

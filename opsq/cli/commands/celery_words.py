@@ -135,11 +135,10 @@ def list_() -> None:
 @pass_context
 def bindings(context: Context) -> None:
     """Show which queues are bound to which exchanges, by which keys."""
-    from opsq.app.routes import Routes
     from opsq.broker import queues
 
-    routes = Routes(context.app.conf)
-    exchanges = {*context.queue_names(), *(queue.exchange for queue in routes.queues.values())}
+    declared = context.app.declared.by_name.values()
+    exchanges = {*context.queue_names(), *(each.exchange for queue in declared for each in queue.bindings)}
     found = [
         {"queue": queue, "exchange": exchange, "routing_key": key}
         for exchange, key, queue in queues.bindings(context.broker, sorted(exchanges))

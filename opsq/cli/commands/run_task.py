@@ -32,21 +32,21 @@ def run_task(
         key: value for key, value in (("queue", queue), ("countdown", countdown)) if value is not None
     }
     call_options = {**(known.call_options if known is not None else {}), **options}
-    place = Routes(app.conf).route(name, call_options, args, kwargs, known).queue
+    place = Routes(app.conf).route(name, call_options, args, kwargs, known)
     result = app.send_task(name, list(args), dict(kwargs), task_type=known, **options)
-    told = {"id": result.id, "task": name, "queue": place}
-    consumed = _is_consumed(context, place)
+    told = {"id": result.id, "task": name, "queue": place.shown}
+    consumed = place.address is not None or _is_consumed(context, place.queue)
     if not wait:
         context.out.document(told) if context.out.json else context.out.line(result.id)
         if not consumed:
-            context.out.say(f"no worker consumes the queue {place!r} now")
+            context.out.say(f"no worker consumes the queue {place.queue!r} now")
         return
     if not context.out.json:
         context.out.say(result.id)
     if not consumed:
         raise BrokerError(
             f"cannot wait for {result.id}",
-            why=f"no worker consumes the queue {place!r}; the call stays there",
+            why=f"no worker consumes the queue {place.queue!r}; the call stays there",
             hint="opsq up, or opsq worker -A APP",
         )
     _wait(context, result, told, timeout)

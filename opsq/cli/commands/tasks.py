@@ -103,7 +103,7 @@ def _task(routes: Routes, task: Any, running: int) -> dict[str, Any]:
     said = {name: getattr(task, name, default) for name, default in OPTIONS.items()}
     return {
         "name": task.name,
-        "queue": routes.route(task.name, task.call_options, task=task).queue,
+        "queue": routes.route(task.name, task.call_options, task=task).shown,
         "running": running,
         "options": {name: value for name, value in said.items() if value != OPTIONS[name]},
     }
