@@ -214,6 +214,15 @@ def test_a_queue_that_nobody_consumes(clinic: Clinic, client: redis.Redis) -> No
     only(clinic, "consumers", "1 messages wait in 'mail'", "worker -Q mail")
 
 
+def test_what_is_kept_for_opsq_where_only_celery_is_left(clinic: Clinic, client: redis.Redis) -> None:
+    client.sadd(keys.QUEUES, "mail")
+    client.zadd(keys.delayed("mail"), {"|{}": 2**53})
+    with redis.Redis.from_url(clinic.url, single_connection_client=True) as celery:
+        assert celery.connection
+        celery.connection.send_command("BRPOP", "mail", 20)
+        only(clinic, "consumers", "1 messages of 'mail' are for later", "queues handover --to-celery mail")
+
+
 def test_a_queue_that_is_paused(clinic: Clinic, client: redis.Redis) -> None:
     client.set(keys.paused("celery"), "1")
     only(clinic, "paused queues", "opsq queues resume celery")

@@ -21,6 +21,7 @@ _NAMED = 5
 def consumers(look: Look) -> Iterator[Finding]:
     """Queues in which something waits and that no worker consumes."""
     if workers.celery_waits(look.broker):
+        yield from _out_of_reach(look)
         return  # Redis does not tell which queues Celery's workers wait for
     for state in look.queues:
         waiting = state.pending
@@ -29,6 +30,18 @@ def consumers(look: Look) -> Iterator[Finding]:
                 f"{waiting} messages wait in {state.name!r}, and no worker consumes it",
                 "they wait until one does",
                 f"opsq{_app_flag(look)} worker -Q {state.name}",
+            )
+
+
+def _out_of_reach(look: Look) -> Iterator[Finding]:
+    """What is kept for workers of opsq where only Celery's may be left."""
+    for state in look.queues:
+        kept = state.delayed + state.limited
+        if kept and not state.consumers:
+            yield Finding(
+                f"{kept} messages of {state.name!r} are for later or for limits, and no worker of opsq consumes it",
+                "Celery's workers do not look there",
+                f"opsq{_app_flag(look)} queues handover --to-celery {state.name}, or start a worker of opsq",
             )
 
 
