@@ -13,6 +13,7 @@ from opsq.beat.leader import LEASE_S, Holder, Leader
 from opsq.beat.notices import Notices
 from opsq.beat.plan import Plan, description
 from opsq.beat.sending import Sender
+from opsq.beat.source import DATABASE, UNSAVED, Code, Found, Source
 from opsq.beat.stores import NotOurs, Order, State, Store, Tick, TickingBroker
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
@@ -20,6 +21,7 @@ from opsq.datastore.trouble import TROUBLE, RedisError
 from opsq.exceptions import BrokerError
 from opsq.runtime import backoff
 from opsq.runtime.clock import Clock
+from opsq.schedules import crontab
 
 logger = logging.getLogger("celery.beat")
 
@@ -37,9 +39,18 @@ class Beat:
     """One beat of one app; `run` returns when it was stopped."""
 
     def __init__(
-        self, app: Any, *, clock: Clock | None = None, max_interval_s: float | None = None, lease_s: float = LEASE_S
+        self,
+        app: Any,
+        *,
+        clock: Clock | None = None,
+        max_interval_s: float | None = None,
+        lease_s: float = LEASE_S,
+        source: Callable[[Any, definitions.Definitions], Source] | None = None,
     ) -> None:
-        """`max_interval_s`: the longest sleep. Raises ImproperlyConfigured, BrokerError."""
+        """`max_interval_s`: the longest sleep; `source`: makes, of app and own entries, what is read instead of those.
+
+        Raises ImproperlyConfigured, BrokerError.
+        """
         self.app, self.clock, self.max_interval_s = app, clock or Clock(), max_interval_s
         self.name = name_of(app)
         self.store = Store(app.broker, self.name)
@@ -47,6 +58,8 @@ class Beat:
         self.broker = app.broker = TickingBroker(app.broker, self.store, self.leader.value)
         self.sender = Sender(app, self.broker, self.clock)
         self.own = definitions.of_app(app)
+        self.source: Source = source(app, self.own) if source else Code(self.own)
+        self._found = Found({})
         self.leading = False
         self.plans: dict[str, Plan] = {}
         self._added: tuple[Mapping[str, Any], definitions.Definitions] = {}, definitions.Definitions({}, ())
@@ -55,7 +68,8 @@ class Beat:
         self._holder, self._compared = "", False
         #: A descriptor of the process that ticks instead.
         self._watched: int | None = None
-        self._look_at, self._read_at, self._failures, self._stopping = 0.0, 0.0, 0, False
+        self._look_at, self._read_at, self._ask_at = 0.0, 0.0, 0.0
+        self._failures, self._stopping = 0, False
         self._closed = False
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -96,6 +110,8 @@ class Beat:
         """Keep the lease, hear what was changed, send what is due; how long nothing will be to do (seconds)."""
         if self._notices.take():
             self._look_at = self._read_at = 0.0
+        if self.leading and self.clock.monotonic() >= self._ask_at:
+            self._ask()
         try:
             if self.clock.monotonic() >= self._look_at:
                 self._look()
@@ -108,10 +124,17 @@ class Beat:
             self._look_at = self._read_at = 0.0
         waits = [self._look_at - self.clock.monotonic()]
         if self.leading:
+            waits.append(self._ask_at - self.clock.monotonic())
             waits += [plan.fire_ms / 1000 - self.clock.now() for plan in self.plans.values() if not plan.paused]
         if self.max_interval_s:
             waits.append(self.max_interval_s)
         return max(min(waits), 0.0)
+
+    def _ask(self) -> None:
+        """Look at once if entries were changed where they come from."""
+        self._ask_at = self.clock.monotonic() + self.source.pause_s
+        if self.source.has_changed():
+            self._look_at = self._read_at = 0.0
 
     def _now_ms(self) -> int:
         return int(self.clock.now() * 1000)
@@ -176,7 +199,8 @@ class Beat:
 
     def _tell_change(self, leads: bool, holder: Holder) -> None:
         if leads:
-            logger.info("beat: ticking (%d entries of %s)", len(self.own.entries), self.name)
+            what = f"entries {self.source.place}" if self.source.place else f"{len(self.own.entries)} entries"
+            logger.info("beat: ticking (%s of %s)", what, self.name)
         elif self.leading:
             logger.warning("beat: %s ticks now, this one stands by", holder.who)
         else:
@@ -218,12 +242,12 @@ class Beat:
             self._added = state.added, read
             for problem in read.problems:
                 logger.error("%s", problem)
-        entries = {**self._added[1].entries, **self.own.entries}
+        found = self._found = self.source.read(state.records) or Found(self._found.entries)
+        entries = {**self._added[1].entries, **found.entries}
         now_ms = self._now_ms()
-        first = {name: now_ms for name in entries if name not in state.served}
-        self.plans = {
-            name: self._plan(entry, state, state.served.get(name, now_ms), now_ms) for name, entry in entries.items()
-        }
+        first = {name: found.since.get(name, now_ms) for name in entries if name not in state.served}
+        served = {**first, **state.served}
+        self.plans = {name: self._plan(entry, state, served[name], now_ms) for name, entry in entries.items()}
         records = {name: plan.record for name, plan in self.plans.items() if plan.record != state.records.get(name)}
         gone = set(state.records) - set(entries)
         if first or records or gone:
@@ -234,11 +258,16 @@ class Beat:
         """The plan as it was, if nothing has changed; else anew."""
         paused = entry.name in state.paused or not entry.enabled
         old = self.plans.get(entry.name)
-        if old is not None and (old.entry, old.served_ms, old.paused) == (entry, served_ms, paused):
+        told = self._found.told.get(entry.name, {})
+        if old is not None and _same(old, entry) and (old.served_ms, old.paused) == (served_ms, paused):
+            old.record.update(told)
             return old
         # a Redis that came back with older data must not make us serve anything again
         from_ms = served_ms if old is None else max(served_ms, old.served_ms)
-        known = state.records.get(entry.name, {})
+        from_ms = max(from_ms, self._found.since.get(entry.name, 0))
+        if old is not None and _is_another_time(old.entry, entry):
+            from_ms = max(from_ms, now_ms)
+        known = {**state.records.get(entry.name, {}), **told}
         plan = Plan(entry, served_ms, from_ms, {**known, **description(entry), "paused": paused}, paused)
         if known.get("paused") and not paused:  # what it missed meanwhile counts as served
             self.broker.record(Tick(entry.name, served_ms, now_ms, plan.record))
@@ -272,6 +301,11 @@ class Beat:
         entry = plan.entry
         tick = Tick(entry.name, plan.served_ms, due_ms, {**plan.record}, order, entry.overlap == "skip")
         tick.record["next"] = plan.next_s(due_ms)
+        once = entry.once and order is None
+        if once:
+            tick.record.update(paused=True, next=None)
+        if entry.source == DATABASE:
+            tick.record[UNSAVED] = "done" if once else "ran"
         if order is None and tick.keep and self.store.is_unfinished(entry.name, plan.record):
             logger.info("Scheduler: %s (%s) is not sent: its last run is unfinished", entry.name, entry.task)
             self.broker.record(tick)
@@ -280,6 +314,21 @@ class Beat:
         plan.record = tick.record
         if order is None:
             plan.served_ms = plan.from_ms = due_ms
+            plan.paused = plan.paused or once
+        if entry.source == DATABASE and self.source.note(entry.name, plan.record):
+            plan.record = {**plan.record, UNSAVED: None}
+            self.store.describe({entry.name: plan.record}, {}, set())
+
+
+def _same(plan: Plan, entry: Entry) -> bool:
+    """Whether the plan is one of this very entry: crontabs of two zones are equal as they are to Celery."""
+    return plan.entry == entry and plan.entry.zone == entry.zone
+
+
+def _is_another_time(old: Entry, new: Entry) -> bool:
+    """Whether an entry has got another crontab: times of that which are over were never meant."""
+    changed = old.schedule != new.schedule or old.zone != new.zone
+    return changed and isinstance(new.schedule, crontab)
 
 
 def name_of(app: Any) -> str:

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from opsq.beat.entry import Entry
+from opsq.beat.entry import MISSED_LIMIT, Entry
 from opsq.exceptions import ImproperlyConfigured, OpsqError
 from opsq.schedules import ParseException, crontab, maybe_schedule, portable, schedule
 
@@ -88,7 +88,7 @@ def _entry(app: Any, name: str, given: Any, source: str) -> Entry:
         missed_age=age,
         enabled=bool(given.get("enabled", True)),
         source=source,
-        **({"missed_limit": _count(given["missed_limit"])} if given.get("missed_limit") is not None else {}),
+        missed_limit=MISSED_LIMIT if given.get("missed_limit") is None else _count(given["missed_limit"]),
     )
 
 

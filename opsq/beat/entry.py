@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from opsq.schedules import BaseSchedule, crontab, schedule
+from opsq.schedules.base import NEVER
 
 #: A run that is later than this was missed: a beat that takes over for another one comes sooner (seconds).
 ON_TIME_S = 20.0
@@ -34,7 +35,10 @@ class BeatLazyFunc:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry that can be understood. `jitter` and `missed_age` in seconds; `source`: "app" or "added"."""
+    """An entry that can be understood. `jitter` and `missed_age` in seconds; `source`: "app", "added" or "database".
+
+    `once`: it rests after a run. `starts_ms`, `ends_ms`: it is not due before, and not after (Unix ms).
+    """
 
     name: str
     task: str
@@ -49,6 +53,9 @@ class Entry:
     missed_age: float | None = None
     enabled: bool = True
     source: str = "app"
+    once: bool = False
+    starts_ms: int | None = None
+    ends_ms: int | None = None
 
     @property
     def zone(self) -> str:
@@ -76,7 +83,22 @@ class Entry:
 
     def next_ms(self, served_ms: int) -> int:
         """The first due time after another one (Unix ms)."""
-        return max(_ms(self.schedule.next_after(_moment(served_ms))), served_ms + 1)
+        due_ms = (
+            self._first_ms() if self._begins_after(served_ms) else _ms(self.schedule.next_after(_moment(served_ms)))
+        )
+        if self.ends_ms is not None and due_ms > self.ends_ms:
+            return NEVER_MS
+        return max(due_ms, served_ms + 1)
+
+    def _begins_after(self, served_ms: int) -> bool:
+        return self.starts_ms is not None and served_ms < self.starts_ms
+
+    def _first_ms(self) -> int:
+        """The first due time of all: an interval begins with one."""
+        start_ms = self.starts_ms or 0
+        if isinstance(self.schedule, schedule):
+            return start_ms
+        return _ms(self.schedule.next_after(_moment(start_ms - 1)))
 
     def asked_ms(self, served_ms: int, now_ms: int) -> tuple[bool, int]:
         """For a schedule of the program's own: whether it is due now, and when to ask again if not (Unix ms)."""
@@ -139,3 +161,7 @@ def _moment(ms: int) -> datetime:
 def _ms(moment: datetime) -> int:
     """Unix ms, never earlier than the moment itself."""
     return -((_EPOCH - moment.astimezone(UTC)) // timedelta(milliseconds=1))
+
+
+#: The due time of what is never due again (Unix ms).
+NEVER_MS = _ms(NEVER)

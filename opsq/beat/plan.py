@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from opsq.beat.entry import ASK_AGAIN_S, Entry
+from opsq.beat.entry import ASK_AGAIN_S, NEVER_MS, Entry
 from opsq.beat.stores import Record
 from opsq.schedules import BaseSchedule, portable
 
@@ -42,7 +42,7 @@ class Plan:
         except Exception as error:
             self._say_that_it_fails(error)
             self.due_ms = self.fire_ms = now_ms + int(ASK_AGAIN_S * 1000)
-        self.record["next"] = self.due_ms / 1000
+        self.record["next"] = _seconds(self.due_ms)
 
     def runs(self, now_ms: int) -> tuple[list[int], int]:
         """The due times that are to be served now, in order, and the last one that has come (Unix ms)."""
@@ -59,10 +59,10 @@ class Plan:
             logger.info("beat: a run of %s was missed and is left out", entry.name)
         return found
 
-    def next_s(self, due_ms: int) -> float:
-        """What is next when this due time has been served (Unix seconds)."""
+    def next_s(self, due_ms: int) -> float | None:
+        """What is next when this due time has been served (Unix seconds); None: nothing."""
         later = not self.entry.is_asked and due_ms > self.from_ms
-        return self.entry.next_ms(due_ms) / 1000 if later else self.due_ms / 1000
+        return _seconds(self.entry.next_ms(due_ms) if later else self.due_ms)
 
     def _say_that_it_fails(self, error: Exception) -> None:
         """One entry whose schedule fails must not stop the others."""
@@ -70,12 +70,18 @@ class Plan:
         logger.error("beat: cannot calculate the next run of %r: %s", self.entry.name, reason)
 
 
+def _seconds(due_ms: int) -> float | None:
+    """Unix seconds; None for what is never due again."""
+    return due_ms / 1000 if due_ms < NEVER_MS else None
+
+
 def description(entry: Entry) -> Record:
     """What stands in Redis about an entry because it is as it is."""
+    ends = entry.once or entry.ends_ms is not None
     return {
         "task": entry.task,
         "schedule": portable.to_text(entry.schedule),
-        "data": portable.to_data(entry.schedule) if isinstance(entry.schedule, BaseSchedule) else None,
+        "data": portable.to_data(entry.schedule) if isinstance(entry.schedule, BaseSchedule) and not ends else None,
         "zone": entry.zone,
         "source": entry.source,
         "enabled": entry.enabled,

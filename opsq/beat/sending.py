@@ -35,12 +35,7 @@ class Sender:
         tick.record.update(order=tick.order.id if tick.order else None, trouble=None)
         self.broker.current = tick
         try:
-            args, kwargs = entry.arguments()
-            task = self.app.tasks.get(entry.task)
-            if task is not None:
-                task.apply_async(args, kwargs, task_id=task_id, **options)
-            else:
-                self.app.send_task(entry.task, args, kwargs, task_id=task_id, **options)
+            _call(self.app, entry, task_id, options)
             if not tick.done:
                 self.broker.record(tick)  # the task's own `apply_async` chose to send nothing
         except NotOurs:
@@ -58,6 +53,23 @@ class Sender:
             self.broker.current = None
         logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
         logger.debug("%s sent. id->%s", entry.task, task_id)
+
+
+def send_now(app: Any, entry: Entry) -> str:
+    """Send an entry's task now, as no run of its schedule; the task's id. Raises what `apply_async` raises."""
+    options = _options(entry, None)
+    task_id = options.pop("task_id", None) or new_task_id()
+    _call(app, entry, task_id, options)
+    return str(task_id)
+
+
+def _call(app: Any, entry: Entry, task_id: str, options: dict[str, Any]) -> None:
+    args, kwargs = entry.arguments()
+    task = app.tasks.get(entry.task)
+    if task is not None:
+        task.apply_async(args, kwargs, task_id=task_id, **options)
+    else:
+        app.send_task(entry.task, args, kwargs, task_id=task_id, **options)
 
 
 def _options(entry: Entry, due_ms: int | None) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 from opsq import _state
 from opsq.utils.time import make_aware
 
+#: The due time of what is never due again.
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+
 
 class schedstate(NamedTuple):
     """Whether it is due, and in how many seconds to look again."""

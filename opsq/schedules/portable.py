@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from opsq.schedules.base import schedule
+from opsq.schedules.clocked import clocked
 from opsq.schedules.crontab import crontab
 from opsq.schedules.solar import solar
 from opsq.utils.time import humanize_duration
@@ -20,6 +21,8 @@ def to_data(found: Any) -> dict[str, Any] | None:
         return {"crontab": found.text}
     if type(found) is solar:
         return {"solar": [found.event, found.lat, found.lon]}
+    if type(found) is clocked:
+        return {"clocked": found.clocked_time.timestamp()}
     return None
 
 
@@ -31,7 +34,9 @@ def from_data(data: Mapping[str, Any]) -> Any:
         return crontab.from_string(str(data["crontab"]))
     if "solar" in data:
         return solar(*data["solar"])
-    raise ValueError("a schedule has one of 'every', 'crontab', 'solar'")
+    if "clocked" in data:
+        return clocked(datetime.fromtimestamp(float(data["clocked"]), UTC))
+    raise ValueError("a schedule has one of 'every', 'crontab', 'solar', 'clocked'")
 
 
 def to_text(found: Any) -> str:
@@ -42,4 +47,6 @@ def to_text(found: Any) -> str:
         return found.text
     if type(found) is solar:
         return f"{found.event} at {found.lat}, {found.lon}"
+    if type(found) is clocked:
+        return f"once at {found.clocked_time:%Y-%m-%d %H:%M:%S} UTC"
     return str(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import logging
 import os
 import signal
@@ -35,6 +37,8 @@ opsq -A proj worker -B -l info
 """
 #: Schedulers of others whose schedule is the app's settings, as ours is.
 SAME = ("PersistentScheduler", "Scheduler")
+#: Those whose schedule is in Django's database.
+DJANGO = ("django", "django_celery_beat.schedulers.DatabaseScheduler")
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 #: A beat beside a worker that ended by itself is started again after so long (seconds).
 START_AGAIN_S = 1.0
@@ -42,7 +46,7 @@ START_AGAIN_S = 1.0
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="FILE", help="(Celery) Kept in Redis.")
-@click.option("-S", "--scheduler", metavar="CLASS", help="(Celery) There is one kind, which keeps last runs in Redis.")
+@click.option("-S", "--scheduler", metavar="CLASS", help="(Celery) django: entries in Django's database.")
 @click.option("--max-interval", type=click.FloatRange(0), metavar="S", help="Sleep at most so long between two looks.")
 @click.option("-n", "--hostname", metavar="NAME", help="(Celery) A beat is known by its app.")
 @click.option(
@@ -62,12 +66,12 @@ def beat(context: Context, /, **given: Any) -> None:
 
     refuse_to_detach("beat", given["detach"])
     app = context.app
-    check_scheduler(given["scheduler"] or app.conf.beat_scheduler)
+    scheduler = check_scheduler(given["scheduler"] or app.conf.beat_scheduler)
     change_process(given)
     set_up_logs(app, given)
     check_settings(app)
     warn_at_start(app, "beat")
-    made = _prepared(app, given["max_interval"])
+    made = _prepared(app, given["max_interval"], scheduler)
     again = False
 
     def start_again() -> None:
@@ -89,24 +93,48 @@ def beat(context: Context, /, **given: Any) -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def check_scheduler(name: Any) -> None:
-    """Raises UsageError for a scheduler that reads its schedule from somewhere else."""
+def check_scheduler(name: Any) -> str:
+    """The scheduler that is meant: of SAME, or DJANGO[0]. Raises UsageError for one that reads from somewhere else."""
     text = str(name or SAME[0])
-    if text.replace(":", ".").rpartition(".")[2] not in SAME:
+    path = text.replace(":", ".")
+    if path in DJANGO:
+        return _check_django(text)
+    found = path.rpartition(".")[2]
+    if found not in SAME:
         raise UsageError(
             f"cannot use the scheduler {text!r}",
-            why="this version has one, which reads beat_schedule and keeps last runs in Redis",
+            why="there are two: one reads beat_schedule and keeps last runs in Redis, one is called django",
             hint="leave -S (beat_scheduler) out; `opsq schedule add` adds entries while beat runs",
         )
+    return found
 
 
-def _prepared(app: Any, max_interval_s: float | None) -> Any:
+def _check_django(text: str) -> str:
+    """Raises UsageError where there is no Django project."""
+    if importlib.util.find_spec("django") is None:
+        why, hint = "Django is not installed", "pip install 'opsq[django]'"
+    elif not os.environ.get("DJANGO_SETTINGS_MODULE"):
+        why, hint = "DJANGO_SETTINGS_MODULE is not set", "set it in the app's module, as in docs/django.md"
+    else:
+        return DJANGO[0]
+    raise UsageError(f"cannot use the scheduler {text!r}", why=why, hint=hint)
+
+
+def _prepared(app: Any, max_interval_s: float | None, scheduler: str) -> Any:
     """The beat, with all that the app's modules add to the schedule."""
     from opsq.beat.beat import Beat
 
     app.import_tasks()
     app.finalize()
-    return Beat(app, max_interval_s=max_interval_s or app.conf.beat_max_loop_interval or None)
+    source = _database() if scheduler == DJANGO[0] else None
+    return Beat(app, max_interval_s=max_interval_s or app.conf.beat_max_loop_interval or None, source=source)
+
+
+def _database() -> Any:
+    from opsq.contrib.django.setup import set_up
+
+    set_up()
+    return importlib.import_module("opsq.contrib.django.schedules").Database
 
 
 def _banner(context: Context, made: Any, as_json: bool) -> None:
@@ -121,7 +149,7 @@ def _banner(context: Context, made: Any, as_json: bool) -> None:
         ("app", made.name),
         ("broker", masked(made.broker.url)),
         ("timezone", str(made.app.timezone)),
-        ("entries", entries + (f" and {more} more" if more > 0 else "")),
+        ("entries", made.source.place or entries + (f" and {more} more" if more > 0 else "")),
     ]
     stream = sys.__stderr__ or sys.stderr
     print(f"opsq beat {__version__} is starting.", file=stream)
@@ -136,8 +164,8 @@ def _banner(context: Context, made: Any, as_json: bool) -> None:
 @contextmanager
 def beside(app: Any, scheduler: str | None) -> Iterator[None]:
     """Run a beat in a process of its own while the block runs; it ends with this process, however that ends."""
-    check_scheduler(scheduler or app.conf.beat_scheduler)
-    child = _fork(lambda: _keep(app))
+    found = check_scheduler(scheduler or app.conf.beat_scheduler)
+    child = _fork(lambda: _keep(app, found))
     try:
         yield
     finally:
@@ -176,7 +204,7 @@ def _be_child(work: Callable[[], None], parent: int) -> NoReturn:
         os._exit(code)
 
 
-def _keep(app: Any) -> None:
+def _keep(app: Any, scheduler: str) -> None:
     """Keep a beat running until told to end: what cannot be is said, and tried again."""
     stopping = False
     current = 0
@@ -190,7 +218,7 @@ def _keep(app: Any) -> None:
     on_signals(ENDING, stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     while not stopping:
-        current = _fork(lambda: _tick(app))
+        current = _fork(lambda: _tick(app, scheduler))
         if stopping:
             stop()
         status = os.waitpid(current, 0)[1]
@@ -200,10 +228,10 @@ def _keep(app: Any) -> None:
             time.sleep(START_AGAIN_S)
 
 
-def _tick(app: Any) -> None:
+def _tick(app: Any, scheduler: str) -> None:
     from opsq import signals
 
-    made = _prepared(app, None)
+    made = _prepared(app, None, scheduler)
     on_signals(ENDING, made.stop)
     signals.beat_embedded_init.send(made)
     made.run(patient=True)

@@ -119,7 +119,7 @@ def upcoming(context: Context, count: int) -> None:
 
 def _runs(entry: EntryFacts, now: float) -> Iterator[tuple[float, EntryFacts]]:
     """When an entry runs from now on; once if only the beat can tell."""
-    from opsq.beat.entry import Entry
+    from opsq.beat.entry import NEVER_MS, Entry
     from opsq.schedules import portable
 
     if entry.next_run_unix is None:
@@ -134,6 +134,8 @@ def _runs(entry: EntryFacts, now: float) -> Iterator[tuple[float, EntryFacts]]:
     _runs_now, at_ms = known.due_between(at_ms, int(now * 1000))
     while True:
         at_ms = known.next_ms(at_ms)
+        if at_ms >= NEVER_MS:
+            return
         yield at_ms / 1000, entry
 
 
@@ -251,7 +253,7 @@ def remove(context: Context, names: Sequence[str]) -> None:
         if not store.remove(context.broker, entry.app, entry.name):
             raise UsageError(
                 f"cannot remove {entry.name!r}",
-                why="it stands in the app's code",
+                why="it stands in the database" if entry.source == "database" else "it stands in the app's code",
                 hint=f"opsq schedule pause {entry.name!r}",
             )
         context.out.say(f"removed: {entry.name}")

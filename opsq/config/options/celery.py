@@ -28,7 +28,7 @@ OPTIONS: tuple[Option, ...] = (
            "File (shelve) in which PersistentScheduler remembers last run times (opsq: in Redis)",
            why="when entries last ran is kept in Redis, written with each run"),
     Option("beat_scheduler", str, None, "CELERYBEAT_SCHEDULER", WORKS,
-           "Scheduler class; here only that of beat_schedule, whose last runs are kept in Redis"),
+           "Scheduler class: that of beat_schedule, whose last runs are kept in Redis, or that of Django's database"),
     Option("beat_sync_every", int, 0, "CELERYBEAT_SYNC_EVERY", INERT,
            "Flush the schedule file after this many sent tasks; 0 = by time only (180 s)",
            why="when entries last ran is kept in Redis, written with each run"),

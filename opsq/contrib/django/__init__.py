@@ -1,0 +1,1 @@
+"""opsq in a Django project; the only place where Django is imported."""

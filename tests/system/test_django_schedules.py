@@ -1,0 +1,160 @@
+"""The beat on the tables of django-celery-beat, in a Django project of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from support.django_beat import DjangoProject
+from support.processes import Spawner
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, spawn: Spawner, redis_url: str, redis_client: redis.Redis, wait_for: Callable[..., Any]
+) -> DjangoProject:
+    made = DjangoProject(tmp_path / "project", spawn, redis_url, redis_client, wait_for).write()
+    made.manage("migrate", "-v", "0")
+    return made
+
+
+def test_every_kind_of_entry_is_sent_as_its_row_says(project: DjangoProject) -> None:
+    project.do("""
+every(1, "all columns", args='[1, "x"]', kwargs='{"to": "all"}', headers='{"mine": 7}', queue="mail", priority=3,
+    expire_seconds=600, one_off=True)
+clock = model("ClockedSchedule").objects.create(clocked_time=now() - timedelta(minutes=5))
+model("PeriodicTask").objects.create(name="was due", task="proj.tasks.who", clocked=clock, one_off=True)
+every(3600, "starts", start_time=now() - timedelta(seconds=3))
+every(1, "later", start_time=now() + timedelta(days=1))
+every(1, "expired", expires=now() - timedelta(seconds=1))
+every(1, "rests", enabled=False)
+every(1, "broken", args="{no")
+nightly = model("CrontabSchedule").objects.create(minute="30", hour="3", timezone="Asia/Kolkata")
+model("PeriodicTask").objects.create(name="nightly", task="proj.tasks.who", crontab=nightly)
+""")
+    beat = project.beat()
+    project.wait_sent("was due")
+    project.wait_sent("starts")
+    project.wait_sent("all columns", queue="mail\x06\x163")
+    project.wait_for(lambda: not project.row("all columns")["enabled"], 30, "the one-off rests")
+    [message] = project.messages("mail\x06\x163")
+    assert message["headers"]["mine"] == 7
+    assert message["headers"]["expires"] is not None
+    assert message["headers"]["kwargsrepr"] == "{'to': 'all'}"
+    known = project.schedule()
+    assert known["nightly"]["zone"] == "Asia/Kolkata"
+    assert known["nightly"]["next"] % 86_400 == 22 * 3600
+    assert known["later"]["next"] > time.time() + 80_000
+    assert known["rests"]["paused"]
+    assert known["expired"]["paused"]
+    assert set(project.sent()) == {"was due", "starts"}
+    assert "the entry 'broken' of the database is left out: its args are no JSON" in beat.output()
+    assert not project.row("expired")["enabled"]
+    assert not project.row("was due")["enabled"]
+    assert beat.stop() == 0
+
+
+def test_a_task_reads_the_name_of_its_entry_and_the_row_counts_the_runs(project: DjangoProject) -> None:
+    project.do('every(1, "tick")')
+    project.beat()
+    argv = [project.python, "-m", "opsq", "-A", "proj", "worker", "-l", "info", "-c", "1"]
+    worker = project.spawn(argv, env=project.environment, cwd=project.folder)
+    project.wait_for(lambda: worker.output().count("succeeded") >= 2, 30, "two runs")
+    assert "'tick'" in worker.output()
+    project.wait_for(lambda: project.row("tick")["total_run_count"] >= 2, 30, "the row counts")
+    assert project.row("tick")["last_run_at"] is not None
+
+
+def test_what_the_code_defines_becomes_rows_that_the_admin_may_disable(project: DjangoProject) -> None:
+    beat = project.beat()
+    project.wait_for(lambda: "of the code" in project.schedule(), 30, "the entry is known")
+    row = project.row("of the code")
+    assert (row["queue"], row["expire_seconds"], row["enabled"]) == ("code", 60, True)
+    assert beat.stop() == 0
+    project.do("model('PeriodicTask').objects.update(enabled=False)")
+    project.beat()
+    project.wait_for(lambda: project.schedule()["of the code"]["paused"], 30, "it rests")
+    assert project.row("of the code")["date_changed"] == row["date_changed"]
+
+
+def test_edits_are_followed_without_a_restart_and_nothing_is_missed_or_doubled(project: DjangoProject) -> None:
+    project.do('every(3600, "edited"); every(1, "steady")')
+    beat = project.beat()
+    project.wait_sent("steady")
+    project.do("""
+row = model("PeriodicTask").objects.get(name="edited")
+row.interval = model("IntervalSchedule").objects.get(every=1, period="seconds")
+row.save()
+""")
+    edited_at = time.time()
+    project.wait_sent("edited", 2)
+    project.do('model("PeriodicTask").objects.get(name="steady").delete()')
+    project.wait_for(lambda: "steady" not in project.schedule(), 30, "the deleted one is forgotten")
+    project.do("""
+model("PeriodicTask").objects.filter(name="edited").update(enabled=False)
+model("PeriodicTasks").update_changed()
+""")
+    project.wait_for(lambda: project.schedule()["edited"]["paused"], 30, "it rests")
+    dues = due_times(project, "steady")
+    assert {round(after - before, 3) for before, after in pairwise(dues)} <= {1.0}
+    edited = due_times(project, "edited")
+    assert len(set(edited)) == len(edited)
+    assert edited[0] < edited_at + 5
+    assert beat.alive()
+
+
+def test_a_run_that_could_not_be_noted_is_noted_by_the_next_beat_and_not_sent_again(project: DjangoProject) -> None:
+    project.more["PATIENCE"] = "0.1"
+    beat = project.beat()
+    project.wait_for(lambda: "of the code" in project.schedule(), 30, "the first reading is over")
+    project.do('every(3600, "once", one_off=True, start_time=now() + timedelta(seconds=4)); every(1, "often")')
+    project.wait_sent("often")
+    with contextlib.closing(sqlite3.connect(project.folder / "db.sqlite3", isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        before = project.sent().count("often")
+        project.wait_sent("once")
+        project.wait_sent("often", before + 3)
+        assert beat.output().count("the schedule's database cannot be used") == 1
+        assert beat.stop(signal.SIGKILL) != 0
+        lock.execute("ROLLBACK")
+    assert project.row("once")["enabled"]
+    project.beat()
+    project.wait_for(lambda: not project.row("once")["enabled"], 30, "it rests")
+    assert project.row("once")["last_run_at"] is not None
+    assert project.sent().count("once") == 1
+    project.do(
+        'model("PeriodicTask").objects.filter(name="often").update(enabled=False); '
+        'model("PeriodicTasks").update_changed()'
+    )
+    project.wait_for(lambda: project.schedule()["often"]["paused"], 30, "the other one rests")
+    assert project.row("often")["total_run_count"] == project.sent().count("often")
+
+
+def test_beats_that_are_killed_leave_no_gap_no_doubled_run_and_a_true_count(project: DjangoProject) -> None:
+    project.do('every(1, "tick")')
+    beats = [project.beat(), project.beat(ready="standing by")]
+    for _round in range(3):
+        project.wait_sent("tick", len(project.sent()) + 1)
+        beats.pop(0).stop(signal.SIGKILL)
+        beats.append(project.beat(ready="standing by"))
+    project.wait_sent("tick", len(project.sent()) + 1)
+    project.do('model("PeriodicTask").objects.update(enabled=False); model("PeriodicTasks").update_changed()')
+    project.wait_for(lambda: project.schedule()["tick"]["paused"], 30, "it rests")
+    dues = due_times(project, "tick")
+    assert len(set(dues)) == len(dues)
+    assert all((after - before) % 1 < 0.001 for before, after in pairwise(dues))
+    assert project.row("tick")["total_run_count"] == len(dues)
+
+
+def due_times(project: DjangoProject, name: str) -> list[float]:
+    """For which times an entry was sent."""
+    headers = [message["headers"] for message in project.messages()]
+    return [told["x-opsq-due"] for told in headers if told["periodic_task_name"] == name]
