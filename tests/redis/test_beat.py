@@ -15,7 +15,7 @@ import pytest
 import redis
 from support.processes import Spawner
 
-from opsq import App
+from opsq import App, Broadcast, Exchange, Queue
 from opsq.beat import BeatLazyFunc
 from opsq.beat.beat import Beat
 from opsq.beat.stores import NotOurs, Store, Tick
@@ -103,6 +103,24 @@ def test_a_task_that_nobody_here_knows_is_sent_by_its_name(make: MakeBeat, redis
     play(beat, 6)
     raw: Any = redis_client.rpop("far")
     assert envelope.parse(raw).headers.task == "elsewhere.work"
+
+
+def test_a_run_that_goes_to_an_exchange_reaches_every_bound_queue_and_listener_once(
+    make: MakeBeat, redis_client: redis.Redis
+) -> None:
+    logs = Exchange("logs", "topic")
+    queues = [Queue("web", logs, "web.#"), Queue("all", logs, "#"), Broadcast("news")]
+    options = {"exchange": "logs", "routing_key": "web.x"}
+    entries = {"logs": entry(10, options=options), "news": entry(10, options={"queue": "news"})}
+    beat = make({**entries, "typo": entry(10, options={**options, "exchange": "lost"})}, task_queues=queues)
+    with redis_client.pubsub() as ears:
+        ears.psubscribe("/0.news/*")
+        assert ears.get_message(timeout=5)
+        play(beat, 21)
+        assert [bool(ears.get_message(timeout=1)) for _ in range(3)] == [True, True, False]
+    assert [redis_client.llen(queue) for queue in ("web", "all")] == [2, 2]
+    assert facts(beat, "logs").total_runs == facts(beat, "news").total_runs == 2
+    assert "no queue is bound so" in str(facts(beat, "typo").trouble)
 
 
 def test_a_unique_task_is_not_sent_while_its_last_run_waits(make: MakeBeat, redis_client: redis.Redis) -> None:

@@ -129,6 +129,15 @@ def test_a_worker_may_leave_broadcasts_to_others(lab: Lab) -> None:
     lab.wait_for(lambda: who(lab, "plain") == ["one"] and who(lab, "some") == ["two"], "each has its own")
 
 
+def test_what_is_published_twice_comes_once(lab: Lab) -> None:
+    lab.worker("-c", "1", "-n", "one@h", name="one")
+    first, last = (labs.message("heard", labs.new_id(), (text,)) for text in ("twice", "last"))
+    for channel, raw in (("/0.news/celery", first), ("/0.news", first), ("/0.news", last)):
+        assert lab.redis.publish(channel, raw) == 1
+    lab.wait_for(lambda: who(lab, "last") == ["one"], "all was heard")
+    assert who(lab, "twice") == ["one"]
+
+
 def test_a_copy_outlives_its_worker(lab: Lab) -> None:
     worker = lab.worker("-c", "1", "-n", "one@h", name="one")
     lab.send("slowly", "copy", queue="news")
