@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -73,6 +74,19 @@ def get_current_app() -> Any:
         app = default_app_factory()
         set_default_app(app)
     return app
+
+
+@contextmanager
+def apps_restored() -> Iterator[None]:
+    """In the end the current app of this thread, the default one and the shared tasks are those that they were."""
+    before, default, shared = getattr(_thread, "app", None), _default_app, set(on_app_finalizers)
+    try:
+        yield
+    finally:
+        _thread.app = before
+        set_default_app(default)
+        on_app_finalizers.clear()
+        on_app_finalizers.update(shared)
 
 
 def app_or_default(app: Any = None) -> Any:

@@ -67,7 +67,8 @@ class App(Configured):
         **settings: Any,
     ) -> None:
         named = {"broker_url": broker, "result_backend": backend, "include": include}
-        super().__init__(config_source, namespace, {**(changes or {}), **named, **settings})
+        said = {name: value for name, value in named.items() if value is not None}
+        super().__init__(config_source, namespace, {**(changes or {}), **said, **settings})
         self.main = main
         self.autofinalize, self.strict_typing = autofinalize, strict_typing
         self.task_cls = task_cls or self.task_cls

@@ -122,11 +122,11 @@ class Configured:
 
     def find_broker(self) -> Found:
         """The broker's URL and who named it. Raises BrokerError when there is none."""
-        return resolve_broker(self.conf, lambda: home.private_redis(self.home))
+        return home.reachable(resolve_broker(self.conf, lambda: home.private_redis(self.home)))
 
     def find_results(self) -> Found:
         """Where results go (no URL: nowhere), and who said so."""
-        return resolve_results(self.conf, self.find_broker)
+        return home.reachable(resolve_results(self.conf, self.find_broker))
 
     @cached_property
     def broker(self) -> Broker:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from opsq.config.broker import Found, is_in_memory
 from opsq.config.sources import Layer, from_project
-from opsq.runtime import statedir
+from opsq.runtime import redis_in_memory, statedir
 
 
 def caller_outside() -> dict[str, Any]:
@@ -46,6 +47,11 @@ def project_settings(home: Path | None) -> list[Layer]:
         if (layer := from_project(start)) is not None:
             return [layer]
     return []
+
+
+def reachable(found: Found) -> Found:
+    """A place that can be connected to: `memory://` is a Redis that is started for this process."""
+    return Found(redis_in_memory.url(), found.source) if is_in_memory(found.url) else found
 
 
 def private_redis(home: Path | None = None) -> str | None:

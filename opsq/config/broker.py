@@ -12,6 +12,8 @@ from opsq.config.settings import DEFAULT, Settings
 from opsq.exceptions import BrokerError, ImproperlyConfigured
 
 SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel")
+#: Celery's words for no server at all, which its tests use: here a Redis of the process alone.
+IN_MEMORY = ("memory", "cache+memory")
 PRIVATE = "the private Redis of `opsq up`"
 BROKER_URLS = ("broker_url", "broker_write_url", "broker_read_url")
 BROKER_SETTINGS = (*BROKER_URLS, "broker_host", "result_backend")
@@ -82,7 +84,7 @@ def resolve_results(settings: Settings, broker: Callable[[], Found]) -> Found:
 
 def check_broker_url(url: Any) -> str:
     """The URL, if it is one of Redis. Raises ImproperlyConfigured otherwise."""
-    if isinstance(url, str) and _scheme(url) in SCHEMES:
+    if isinstance(url, str) and (_scheme(url) in SCHEMES or is_in_memory(url)):
         return url
     raise ImproperlyConfigured(
         f"cannot use {_shown(url)} as broker",
@@ -93,13 +95,18 @@ def check_broker_url(url: Any) -> str:
 
 def check_results_url(url: Any) -> str:
     """The URL, if results can be kept there. Raises ImproperlyConfigured otherwise."""
-    if isinstance(url, str) and _scheme(url) in SCHEMES:
+    if isinstance(url, str) and (_scheme(url) in SCHEMES or is_in_memory(url)):
         return url
     raise ImproperlyConfigured(
         f"cannot use {_shown(url)} as result backend",
         why="opsq keeps results in Redis, in Django's database, or not at all",
         hint="set result_backend to redis://HOST:6379/0, to django-db, or to None",
     )
+
+
+def is_in_memory(url: str | None) -> bool:
+    """Whether it is one of Celery's words for a place in the memory of the process."""
+    return url is not None and _scheme(url) in IN_MEMORY
 
 
 def _scheme(url: str) -> str:

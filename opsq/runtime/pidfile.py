@@ -5,13 +5,13 @@ Those that a user names hold the pid alone, for `kill $(cat FILE)` and systemd; 
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from opsq.exceptions import UsageError
+from opsq.runtime import flock
 from opsq.runtime.process import ProcessId, is_alive
 
 
@@ -86,10 +86,8 @@ def lock(path: Path, mode: int = 0o600) -> int | None:
     The lock goes with the open file: a process that inherits the descriptor holds it too, and the kernel frees it
     when the last one has ended.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+    if not flock.try_to_take(fd):
         os.close(fd)
         return None
     return fd

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-import os
 import signal
 
 from opsq.broker.consumer import Consumer
+from opsq.runtime.bell import Bell
 from opsq.runtime.ready import readable
 
 
 class Alarm:
-    """A pipe that ends a wait: `ring` from any thread, SIGUSR1 from the parent."""
+    """Ends a wait: `ring` and `call` from any thread, SIGUSR1 from the parent."""
 
     def __init__(self) -> None:
-        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._bell = Bell()
         self._rung = False
 
     def install(self) -> None:
         """In the main thread of the child: take SIGUSR1."""
         signal.signal(signal.SIGUSR1, lambda *_: None)
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._bell.writer, warn_on_full_buffer=False)
 
     def ring(self) -> None:
         """End the wait, or the next one."""
         if not self._rung:
             self._rung = True
-            try:
-                os.write(self._writer, b"\0")
-            except BlockingIOError:
-                pass
+            self._bell.ring()
+
+    def call(self) -> None:
+        """The same as the parent's signal, from another thread of this process."""
+        self._bell.ring(b"\1")
 
     def wait(self, seconds: float | None, consumer: Consumer | None = None) -> bool:
         """Until it rings, the consumer's connection can be read, or so long; true when the parent wants something."""
         if consumer is not None and consumer.readable(0):
             return False
-        descriptors = [self._reader] if consumer is None else [self._reader, consumer.fileno()]
-        return self._reader in readable(descriptors, seconds) and self._read()
+        reader = self._bell.reader
+        descriptors = [reader] if consumer is None else [reader, consumer.fileno()]
+        return reader in readable(descriptors, seconds) and self._read()
 
     def _read(self) -> bool:
-        told = os.read(self._reader, 4096)
+        told = self._bell.read()
         self._rung = False  # last: who rings in between has changed before what the caller looks at now
         return any(told)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from opsq import platforms
 from opsq._version import __version__
@@ -35,7 +35,6 @@ from opsq.worker.successor import Judge
 from opsq.worker.terms import AT_ONCE, MOST_CHILDREN, Terms, facts_of
 from opsq.worker.upkeep import Caps
 from opsq.worker.watch import source_folders
-from opsq.worker.worker import Worker
 
 logger = logging.getLogger("opsq.worker")
 
@@ -121,7 +120,19 @@ def queues_for(app: Any, wishes: Wishes, node: str) -> list[str]:
     return queues
 
 
-def equip(worker: Worker, wishes: Wishes, folder: Path, buffer: Buffered | None, own_id: str = "") -> None:
+class Named(Protocol):
+    """A worker, or one that is a process alone."""
+
+    app: Any
+    hostname: str
+
+    def equip(
+        self, plan: Plan, judge: Judge, settler: Settler, accept: frozenset[str], buffer: Buffered | None
+    ) -> None:
+        """It gets all that it needs."""
+
+
+def equip(worker: Named, wishes: Wishes, folder: Path, buffer: Buffered | None, own_id: str = "") -> None:
     """Give a worker all that it needs. Raises BrokerError, RefusedError, ImproperlyConfigured, UsageError.
 
     `own_id`: the id of the worker that it belongs to already.

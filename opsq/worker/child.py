@@ -120,14 +120,15 @@ def run(means: Means, index: int) -> None:
         task_log.install()
     slot = means.table.slot(index)
     slot.words[slots.PID], slot.words[slots.TICKS] = os.getpid(), start_ticks(os.getpid()) or 0
-    work = _work(means, index, Lines(means.buffer, prints))
+    work = work_of(means, index, Lines(means.buffer, prints))
+    work.listen()
     means.app.on_after_fork.send(means.app)
     signals.worker_process_init.send(means.setup.node)
     conductor = Conductor(means.app, means.settler) if means.backend.keeps_results else None
     if conductor is not None:
         means.settler.on_complete = conductor.complete
     try:
-        work()
+        work.run()
         if conductor is not None:
             conductor.finish()
     except Exception:
@@ -160,8 +161,17 @@ def _name_process(setup: Setup, index: int) -> None:
     setproctitle(f"opsq worker {setup.node}: child {index}")
 
 
-def _work(means: Means, index: int, lines: Lines) -> Callable[[], None]:
-    """What this child does until it ends."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a child does: `listen` (in the main thread) takes the parent's signals, `run` works until its end."""
+
+    line: Line | ManyLine
+    listen: Callable[[], None]
+    run: Callable[[], None]
+
+
+def work_of(means: Means, index: int, lines: Lines) -> Work:
+    """The work of a child, from its connections to its line."""
     setup = means.setup
     slot = means.table.slot(index)
     consumer = Consumer(
@@ -206,7 +216,7 @@ def _work(means: Means, index: int, lines: Lines) -> Callable[[], None]:
         runner.wrap = executor.wrap
         many.equip(attempts, executor, means.call_parent, setup.lease_s)
         many.take_overrides = take_overrides
-        return lambda: executor.serve(many.run)
+        return Work(many, many.alarm.install, lambda: executor.serve(many.run))
 
     def limit_begins(_number: int, name: str) -> None:
         slot.name_task(name)
@@ -217,8 +227,7 @@ def _work(means: Means, index: int, lines: Lines) -> Callable[[], None]:
     waiting = Waiting(setup.waiting_lock, setup.lease_s)
     line = Line(means.table, slot, ledger, attempts, waiting, lines, means.call_parent, setup.caps)
     line.take_overrides = take_overrides
-    waiting.install(_on_usr1(line, waiting))
-    return line.run
+    return Work(line, lambda: waiting.install(_on_usr1(line, waiting)), line.run)
 
 
 def _on_usr1(line: Line, waiting: Waiting) -> Callable[[int, FrameType | None], None]:

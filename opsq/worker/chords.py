@@ -159,17 +159,25 @@ class Watch(threading.Thread):
         super().__init__(name="opsq-chords", daemon=True)
         self._chords, self._folder, self._tell = chords, folder, tell
         self._poked = threading.Event()
+        self._ended = False
 
     def poke(self) -> None:
         """Look soon: something was settled by somebody who sends no bodies."""
         self._poked.set()
 
+    def end(self) -> None:
+        """Nobody looks after chords here any more."""
+        self._ended = True
+        self._poked.set()
+
     def run(self) -> None:
-        """Look every few seconds, as long as the process lives."""
-        while True:
+        """Look every few seconds, until `end` or as long as the process lives."""
+        while not self._ended:
             if self._poked.wait(LOOK_S):
                 self._poked.clear()
                 time.sleep(SOON_S)
+            if self._ended:
+                return
             try:
                 for name, why in self._chords.look():
                     self._tell(_write(self._folder, name, why, self._chords.token))

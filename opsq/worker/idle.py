@@ -10,7 +10,6 @@ could have work: when all that was asked for came, or (by the stall thread) when
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import signal
@@ -21,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from opsq.broker.consumer import Consumer, Turn
+from opsq.runtime import flock
 
 #: A waiter that was woken in vain waits up to this long before it arms again (seconds).
 VAIN_MOST_S = 0.05
@@ -106,7 +106,7 @@ class Waiting:
     def _take_lock(self) -> None:
         assert self._descriptor is not None
         self._may_wake = True
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        flock.take(self._descriptor)
         self.held = True
         self._may_wake = False
 
@@ -114,7 +114,7 @@ class Waiting:
         """Let another child wait at the broker; also from the stall thread."""
         self.held = False
         if self._descriptor is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            flock.let_go(self._descriptor)
 
     def _sleep(self, consumer: Consumer) -> None:
         """Until the next turn is due: a notice, a lease without one, or the next look at a server without notices."""

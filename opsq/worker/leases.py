@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import queue
-import select
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +25,8 @@ from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
 from opsq.datastore.trouble import TROUBLE, NoScriptError, RedisError, ResponseError
 from opsq.protocol.routing import Binding
+from opsq.runtime.bell import Bell
+from opsq.runtime.ready import readable
 from opsq.worker import slots
 from opsq.worker.broadcasts import Broadcasts
 from opsq.worker.later import PROMOTE, Later
@@ -73,7 +73,7 @@ class Leases(threading.Thread):
         #: Called with each message that comes to the mailbox.
         self.on_command: Callable[[bytes], None] = lambda _payload: None
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._bell = Bell()
         self._ending = False
         self._wanted, self._bindings = post.queues, dict(post.bindings)
         self._line = Line(post.url, reply_s=REPLY_S)
@@ -109,10 +109,7 @@ class Leases(threading.Thread):
         self._wake()
 
     def _wake(self) -> None:
-        try:
-            os.write(self._writer, b".")
-        except BlockingIOError:
-            pass
+        self._bell.ring()
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
@@ -246,12 +243,9 @@ class Leases(threading.Thread):
         if self._line.readable(0):  # what came together with an answer is not in the socket any more
             self._line.read()
             return
-        poller = select.poll()
-        poller.register(self._reader, select.POLLIN)
-        poller.register(self._line.fileno(), select.POLLIN)
-        for descriptor, _event in poller.poll(max(seconds, 0) * 1000 + 1):
-            if descriptor == self._reader:
-                os.read(self._reader, 4096)
+        for descriptor in readable([self._bell.reader, self._line.fileno()], max(seconds, 0) + 0.001):
+            if descriptor == self._bell.reader:
+                self._bell.read()
             else:
                 self._line.read()
 

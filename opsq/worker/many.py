@@ -49,9 +49,7 @@ class ManyLine(Upkeep):
         caps: Caps,
         lock: AbstractContextManager[Any],
     ) -> None:
-        """In the main thread of the child: the parent's signals come to it."""
         self.alarm = Alarm()
-        self.alarm.install()
         super().__init__(table, slot, ledger, self.alarm, lines, caps)
         self._size = caps.at_once
         self.batch = Batch(caps.prefetch)

@@ -6,11 +6,11 @@ For a child that grows inside a long task its parent looks (`watchdog.py`).
 from __future__ import annotations
 
 import logging
-import resource
 from collections.abc import Callable
 
 from opsq.exceptions import DecodeError
 from opsq.protocol.envelope import parse
+from opsq.runtime.usage import peak_kib
 from opsq.worker.batch import Held
 
 logger = logging.getLogger("opsq.worker")
@@ -24,7 +24,7 @@ class Growth:
 
     def __init__(self, limit_kib: int) -> None:
         self._limit_kib = limit_kib
-        self._peak_kib = _peak_kib()
+        self._peak_kib = peak_kib()
         self._by_task: dict[str, list[int]] = {}
 
     def measured(self, run: Callable[[Held], bool]) -> Callable[[Held], bool]:
@@ -32,10 +32,10 @@ class Growth:
 
         def run_and_look(held: Held) -> bool:
             done = run(held)
-            peak_kib = _peak_kib()
-            if peak_kib > self._peak_kib:
-                self._note(_task_of(held.raw), peak_kib - self._peak_kib)
-                self._peak_kib = peak_kib
+            peak = peak_kib()
+            if peak > self._peak_kib:
+                self._note(_task_of(held.raw), peak - self._peak_kib)
+                self._peak_kib = peak
             return done
 
         return run_and_look
@@ -49,7 +49,7 @@ class Growth:
 
     def is_too_large(self) -> bool:
         """Whether this child has grown beyond its limit; says so, and which task has added most."""
-        self._peak_kib = max(self._peak_kib, _peak_kib())
+        self._peak_kib = max(self._peak_kib, peak_kib())
         if self._peak_kib <= self._limit_kib:
             return False
         words = "no task grew it since it began"
@@ -63,10 +63,6 @@ class Growth:
             words,
         )
         return True
-
-
-def _peak_kib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _task_of(raw: bytes) -> str:

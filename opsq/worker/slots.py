@@ -7,7 +7,6 @@ a second open of the file.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import mmap
 import os
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from opsq.runtime import flock
 from opsq.runtime.process import boot_id
 
 MAGIC = 0x32_54_4F_4C_53_51_50_4F  # "OPSQLOT2", little-endian
@@ -71,9 +71,11 @@ class Slots:
     """The file, mapped. `words` is the parent's page, `slot(i)` one child's part; both as unsigned 64-bit numbers."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
+        """`descriptor`: of the file, or -1 for memory of this process alone."""
         self.path = path
         self._map = mmap.mmap(descriptor, SIZE)
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
         self.words = memoryview(self._map)[:512].cast("Q")
         self._lock: int | None = None
 
@@ -90,6 +92,13 @@ class Slots:
         return slots
 
     @classmethod
+    def private(cls, facts: Facts) -> Slots:
+        """Of a worker that is one process: nobody else reads it, and it goes with its process."""
+        slots = cls(Path(), -1)
+        slots.write_facts(facts)
+        return slots
+
+    @classmethod
     def claim(cls, path: Path) -> Slots | None:
         """The file of a worker that has gone, now locked by us; None while its parent lives, or for another file."""
         try:
@@ -97,8 +106,7 @@ class Slots:
         except OSError:
             return None
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock).st_size != SIZE or os.fstat(lock).st_nlink == 0:
+            if not flock.try_to_take(lock) or os.fstat(lock).st_size != SIZE or os.fstat(lock).st_nlink == 0:
                 raise OSError("not a whole file of ours, or already taken away")
             slots = cls(path, os.open(path, os.O_RDWR))
         except OSError:
@@ -137,7 +145,7 @@ class Slots:
     def _hold(self) -> None:
         """Lock the file through a descriptor of its own, which every child closes (`let_go`)."""
         self._lock = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        flock.take(self._lock)
 
     def let_go(self) -> None:
         """Close the lock's descriptor; a child does so after the fork."""

@@ -13,9 +13,10 @@ import pytest
 import redis
 from support.supervised import Supervised, python_program
 
+from opsq.exceptions import OpsqError
+from opsq.runtime import redis_server
 from opsq.runtime.process import is_alive, send_signal, wait_end
 from opsq.runtime.statedir import private_redis_url
-from opsq.supervisor import private_redis
 
 TASKS = "from opsq import Celery\napp = Celery('tasks')\n@app.task\ndef send(msg): return msg\n"
 USER = "from tasks import send\nprint(send.delay('666').get(timeout=20))\n"
@@ -179,12 +180,12 @@ def test_a_server_that_is_too_old_or_missing_is_named_with_what_to_install(
     old.write_text("#!/bin/sh\necho 'Redis server v=5.0.7 sha=0'\n")
     old.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.path.dirname(real)}")
-    found = private_redis.find_server()
+    found = redis_server.find_server()
     assert found != old
-    monkeypatch.setattr(private_redis, "find_spec", lambda _name: None)
+    monkeypatch.setattr(redis_server, "find_spec", lambda _name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(private_redis.OpsqError) as error:
-        private_redis.find_server()
+    with pytest.raises(OpsqError) as error:
+        redis_server.find_server()
     assert "is 5.0" in error.value.why
     assert "6.2 or newer" in error.value.hint
 
