@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log2
 from random import randrange
-from resource import RUSAGE_SELF, getrusage
 from typing import Any, Protocol
 
 from opsq.broker.broker import Broker
 from opsq.broker.queues import server_ms
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
+from opsq.runtime.usage import used
 
 #: Durations are noted of so many messages of a turn; of a larger one each stands for several.
 SAMPLES = 16
@@ -56,16 +56,16 @@ class Costs:
     """What the batches of one consumer cost, told with its next turn."""
 
     def __init__(self) -> None:
-        self._before = getrusage(RUSAGE_SELF)
+        self._before = used()
         self._cpu_s, self._grown_kib = 0.0, 0
 
     def begin(self) -> None:
         """A batch begins."""
-        self._before = getrusage(RUSAGE_SELF)
+        self._before = used()
 
     def end(self) -> None:
         """It is over: what this process has spent meanwhile, and by how much its peak of memory has risen."""
-        before, now = self._before, getrusage(RUSAGE_SELF)
+        before, now = self._before, used()
         self._cpu_s += now.ru_utime + now.ru_stime - before.ru_utime - before.ru_stime
         self._grown_kib += now.ru_maxrss - before.ru_maxrss
 

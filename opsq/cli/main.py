@@ -95,6 +95,14 @@ SECTIONS: dict[str, dict[str, Entry]] = {
 }
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
+#: Programs that need processes as Linux has them; elsewhere they say so.
+LINUX_ONLY = frozenset(
+    (
+        *("up", "down", "status", "start", "stop", "restart", "signal", "scale", "reload", "logs", "generate"),
+        *("beat", "monitor", "flower", "agent", "join", "keys", "hosts", "jobs"),
+    )
+)
+
 #: Words of supervisorctl and what to type here.
 OTHER_WORDS = {
     "reread": "opsq reload --dry-run",
@@ -126,6 +134,17 @@ opsq run task proj.tasks.add '[2, 3]' --wait
 """
 
 
+def _refuse_elsewhere(name: str) -> None:
+    from opsq import platforms  # it asks the system; most commands need not know
+
+    if not platforms.HAS_PROCESSES:
+        raise UsageError(
+            f"cannot run `opsq {name}` on {platforms.SYSTEM}",
+            why="it needs processes that can be forked and watched as on Linux",
+            hint="see docs/platforms.md for what runs where",
+        )
+
+
 class Main(Group):
     """The top: commands by the table, loaded when they are called. All options go to the command."""
 
@@ -137,6 +156,8 @@ class Main(Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Load a command and let it take the options that all have."""
+        if cmd_name in LINUX_ONLY:
+            _refuse_elsewhere(cmd_name)
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None

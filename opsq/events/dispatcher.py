@@ -214,6 +214,7 @@ class Sender:
 
     def about_worker(self, kind: str, clock: int, freq_s: float, active: int, processed: int) -> tuple[str, bytes]:
         """worker-online, -heartbeat or -offline: how often it comes, tasks that run, tasks that ran, load, software."""
-        load = [math.ceil(one * 100) / 100 for one in os.getloadavg()]
+        loads = os.getloadavg() if hasattr(os, "getloadavg") else (0.0, 0.0, 0.0)
+        load = [math.ceil(one * 100) / 100 for one in loads]
         software = {"sw_ident": "opsq", "sw_ver": __version__, "sw_sys": platform.system()}
         return self.message(kind, clock, freq=freq_s, active=active, processed=processed, loadavg=load, **software)

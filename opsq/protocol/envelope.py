@@ -281,7 +281,8 @@ def _body_bytes(body: str, encoding: str | None) -> bytes:
 #: For tags, which need be no secret: a tenth of the cost of asking the system. A fork begins anew.
 _dice = Random()
 _random_bits = _dice.getrandbits
-os.register_at_fork(after_in_child=_dice.seed)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_dice.seed)
 
 
 #: The bits of a UUID that say its version and variant: those that are random, and what version 7 has in them.

@@ -24,6 +24,9 @@ _KEEPER = 'trap "" INT; "$@" >/dev/null 2>&1 & read _; kill $!; wait; rm -rf "$F
 @cache
 def url() -> str:
     """Its URL; started when it is first asked for. Raises OpsqError when no server is installed."""
+    if not hasattr(socket, "AF_UNIX"):
+        hint = "set broker_url to a Redis that runs"
+        raise OpsqError("cannot start a Redis for memory://", why="this system has no Unix sockets", hint=hint)
     folder = Path(tempfile.mkdtemp(prefix="opsq-memory-"))
     path = folder / "redis.sock"
     options = ["--port", "0", "--unixsocket", str(path), "--dir", str(folder), "--save", "", "--appendonly", "no"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsq.exceptions import OpsqError, RefusedError
+from opsq.platforms import is_root
 from opsq.project import find_project_file
 
 #: A Unix socket's path has room for 108 bytes, the last of them zero.
@@ -100,7 +101,7 @@ class StateDir:
             raise _unusable(path, error) from None
         if not stat.S_ISDIR(found.st_mode) and not path.is_dir():
             raise OpsqError(f"cannot use {path} as state directory", why="it is no directory", hint=_HINT)
-        if path != self.root and found.st_uid != os.geteuid():
+        if path != self.root and hasattr(os, "geteuid") and found.st_uid != os.geteuid():
             raise RefusedError(f"cannot use {path}", why="it belongs to another user", hint=_HINT)
         if not os.access(path, os.W_OK | os.X_OK):
             raise RefusedError(f"cannot write the state directory {path}", why="permission denied", hint=_HINT)
@@ -140,7 +141,7 @@ def keys_directory(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def _user_state() -> Path:
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
+    if is_root():
         return Path("/var/lib/opsq")
     import platformdirs
 

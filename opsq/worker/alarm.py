@@ -19,6 +19,10 @@ class Alarm:
     def install(self) -> None:
         """In the main thread of the child: take SIGUSR1."""
         signal.signal(signal.SIGUSR1, lambda *_: None)
+        self.take_signals()
+
+    def take_signals(self) -> None:
+        """In the main thread: any signal that has a handler ends the wait."""
         signal.set_wakeup_fd(self._bell.writer, warn_on_full_buffer=False)
 
     def ring(self) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from opsq import signals
@@ -93,6 +95,22 @@ class Alone:
             self._table.words[slots.GENERATION] += 1
             self._wake()
 
+    def _take_signals(self) -> None:
+        """INT and TERM stop it when what runs has ended; a second one ends the process at once."""
+
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            signal.signal(number, signal.SIG_DFL)
+            logger.warning("worker: Warm shutdown (MainProcess)")
+            told = {"sig": signal.Signals(number).name, "how": "Warm", "exitcode": 0}
+            signals.worker_shutting_down.send(self.hostname, **told)
+            self.stop()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, on_signal)
+        line = self._work.line if self._work is not None else None
+        if isinstance(line, ManyLine):
+            line.alarm.take_signals()
+
     def _wake(self) -> None:
         line = self._work.line if self._work is not None else None
         if isinstance(line, ManyLine):
@@ -114,6 +132,8 @@ class Alone:
                 on_ready()
 
         self._work = work_of(self._means(on_work), 0, Lines(self._buffer, None))
+        if threading.current_thread() is threading.main_thread():
+            self._take_signals()
         if self._stopping.is_set():
             self.stop()
         try:

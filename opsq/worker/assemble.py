@@ -250,7 +250,7 @@ def _news(app: Any, wishes: Wishes, url: str) -> News:
 
 def _refuse_pickle_as_root(accept: frozenset[str]) -> None:
     """Who may write to the queue would be root here: reading pickle runs code."""
-    if "application/x-python-serialize" in accept and os.geteuid() == 0 and not platforms.C_FORCE_ROOT:
+    if "application/x-python-serialize" in accept and platforms.is_root() and not platforms.C_FORCE_ROOT:
         raise RefusedError(
             "cannot run as root with pickle in accept_content",
             why="who can write to a queue could then run anything as root",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import os
-import resource
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from opsq.broker import revoked as store
 from opsq.config.option import parse_bool
 from opsq.datastore.connection import parse_url
 from opsq.protocol.routing import Binding
+from opsq.runtime import usage
 from opsq.worker import slots
 from opsq.worker.holdings import Holding, held_by, info_of, scheduled_in
 from opsq.worker.panel import NO_REPLY, State, inspect_command, ok
@@ -139,7 +140,7 @@ def _with_facts(name: str, task: Any, wanted: Iterable[str]) -> str:
 def stats(state: State, **_: Any) -> dict[str, Any]:
     """Request worker statistics/information."""
     record = state.record
-    used = resource.getrusage(resource.RUSAGE_SELF)
+    told = usage.used()
     return {
         "total": {"(all tasks)": record.count()[1]},
         "pid": os.getpid(),
@@ -148,7 +149,7 @@ def stats(state: State, **_: Any) -> dict[str, Any]:
         "pool": _pool(state),
         "broker": _broker(state),
         "prefetch_count": record.terms.caps.prefetch * record.terms.most,
-        "rusage": {name: getattr(used, f"ru_{name}") for name in _RUSAGE},
+        "rusage": {name: getattr(told, f"ru_{name}", 0) for name in _RUSAGE},
     }
 
 
@@ -252,9 +253,9 @@ def _resident_bytes() -> int:
     """Memory of this process now; where the system does not tell, the most it ever had."""
     try:
         with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
+            return int(file.read().split()[1]) * mmap.PAGESIZE
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return usage.peak_kib() * 1024
 
 
 def _as_json(value: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from opsq import platforms
 from opsq.cli.context import Context, pass_context
 from opsq.cli.foreground import (
     change_process,
@@ -25,8 +26,10 @@ from opsq.cli.foreground import (
 )
 from opsq.cli.params import Command
 from opsq.config import toml_file
+from opsq.exceptions import UsageError
 
 if TYPE_CHECKING:
+    from opsq.worker.alone import Alone
     from opsq.worker.newcomer import Newcomer
     from opsq.worker.worker import Worker
 
@@ -205,13 +208,12 @@ def worker(context: Context, /, **given: Any) -> None:
     sys.exit(code)
 
 
-def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None, own_id: str = "") -> Worker:
+def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None, own_id: str = "") -> Any:
     """A worker that has all it needs. `newcomer`, or the id: this process belongs to one that runs already."""
     from opsq import signals
     from opsq.concurrency.base import pool_named
     from opsq.utils.nodenames import default_nodename, node_format
     from opsq.worker.assemble import LEASE_S, Wishes, equip
-    from opsq.worker.worker import Worker
 
     app = context.app
     _configure(app, given)
@@ -223,7 +225,7 @@ def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None,
         node, given["pool"] = newcomer.told.node, newcomer.told.pool
     for name in ("logfile", "pidfile"):
         given[name] = given[name] and node_format(given[name], node)
-    made = Worker(app, node)
+    made = _kind_of_worker(given)(app, node)
     signals.celeryd_init.send(node, instance=made, conf=app.conf, options=given)
     buffer = set_up_logs(app, given)
     check_settings(app)
@@ -247,6 +249,26 @@ def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None,
     state.slots.mkdir(mode=0o700, parents=True, exist_ok=True)
     equip(made, wishes, state.slots, buffer, newcomer.told.worker_id if newcomer else own_id)
     return made
+
+
+def _kind_of_worker(given: dict[str, Any]) -> type[Worker | Alone]:
+    """A parent with children; where processes cannot be looked after, one process alone with the pools it has."""
+    if platforms.HAS_PROCESSES:
+        from opsq.worker.worker import Worker
+
+        return Worker
+    from opsq.worker import alone
+
+    if given["beat"]:
+        raise UsageError(f"cannot run a beat on {platforms.SYSTEM}", why="it is a process of its own, forked")
+    given["pool"] = given["pool"] or alone.POOLS[0]
+    if given["pool"] not in alone.POOLS:
+        raise UsageError(
+            f"cannot run the pool {given['pool']} on {platforms.SYSTEM}",
+            why="it needs processes that can be forked and watched as on Linux",
+            hint="-P solo, or -P threads -c N",
+        )
+    return alone.Alone
 
 
 def _beat_beside(app: Any, given: dict[str, Any]) -> AbstractContextManager[None]:
