@@ -21,6 +21,7 @@ from opsq.app.blame import broken
 from opsq.app.builtins import add_builtins
 from opsq.app.configured import Configured
 from opsq.app.following import CanvasFollowing
+from opsq.app.models import Models, WithModels
 from opsq.app.preparing import ignores_result
 from opsq.app.publisher import Publisher
 from opsq.app.registry import TaskRegistry
@@ -151,19 +152,30 @@ class App(Configured):
         base: type[Task[..., Any]] | None = None,
         bind: bool = False,
         borrowed: bool = False,
+        pydantic: bool = False,
+        pydantic_strict: bool = False,
+        pydantic_context: Mapping[str, Any] | None = None,
+        pydantic_dump_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Task[..., Any]:
-        """The task of a function, under its name; made anew only if there is none yet, or only a borrowed one."""
+        """The task of a function, under its name; made anew only if there is none yet, or only a borrowed one.
+
+        `pydantic`: arguments that are annotated with models are validated and arrive as models.
+        """
         name = name or self.gen_task_name(function.__name__, function.__module__)
         known = dict.get(self._registry, name)
         if known is not None and (borrowed or name not in self._borrowed):
             if not borrowed:
                 _warn_if_another(known, function)
             return known
+        run, bases = function, list[type[Any]]([base or self.Task])
+        if pydantic:
+            options["models"] = Models(self, name, function, pydantic_strict, pydantic_context, pydantic_dump_kwargs)
+            run, bases = options["models"].wrapped(), [WithModels, *bases]
         members = {
             "app": self,
             "name": name,
-            "run": function if bind else staticmethod(function),
+            "run": run if bind else staticmethod(run),
             "bind": bind,
             "__doc__": function.__doc__,
             "__module__": function.__module__,
@@ -173,7 +185,7 @@ class App(Configured):
         }
         for option in KEYS & options.keys():  # a function of the call's arguments is no method
             members[option] = staticmethod(options[option]) if callable(options[option]) else options[option]
-        task: Task[..., Any] = type(function.__name__, (base or self.Task,), members)()
+        task: Task[..., Any] = type(function.__name__, tuple(bases), members)()
         (self._borrowed.add if borrowed else self._borrowed.discard)(name)
         self._registry[name] = task
         self._prepare(task)

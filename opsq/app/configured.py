@@ -12,11 +12,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from opsq import _state
 from opsq.app import home, security
 from opsq.app.declared import DeclaredQueues
+from opsq.backends import keyvalue
 from opsq.backends.disabled import DisabledBackend
 from opsq.backends.redis import RedisBackend
 from opsq.broker.broker import Broker
 from opsq.config import sources
-from opsq.config.broker import Found, resolve_broker, resolve_results
+from opsq.config.broker import Found, names_class, resolve_broker, resolve_results
 from opsq.config.settings import Settings
 from opsq.exceptions import ImproperlyConfigured
 from opsq.signals import Signal
@@ -152,7 +153,9 @@ class Configured:
         """Where results are kept."""
         security.use_shared_key(self.conf)
         url = self.find_results().url
-        return DisabledBackend(self) if url is None else RedisBackend.of(url, self.conf)
+        if url is None:
+            return DisabledBackend(self)
+        return keyvalue.of_a_program(url, self) if names_class(url) else RedisBackend.of(url, self.conf)
 
     def queues(self) -> list[str]:
         """The queues that a worker consumes unless it is told others; of broadcasts it has one of its own."""

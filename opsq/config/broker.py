@@ -95,13 +95,19 @@ def check_broker_url(url: Any) -> str:
 
 def check_results_url(url: Any) -> str:
     """The URL, if results can be kept there. Raises ImproperlyConfigured otherwise."""
-    if isinstance(url, str) and (_scheme(url) in SCHEMES or is_in_memory(url)):
+    if isinstance(url, str) and (_scheme(url) in SCHEMES or is_in_memory(url) or names_class(url)):
         return url
     raise ImproperlyConfigured(
         f"cannot use {_shown(url)} as result backend",
         why="opsq keeps results in Redis, in Django's database, or not at all",
         hint="set result_backend to redis://HOST:6379/0, to django-db, or to None",
     )
+
+
+def names_class(url: str | None) -> bool:
+    """Whether it is a class of the program's own, `module:Class`."""
+    module, colon, name = (url or "").partition(":")
+    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def is_in_memory(url: str | None) -> bool:

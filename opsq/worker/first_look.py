@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from opsq.config.broker import names_class
 from opsq.datastore import keys
 from opsq.datastore.connection import parse_url
 from opsq.datastore.line import Ask, questions
@@ -116,12 +117,17 @@ def results(url: str, backend: Any) -> Results:
     """
     if not backend.keeps_results:
         return Results()
+    if names_class(backend.url):
+        return _results(backend, None)
     where, other = parse_url(url), parse_url(backend.url)
     ids = [_run_id(url), _run_id(backend.url)]
     same = where.address == other.address if None in ids else ids[0] == ids[1]
     if where.address != other.address and (where.moves or other.moves):
         same = False  # they may part with the next failover
-    database = other.db if same else None
+    return _results(backend, other.db if same else None)
+
+
+def _results(backend: Any, database: int | None) -> Results:
     return Results(
         backend.key_prefix,
         backend.ttl_s,

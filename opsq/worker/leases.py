@@ -317,9 +317,10 @@ class Leases(threading.Thread):
             for command in announcement(name, bindings, post.key_prefix, post.priorities)
         ]
 
-    def lists(self) -> list[str]:
-        """The lists of all its queues."""
-        return [self.post.key_prefix + each for name in self.post.queues for each in self.post.priorities.lists(name)]
+    def lists(self) -> dict[str, str]:
+        """The lists of all its queues, each with its queue."""
+        prefix, lists = self.post.key_prefix, self.post.priorities.lists
+        return {prefix + each: name for name in self.post.queues for each in lists(name)}
 
     def _leaves(self, index: int) -> bool:
         """Whether a child has settled everything and takes itself out of the registry."""

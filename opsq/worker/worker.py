@@ -21,7 +21,7 @@ from opsq.protocol.envelope import Envelope
 from opsq.runtime import notify
 from opsq.runtime.logs import Buffered
 from opsq.worker import child, chords, epilogue, greenchild, mingle, overrides, slots, successor, watchdog
-from opsq.worker.autoscale import Heads
+from opsq.worker.autoscale import Heads, autoscaler_of
 from opsq.worker.broadcasts import Broadcasts
 from opsq.worker.calls import Calls
 from opsq.worker.child import Means, Setup
@@ -92,7 +92,7 @@ class Worker:
         self._children.fork_template()
         self._calls.take_signals()
         self._leases = self._make_leases()
-        heads = Heads(self._leases, self._calls.post)
+        heads = Heads(self._leases, self._calls.post, autoscaler_of(self.app))
         self.sizing = Sizing(self._table, self._children, self._leases, self._calls, heads, terms, self._record.take)
         self._reload = Reload(self._children, self.sizing, self._calls, self._told, self._take, self._on_reload)
         self._watch = SourceWatch(terms.sources, self._on_change)

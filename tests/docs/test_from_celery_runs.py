@@ -14,7 +14,7 @@ from support.processes import Spawner
 
 DOCUMENT = documents.ROOT / "docs" / "from-celery.md"
 OPSQ = Path(sys.executable).parent / "opsq"
-WORKERS = [words for words in documents.commands(DOCUMENT) if "worker" in words]
+WORKERS = [words for words in documents.commands(DOCUMENT) if "worker" in words and "shop" in words]
 
 
 @pytest.mark.parametrize("words", WORKERS, ids=" ".join)

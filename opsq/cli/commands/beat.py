@@ -46,7 +46,7 @@ START_AGAIN_S = 1.0
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="FILE", help="(Celery) Kept in Redis.")
-@click.option("-S", "--scheduler", metavar="CLASS", help="(Celery) django: entries in Django's database.")
+@click.option("-S", "--scheduler", metavar="CLASS", help="django: entries in Django's database; or module:Class.")
 @click.option("--max-interval", type=click.FloatRange(0), metavar="S", help="Sleep at most so long between two looks.")
 @click.option("-n", "--hostname", metavar="NAME", help="(Celery) A beat is known by its app.")
 @click.option(
@@ -94,19 +94,18 @@ def beat(context: Context, /, **given: Any) -> None:
 
 
 def check_scheduler(name: Any) -> str:
-    """The scheduler that is meant: of SAME, or DJANGO[0]. Raises UsageError for one that reads from somewhere else."""
+    """The scheduler that is meant: of SAME, DJANGO[0], or a class of the program's own. Raises UsageError."""
     text = str(name or SAME[0])
     path = text.replace(":", ".")
     if path in DJANGO:
         return _check_django(text)
-    found = path.rpartition(".")[2]
-    if found not in SAME:
-        raise UsageError(
-            f"cannot use the scheduler {text!r}",
-            why="there are two: one reads beat_schedule and keeps last runs in Redis, one is called django",
-            hint="leave -S (beat_scheduler) out; `opsq schedule add` adds entries while beat runs",
-        )
-    return found
+    module, _, kind = path.rpartition(".")
+    if kind in SAME and module.partition(".")[0] in ("", "celery", "opsq"):
+        return kind
+    from opsq.beat.scheduler import scheduler_class
+
+    scheduler_class(text)
+    return text
 
 
 def _check_django(text: str) -> str:
@@ -126,8 +125,15 @@ def _prepared(app: Any, max_interval_s: float | None, scheduler: str) -> Any:
 
     app.import_tasks()
     app.finalize()
-    source = _database() if scheduler == DJANGO[0] else None
+    source = None if scheduler in SAME else _database() if scheduler == DJANGO[0] else _own(scheduler)
     return Beat(app, max_interval_s=max_interval_s or app.conf.beat_max_loop_interval or None, source=source)
+
+
+def _own(name: str) -> Any:
+    from opsq.beat.scheduler import FromScheduler, scheduler_class
+
+    kind = scheduler_class(name)
+    return lambda app, _own: FromScheduler(app, kind(app))
 
 
 def _database() -> Any:

@@ -126,7 +126,7 @@ OPTIONS = (
     click.option("--reload", is_flag=True, help="In development: read the code again when a source file changes."),
     click.option("-B", "--beat", is_flag=True, help="Run the scheduler of periodic tasks too."),
     click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="FILE", help="(Celery) Kept in Redis."),
-    click.option("--scheduler", metavar="CLASS", help="(Celery) There is one kind."),
+    click.option("--scheduler", metavar="CLASS", help="With -B: where its entries come from, module:Class."),
     click.option("-S", "--statedb", metavar="FILE", help="(Celery)"),
     click.option("--pool-start-method", metavar="NAME", help="(Celery)"),
     click.option("-D", "--detach", is_flag=True, help="(Celery) `opsq up` does it."),
