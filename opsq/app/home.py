@@ -9,7 +9,7 @@ from typing import Any
 
 from opsq.config.broker import Found, is_in_memory
 from opsq.config.sources import Layer, from_project
-from opsq.runtime import redis_in_memory, statedir
+from opsq.runtime import statedir
 
 
 def caller_outside() -> dict[str, Any]:
@@ -51,7 +51,11 @@ def project_settings(home: Path | None) -> list[Layer]:
 
 def reachable(found: Found) -> Found:
     """A place that can be connected to: `memory://` is a Redis that is started for this process."""
-    return Found(redis_in_memory.url(), found.source) if is_in_memory(found.url) else found
+    if not is_in_memory(found.url):
+        return found
+    from opsq.runtime import redis_in_memory  # for tests only, and it loads much
+
+    return Found(redis_in_memory.url(), found.source)
 
 
 def private_redis(home: Path | None = None) -> str | None:
