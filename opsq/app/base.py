@@ -28,7 +28,8 @@ from opsq.app.registry import TaskRegistry
 from opsq.app.registry import shared_task as shared_task
 from opsq.app.task import KEYS, Task
 from opsq.exceptions import AlwaysEagerIgnored, DuplicateTaskNameWarning, OpsqError
-from opsq.result.sets import GroupResult, ResultSet
+from opsq.result.groups import GroupResult
+from opsq.result.sets import ResultSet
 from opsq.result.single import AsyncResult
 from opsq.signals import Signal, import_modules
 

@@ -15,7 +15,7 @@ from opsq.execution.context import Context
 from opsq.execution.outcome import Outcome
 from opsq.execution.runner import Plan, Runner, traceback_text
 from opsq.protocol import codec
-from opsq.result.single import EagerResult
+from opsq.result.eager import EagerResult
 
 
 class EagerRunner(Runner):

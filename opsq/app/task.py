@@ -14,7 +14,8 @@ from opsq.app.signatures import argument_check, parameters_of
 from opsq.app.workflows import Workflows
 from opsq.exceptions import MaxRetriesExceededError, OperationalError, Retry
 from opsq.execution.context import Context
-from opsq.result.single import AsyncResult, EagerResult
+from opsq.result.eager import EagerResult
+from opsq.result.single import AsyncResult
 
 if TYPE_CHECKING:
     from opsq.app.base import App

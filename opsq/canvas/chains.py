@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from opsq import _state, states
+from opsq import states
 from opsq.canvas import stamping
 from opsq.canvas.several import Several
 from opsq.canvas.signatures import Signature, listed, maybe_signature, short_repr
-from opsq.result.single import EagerResult, allow_join_result
+from opsq.result.eager import EagerResult
+from opsq.result.waiting import allow_join_result
 
 #: Options of a chain that it uses itself; the others are of its first task.
-_OWN = ("group_id", "chord", "task_id", "link", "link_error", "root_id", "parent_id", "group_index")
+OWN = ("group_id", "chord", "task_id", "link", "link_error", "root_id", "parent_id", "group_index")
 
 
 @Signature.register_type("chain")
@@ -79,7 +80,7 @@ class chain(Several):
         follow_on(steps, other)
         if len(steps) == 1 and not self.tasks and kind_of(steps[0]) == "group":
             return steps[0]
-        return type_of(self).of(steps, self._app)
+        return self.__class__.of(steps, self._app)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Send it."""
@@ -98,7 +99,7 @@ class chain(Several):
 
     def run(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Send it with these options alone."""
-        own = {name: options.pop(name, None) for name in _OWN}
+        own = {name: options.pop(name, None) for name in OWN}
         args = self["args"] if self["immutable"] else (*(args or ()), *self["args"])
         kwargs = None if self["immutable"] else kwargs
         steps, results = self._frozen(args, kwargs, own, clone=True)
@@ -204,14 +205,6 @@ class chain(Several):
             visitor.on_chain_end(self, **headers)
         return self
 
-    @property
-    def app(self) -> Any:
-        """The app that sends it: its own, or that of its first step."""
-        if self._app is not None:
-            return self._app
-        first = self.tasks[0] if self.tasks else None
-        return first.app if isinstance(first, Signature) else _state.get_current_app()
-
     def __repr__(self) -> str:
         if not self.tasks:
             return "<chain: empty>"
@@ -220,11 +213,6 @@ class chain(Several):
 
 def _without_links(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in ("link", "link_error")}
-
-
-def type_of(sig: chain) -> type[chain]:
-    """Its class, which may be one of a program's own."""
-    return sig.__class__
 
 
 def kind_of(sig: Any) -> str | None:

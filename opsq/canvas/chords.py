@@ -10,13 +10,10 @@ from typing import Any
 
 from opsq import _state
 from opsq.canvas import stamping
-from opsq.canvas.chains import chain, kind_of
+from opsq.canvas.chains import OWN, chain, kind_of
 from opsq.canvas.groups import group
 from opsq.canvas.signatures import Signature, listed, maybe_signature, new_id, short_repr, signatures
-from opsq.result.single import allow_join_result
-
-#: Options of a chain that it uses itself when it runs.
-_OF_CHAIN = frozenset(("chord", "group_id", "group_index", "link", "link_error", "parent_id", "root_id", "task_id"))
+from opsq.result.waiting import allow_join_result
 
 
 @Signature.register_type()
@@ -201,7 +198,7 @@ class chord(Signature):
         """This chord with the first step of its body, and the other steps: each part then carries less."""
         made = self.clone()
         steps = made.body.unchain_tasks()
-        first = {name: value for name, value in made.body["options"].items() if name not in _OF_CHAIN}
+        first = {name: value for name, value in made.body["options"].items() if name not in OWN}
         made.body = steps[0].clone(**first)
         return [made, *steps[1:]]
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import repeat
 from typing import Any
 
-from opsq import _state
 from opsq.broker.gathering import gather
 from opsq.canvas import stamping
 from opsq.canvas.chains import is_empty_group, kind_of
 from opsq.canvas.several import Several
 from opsq.canvas.signatures import Signature, maybe_signature, new_id, plain, short_repr, signatures
 from opsq.protocol.envelope import REPLY_TO
-from opsq.result.sets import GroupResult
+from opsq.result.groups import GroupResult
 
 #: Options that a task gets when it is given its id.
 _ALIKE = frozenset(("task_id", "reply_to", "group_id", "group_index", "chord", "root_id"))
@@ -209,8 +207,7 @@ class group(Several):
         args, options = (*(args or ()), *self["args"]), self._merge(options=options)[2].copy()
         group_id = options.pop("task_id", None) or new_id()
         options["group_id"] = group_id
-        members = zip(self.flattened(), repeat(options))
-        return self.app.GroupResult(group_id, [task.apply(args, kwargs, **own) for task, own in members])
+        return self.app.GroupResult(group_id, [task.apply(args, kwargs, **options) for task in self.flattened()])
 
     # -- its tasks together -----------------------------------------------------------------------------------------
 
@@ -239,14 +236,6 @@ class group(Several):
         if visitor is not None:
             visitor.on_group_end(self, **headers)
         return self
-
-    @property
-    def app(self) -> Any:
-        """The app that sends it: its own, or that of its first task."""
-        if self._app is not None:
-            return self._app
-        first = self.tasks[0] if self.tasks else None
-        return first.app if isinstance(first, Signature) else _state.get_current_app()
 
     def __repr__(self) -> str:
         return short_repr(self.tasks[0], f"group({self.tasks!r})") if self.tasks else "group(<empty>)"

@@ -8,17 +8,39 @@ from typing import Any, ClassVar
 from opsq.canvas.signatures import Signature, maybe_signature
 
 
-class _Map(Signature):
-    """A call of a built-in task that calls another one for each item, one after the other."""
+class _ForItems(Signature):
+    """A call of a built-in task that is about another one and a list of items."""
 
     _task_name: ClassVar[str]
+
+    def _hold(self, task: Any, it: Iterable[Any], options: dict[str, Any], **more: Any) -> None:
+        """`task`: a signature of it, or the task."""
+        app = options.pop("app", None)
+        task = maybe_signature(task, app=app) if isinstance(task, Mapping) else Signature(task, app=app)
+        held = {"task": task, "it": list(it), **more}
+        super().__init__(self._task_name, (), held, options, immutable=True, app=app)
+
+    @property
+    def app(self) -> Any:
+        """The app that sends it: its own, or that of its task."""
+        return self._app if self._app is not None else self["kwargs"]["task"].app
+
+    def clone(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """A copy, with other options. It is of its kind again; on the wire it says none, as Celery's."""
+        made: Any = Signature.__new__(self.__class__)
+        made.update(super().clone(args, kwargs, **options))
+        made._app, made._type = self._app, self._type
+        return made
+
+
+class _Map(_ForItems):
+    """The task is called for each item, one after the other, by one task."""
+
     _shown: ClassVar[str]
 
     def __init__(self, task: Any, it: Iterable[Any], **options: Any) -> None:
         """`task`: a signature of it, or the task."""
-        app = options.pop("app", None)
-        task = maybe_signature(task, app=app) if isinstance(task, Mapping) else Signature(task, app=app)
-        super().__init__(self._task_name, (), {"task": task, "it": list(it)}, options, immutable=True, app=app)
+        self._hold(task, it, options)
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any], app: Any = None) -> _Map:
@@ -34,15 +56,6 @@ class _Map(Signature):
         """Send it, to where its task would go."""
         route = options.pop("route_name", None) or self["kwargs"]["task"]["task"]
         return super().apply_async(route_name=route, **options)
-
-    @property
-    def app(self) -> Any:
-        """The app that sends it: its own, or that of its task."""
-        return self._app if self._app is not None else self["kwargs"]["task"].app
-
-    def clone(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """A copy, with other options."""
-        return _of_its_kind(self, super().clone(args, kwargs, **options))
 
     def __repr__(self) -> str:
         items = repr(self["kwargs"]["it"])
@@ -67,14 +80,13 @@ class xstarmap(_Map):
 
 
 @Signature.register_type()
-class chunks(Signature):
+class chunks(_ForItems):
     """`chunks(task, items, n)`: a group of tasks, each of which calls `task(*item)` for n of the items."""
 
+    _task_name = "celery.chunks"
+
     def __init__(self, task: Any, it: Iterable[Any], n: int, **options: Any) -> None:
-        app = options.pop("app", None)
-        task = maybe_signature(task, app=app) if isinstance(task, Mapping) else Signature(task, app=app)
-        held = {"task": task, "it": list(it), "n": n}
-        super().__init__("celery.chunks", (), held, options, immutable=True, app=app)
+        self._hold(task, it, options, n=n)
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any], app: Any = None) -> chunks:
@@ -103,24 +115,7 @@ class chunks(Signature):
         parts = [xstarmap(task, items[start : start + n], app=self._app) for start in range(0, len(items), n)]
         return Signature.TYPES["group"](parts, app=self._app)
 
-    def clone(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """A copy, with other options."""
-        return _of_its_kind(self, super().clone(args, kwargs, **options))
-
     @classmethod
     def apply_chunks(cls, task: Any, it: Iterable[Any], n: int, app: Any = None) -> Any:
         """Send it at once."""
         return cls(task, it, n, app=app)()
-
-    @property
-    def app(self) -> Any:
-        """The app that sends it: its own, or that of its task."""
-        return self._app if self._app is not None else self["kwargs"]["task"].app
-
-
-def _of_its_kind(sig: Signature, plain: Signature) -> Any:
-    """A copy that is of a kind again; on the wire it says none, as Celery's."""
-    made: Any = Signature.__new__(sig.__class__)
-    made.update(plain)
-    made._app, made._type = sig._app, sig._type
-    return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
+from opsq import _state
 from opsq.canvas.signatures import Signature, maybe_signature
 
 
@@ -20,6 +21,14 @@ class Several(Signature):
     @tasks.setter
     def tasks(self, tasks: Iterable[Any]) -> None:
         self["kwargs"]["tasks"] = list(tasks)
+
+    @property
+    def app(self) -> Any:
+        """The app that sends it: its own, or that of its first task."""
+        if self._app is not None:
+            return self._app
+        first = self.tasks[0] if self.tasks else None
+        return first.app if isinstance(first, Signature) else _state.get_current_app()
 
     def clone(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Self:
         """A copy, also of what it is made of."""

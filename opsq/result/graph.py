@@ -1,10 +1,13 @@
-"""Which task came of which, as a graph: Celery's `DependencyGraph`."""
+"""Which task came of which: the tree of a result, and as a graph Celery's `DependencyGraph`."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from typing import Any
+
+from opsq.exceptions import IncompleteStream
 
 
 class DependencyGraph:
@@ -57,3 +60,44 @@ class DependencyGraph:
             for child in found:
                 fh.write(f'  "{shown(node)}" -> "{shown(child)}"\n')
         fh.write("}\n")
+
+
+class Trees:
+    """The part of a result that is about the tasks which came of its own."""
+
+    def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[Any, Any]]:
+        """This result and those of all tasks that came of it: (parent, result)."""
+        stack: deque[tuple[Any, Any]] = deque([(None, self)])
+        while stack:
+            parent, node = stack.popleft()
+            yield parent, node
+            if node.ready():
+                stack.extend((node, child) for child in node.children or ())
+            elif not intermediate:
+                raise IncompleteStream("a task of the tree has not ended yet")
+
+    def collect(self, intermediate: bool = False, **options: Any) -> Iterator[tuple[Any, Any]]:
+        """Each result of the tree with its value, waiting for it."""
+        for _parent, node in self.iterdeps(intermediate=intermediate):
+            yield node, node.get(**options)
+
+    def build_graph(self, intermediate: bool = False, formatter: Any = None) -> DependencyGraph:
+        """The tree of tasks that came of this one."""
+        graph = DependencyGraph(formatter=formatter)
+        for parent, node in self.iterdeps(intermediate=intermediate):
+            graph.add_arc(node)
+            if parent is not None:
+                graph.add_edge(parent, node)
+        return graph
+
+    @property
+    def graph(self) -> DependencyGraph:
+        """The tree of tasks that came of this one; all of them must have ended."""
+        return self.build_graph()
+
+    def get_leaf(self) -> Any:
+        """The value of the last result of the tree."""
+        value = None
+        for _parent, node in self.iterdeps():
+            value = node.get()
+        return value

@@ -1,61 +1,17 @@
-"""AsyncResult: a task's result by its id, wherever it runs. EagerResult: that of a task that has run here."""
+"""AsyncResult: a task's result by its id, wherever it runs."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
 from opsq import _state, states
-from opsq.exceptions import IncompleteStream, TimeoutError
-from opsq.result.graph import DependencyGraph
+from opsq.exceptions import TimeoutError
+from opsq.result.graph import Trees
+from opsq.result.raising import throw
+from opsq.result.waiting import assert_will_not_block
 from opsq.utils.time import parse_iso
-
-_MAY_WAIT = ContextVar("opsq_may_wait_in_tasks", default=False)
-
-
-def assert_will_not_block() -> None:
-    """Raise RuntimeError inside a task that a worker runs: tasks that wait for tasks can lock a worker up."""
-    request = _state.current_request()
-    if request is not None and not request.called_directly and not request.is_eager and not _MAY_WAIT.get():
-        raise RuntimeError(
-            "Never call result.get() within a task! It can wait for a worker that it occupies itself; "
-            "use callbacks, or get(disable_sync_subtasks=False) if you are sure."
-        )
-
-
-@contextmanager
-def allow_join_result() -> Iterator[None]:
-    """Let `get()` wait inside a task."""
-    token = _MAY_WAIT.set(True)
-    try:
-        yield
-    finally:
-        _MAY_WAIT.reset(token)
-
-
-@contextmanager
-def denied_join_result() -> Iterator[None]:
-    """Forbid `get()` inside a task again."""
-    token = _MAY_WAIT.set(False)
-    try:
-        yield
-    finally:
-        _MAY_WAIT.reset(token)
-
-
-class RemoteTraceback(Exception):
-    """The traceback of an error where it happened: the cause of the error that `get()` raises here."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
 
 
 class ResultBase:
@@ -65,7 +21,7 @@ class ResultBase:
     parent: Any = None
 
 
-class AsyncResult(ResultBase):
+class AsyncResult(Trees, ResultBase):
     """Ask for the state of a task, wait for its value."""
 
     TimeoutError = TimeoutError
@@ -309,44 +265,7 @@ class AsyncResult(ResultBase):
         """The id."""
         return self.id
 
-    # -- trees of tasks ------------------------------------------------------------------------------------------------
-
-    def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[Any, Any]]:
-        """This result and those of all tasks that came of it: (parent, result)."""
-        stack: deque[tuple[Any, Any]] = deque([(None, self)])
-        while stack:
-            parent, node = stack.popleft()
-            yield parent, node
-            if node.ready():
-                stack.extend((node, child) for child in node.children or ())
-            elif not intermediate:
-                raise IncompleteStream("a task of the tree has not ended yet")
-
-    def collect(self, intermediate: bool = False, **options: Any) -> Iterator[tuple[Any, Any]]:
-        """Each result of the tree with its value, waiting for it."""
-        for _parent, node in self.iterdeps(intermediate=intermediate):
-            yield node, node.get(**options)
-
-    def build_graph(self, intermediate: bool = False, formatter: Any = None) -> DependencyGraph:
-        """The tree of tasks that came of this one."""
-        graph = DependencyGraph(formatter=formatter)
-        for parent, node in self.iterdeps(intermediate=intermediate):
-            graph.add_arc(node)
-            if parent is not None:
-                graph.add_edge(parent, node)
-        return graph
-
-    @property
-    def graph(self) -> DependencyGraph:
-        """The tree of tasks that came of this one; all of them must have ended."""
-        return self.build_graph()
-
-    def get_leaf(self) -> Any:
-        """The value of the last result of the tree."""
-        value = None
-        for _parent, node in self.iterdeps():
-            value = node.get()
-        return value
+    # -- itself ------------------------------------------------------------------------------------------------------
 
     def as_tuple(self) -> tuple[tuple[str, Any], None]:
         """As it stands in records: id and parent."""
@@ -379,44 +298,6 @@ class AsyncResult(ResultBase):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.id, None, self.task_name, None, self.parent)
-
-
-class EagerResult(AsyncResult):
-    """The result of a task that has already run, in this process."""
-
-    def __init__(
-        self, id: str, ret_value: Any, state: str, traceback: str | None = None, name: str | None = None
-    ) -> None:
-        super().__init__(id, task_name=name, app=_NO_APP)
-        self._cache = {"task_id": id, "status": state, "result": ret_value, "traceback": traceback, "name": name}
-
-    def forget(self) -> None:
-        """Nothing is stored."""
-
-    def revoke(self, *_args: Any, **_kwargs: Any) -> None:
-        """It has run already: its state becomes REVOKED, as in Celery."""
-        assert self._cache is not None
-        self._cache["status"] = states.REVOKED
-
-    def exists(self) -> bool:
-        """It is here."""
-        return True
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        assert self._cache is not None
-        return type(self), (self.id, self.result, self.state, self.traceback, self.name)
-
-
-#: An EagerResult has neither app nor backend.
-_NO_APP = object()
-
-
-def throw(value: Any, traceback: str | None) -> NoReturn:
-    """Raise a task's error here, with what is known of where it came from."""
-    error = value if isinstance(value, BaseException) else Exception(value)
-    if traceback and error.__cause__ is None and error.__traceback__ is None:
-        raise error from RemoteTraceback(traceback)
-    raise error
 
 
 def results_of(stored: Any, app: Any) -> list[Any] | None:

@@ -16,7 +16,8 @@ from opsq.backends.base import encode_meta
 from opsq.backends.redis import RedisBackend
 from opsq.exceptions import ImproperlyConfigured, IncompleteStream, TaskRevokedError, TimeoutError
 from opsq.execution.context import Context
-from opsq.result.single import RemoteTraceback, allow_join_result
+from opsq.result import allow_join_result
+from opsq.result.raising import RemoteTraceback
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from support.redis_server import RedisServer
 from opsq import App, _state, signals
 from opsq.exceptions import OperationalError
 from opsq.execution.context import Context
-from opsq.result.single import AsyncResult, EagerResult
+from opsq.result import AsyncResult, EagerResult
 
 
 @pytest.fixture

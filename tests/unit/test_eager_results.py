@@ -9,7 +9,7 @@ import pytest
 
 from opsq import states
 from opsq.exceptions import TaskRevokedError
-from opsq.result.single import AsyncResult, EagerResult, allow_join_result, result_from_tuple
+from opsq.result import AsyncResult, EagerResult, allow_join_result, result_from_tuple
 
 
 def test_the_value_is_there() -> None:

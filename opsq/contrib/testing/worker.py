@@ -14,7 +14,7 @@ from opsq import signals
 from opsq.app.base import App
 from opsq.contrib.testing import tasks
 from opsq.exceptions import UsageError
-from opsq.result.single import allow_join_result
+from opsq.result.waiting import allow_join_result
 from opsq.utils.nodenames import default_nodename
 from opsq.worker.alone import Alone
 from opsq.worker.assemble import Wishes, equip
