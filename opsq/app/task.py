@@ -14,6 +14,7 @@ from opsq.app.signatures import argument_check, parameters_of
 from opsq.app.workflows import Workflows
 from opsq.exceptions import MaxRetriesExceededError, OperationalError, Retry
 from opsq.execution.context import Context
+from opsq.execution.request import Request
 from opsq.result.eager import EagerResult
 from opsq.result.single import AsyncResult
 
@@ -84,6 +85,8 @@ class Task(Workflows, Generic[P, R]):
     send_events = True
     expires: Any = None
     resultrepr_maxsize = 1024
+    #: The class of its requests, itself or as `module:Class`: told of what becomes of each.
+    Request: ClassVar[Any] = Request
     bind = False
     abstract = True
     #: While a call waits or runs, another one with the same key is not sent, and gets its handle. The key: True = all

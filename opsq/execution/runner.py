@@ -30,6 +30,8 @@ from opsq.execution import workflow
 from opsq.execution.context import Context
 from opsq.execution.followups import next_try
 from opsq.execution.outcome import ExceptionInfo, Outcome, Replaced
+from opsq.execution.request import own_class
+from opsq.execution.request import tell as tell_request
 from opsq.execution.workflow import Following
 from opsq.protocol.envelope import NO_EMBED, Envelope
 
@@ -53,7 +55,17 @@ class Plan:
     __slots__ = (
         *("acks_failures", "acks_late", "acks_timeouts", "call", "coroutine", "handlers", "ignore_result", "limited"),
         "name",
-        *("quiet", "send_events", "soft_time_limit", "store_errors", "task", "throws", "time_limit", "track_started"),
+        *(
+            "quiet",
+            "request_class",
+            "send_events",
+            "soft_time_limit",
+            "store_errors",
+            "task",
+            "throws",
+            "time_limit",
+            "track_started",
+        ),
     )
 
     def __init__(self, task: Any) -> None:
@@ -80,7 +92,9 @@ class Plan:
         names = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
         self.handlers = {name for name in names if getattr(type(task), name).__module__ != _DEFAULT_HANDLERS}
         #: True when nothing is to be done around a run that goes well.
-        self.quiet = not self.handlers
+        #: Who is told of the outcome besides, if the task says so.
+        self.request_class = own_class(task)
+        self.quiet = not self.handlers and self.request_class is None
 
 
 class Runner:
@@ -372,6 +386,8 @@ def _tell_handlers(plan: Plan, request: Context, outcome: Outcome, args: Any, kw
             task.on_retry(value.exc, request.id, args, kwargs, info)
         if "after_return" in plan.handlers and state not in (states.IGNORED, states.REJECTED):
             task.after_return(state, value, request.id, args, kwargs, info)
+        if plan.request_class is not None:
+            tell_request(plan.request_class, request, outcome, info)
     except Exception:
         signals.logger.exception("a handler of the task %s failed", plan.name)
 

@@ -41,7 +41,8 @@ def wanted(runner: Runner, message: Envelope, error: BaseException) -> bool:
         return True
     if isinstance(error, Terminated):
         return bool(signals.task_revoked.receivers)
-    if signals.task_failure.receivers or {"on_failure", "after_return"} & plan.handlers:
+    heard = {"on_failure", "after_return"} & plan.handlers
+    if signals.task_failure.receivers or heard or plan.request_class is not None:
         return True
     errbacks = runner.request_of(message, plan).errbacks or ()
     return any(workflow.runs_inline(errback, runner.tasks) for errback in errbacks)

@@ -24,7 +24,6 @@ _TRACER = "it is of Celery's tracer"
 #: Members of classes that are not there, and why; of the app `opsq/app/absent.py` has them.
 MEMBERS = {
     "Task": {
-        "Request": "it is not there yet",
         "Strategy": "a worker of opsq has no strategies",
         "add_around": _TRACER,
         "annotate": "task_annotations are put on tasks by the app",

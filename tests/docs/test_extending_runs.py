@@ -53,6 +53,17 @@ def test_a_task_class_keeps_its_state_and_hears_of_failures(place: Any, app: App
     assert (tmp_path / "failed").read_text() == f"{failed.id} ValueError('no')"
 
 
+def test_a_class_of_requests_hears_of_failures_and_limits(place: Any, app: App, tmp_path: Path, wait_for: Any) -> None:
+    place("-A", "shelf_requests", "worker", "-c", "1", "-l", "info")
+    wrong = app.send_task("shelf_requests.wrong")
+    assert isinstance(wrong.get(timeout=10, propagate=False), KeyError)
+    assert (tmp_path / "told").read_text() == f"{wrong.id} KeyError('wrong')"
+    slow = app.send_task("shelf_requests.slow")
+    slow.get(timeout=10, propagate=False)
+    wait_for(lambda: slow.id in (tmp_path / "told").read_text(), what="it is told of the killed one")
+    assert (tmp_path / "timed-out").read_text() == "shelf_requests.slow soft=False after 0.2"
+
+
 def test_logs_are_set_up_by_the_program(place: Any, app: App, tmp_path: Path, wait_for: Callable[..., Any]) -> None:
     running = place("-A", "shelf_logs", "worker", "-c", "1", "-l", "info", ready="")
     log = tmp_path / "mine.log"

@@ -50,7 +50,6 @@ _PROGRAM = "the command line is opsq's: use the command `opsq`"
 _TEXT = "it is a helper of Celery's own code: Python's library or a few lines of your own do it"
 _RESULTS = "results are kept by another interface: see docs/extending.md"
 _MESSAGES = "opsq has no kombu: messages that are no tasks are not its business"
-_NOT_YET = "it is not there yet"
 _UP = "`opsq up` starts, stops and watches programs"
 
 REASONS = {
@@ -191,7 +190,6 @@ REASONS = {
     "celery.contrib.testing.app:UnitLogging": "tests see what is logged without it",
     "celery.contrib.testing.worker:TestWorkController": "TestWorker is what start_worker yields",
     "celery.worker.autoscale:Autoscaler": "subclass opsq's, which says another thing: see docs/extending.md",
-    "celery.worker.request": _NOT_YET,
     "kombu": _MESSAGES,
     "kombu.transport": "opsq's broker is Redis, spoken to without kombu's transports",
 }
