@@ -1,4 +1,4 @@
-"""Writes pages from the tables in the code: docs/settings.md, and in docs/reference opsq.toml, commands, keys.
+"""Writes pages from the tables in the code: docs/settings.md, and in docs/reference opsq.toml, commands, keys, names.
 
 `python docs/generate.py`
 
@@ -24,6 +24,7 @@ def pages() -> dict[str, str]:
         "reference/opsq-toml.md": _toml(),
         "reference/commands.md": _commands(),
         "reference/keys.md": _keys(),
+        "reference/names.md": _names(),
     }
 
 
@@ -173,6 +174,24 @@ def _keys() -> str:
         "Keys in Redis",
         "Every key that opsq reads or writes, after the global key prefix if one is set.",
         _table(("key", "holds", "bound"), ((f"`{fact.pattern}`", fact.holds, fact.bound) for fact in TABLE)),
+    )
+
+
+def _names() -> str:
+    from opsq.app.absent import ABSENT
+    from opsq.cli.codemod import names
+
+    def code(key: str) -> str:
+        return f"`{key.replace(':', '.')}`"
+
+    return _page(
+        "Celery's names",
+        "What a program imports from `celery.X` is in `opsq.X`. These are elsewhere; `opsq migrate-code` writes them so:",
+        _table(["Celery", "opsq"], [[code(old), code(new)] for old, new in sorted(names.ELSEWHERE.items())]),
+        "And these are not there:",
+        _table(["name", "why, or what to use"], [[code(key), why] for key, why in sorted(names.REASONS.items())]),
+        "Attributes of Celery's app that opsq's has not; asked for, the error says it too:",
+        _table(["app", "why, or what to use"], [[f"`app.{name}`", why] for name, why in sorted(ABSENT.items())]),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.documents import ROOT
 
-PAGES = ("settings.md", "reference/commands.md", "reference/keys.md", "reference/opsq-toml.md")
+PAGES = ("settings.md", "reference/commands.md", "reference/keys.md", "reference/names.md", "reference/opsq-toml.md")
 
 
 @pytest.fixture(scope="session")
