@@ -186,8 +186,7 @@ def _names() -> str:
 
     return _page(
         "Celery's names",
-        "What a program imports from `celery.X` is in `opsq.X`. Others are elsewhere; `opsq migrate-code` writes them so, "
-        "as far as this version has them (kombu's own objects are accepted, too):",
+        "What a program imports from `celery.X` is in `opsq.X`. These are elsewhere, and `opsq migrate-code` says so:",
         _table(["Celery", "opsq"], [[code(old), code(new)] for old, new in sorted(names.ELSEWHERE.items())]),
         "And these are not there:",
         _table(["name", "why, or what to use"], [[code(key), why] for key, why in sorted(names.REASONS.items())]),
