@@ -22,6 +22,7 @@ from opsq import signals
 from opsq.protocol.envelope import Envelope
 from opsq.runtime.logs import Buffered
 from opsq.worker import chords, slots
+from opsq.worker.broadcasts import Broadcasts
 from opsq.worker.child import Means, Work, work_of
 from opsq.worker.chords import Conductor
 from opsq.worker.herald import Herald
@@ -173,7 +174,8 @@ class Alone:
         self._judge.on_loss = on_loss
         rescue = Rescue(post, self._judge, self.plan.leftovers)
         policy = Policy(setup.limits, setup.key_prefix, setup.priorities, self.app.tasks)
-        return Leases(post, self._table, rescue, pulse, Limited(post, policy), self._record.describe, self._on_strays)
+        parts = rescue, pulse, Limited(post, policy), Broadcasts(setup.news.channels)
+        return Leases(post, self._table, *parts, self._record.describe, self._on_strays)
 
     def _tell_heartbeat(self) -> None:
         signals.heartbeat_sent.send(self)
