@@ -22,6 +22,8 @@ VERSIONS = {
     "5.6": ["celery[redis,msgpack,yaml]==5.6.*", "kombu==5.6.*", "brotli", "zstandard"],
     NEWEST: ["celery[redis,msgpack,yaml,brotli]==5.7.*", "backports.zstd>=1", "flower==2.*"],
 }
+#: What a Django project of Celery's is made of.
+DJANGO = ["celery[redis]==5.7.*", "django-celery-beat==2.9.*", "django==5.2.*"]
 #: What Python has lost since Celery 4.4 was written: run at the start of each interpreter of its environment.
 SHIM = """
 import collections
@@ -64,6 +66,11 @@ def python(version: str = NEWEST) -> Path:
     return folder / "bin" / "python"
 
 
+def django_python() -> Path:
+    """The interpreter of an environment of the newest Celery's in which a Django project keeps its schedule."""
+    return made("tests-celery-django", DJANGO) / "bin" / "python"
+
+
 def older() -> list[str]:
     """The older versions that are wanted."""
     return [name for name in os.environ.get("OPSQ_TEST_CELERY", "").split(",") if name and name != NEWEST]
@@ -93,3 +100,4 @@ def _make(folder: Path, requirements: list[str]) -> None:
 if __name__ == "__main__":
     for each in (NEWEST, *older()):
         print(python(each))
+    print(django_python())

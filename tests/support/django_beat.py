@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,7 +117,7 @@ class DjangoProject:
             **self.spawn.environment({"OPSQ_BROKER_URL": self.url, "APPS": self.apps}),
             "DATABASE": str(self.folder / "db.sqlite3"),
             "DJANGO_SETTINGS_MODULE": "proj.settings",
-            "PYTHONPATH": os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+            "PYTHONPATH": str(self.folder),
             **self.more,
         }
 
@@ -137,6 +136,13 @@ class DjangoProject:
         )
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout
+
+    def fails(self, *words: str) -> str:
+        """What a command of Django says that fails."""
+        argv = [self.python, "-m", "django", *words]
+        done = subprocess.run(argv, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode != 0, done.stdout
+        return done.stderr
 
     def row(self, name: str) -> dict[str, Any]:
         """An entry's row; {} when there is none."""

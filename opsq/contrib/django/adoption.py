@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.apps import apps
+from django.core.management import CommandError
 from django.db import router
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.migrations.state import ProjectState
-
-from opsq.exceptions import ImproperlyConfigured
 
 
 class AdoptTables(Operation):
@@ -31,7 +30,7 @@ class AdoptTables(Operation):
         """The models are what they were."""
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: ProjectState) -> None:  # noqa: ARG002
-        """Make what is not there. Raises ImproperlyConfigured when a table is older than the models."""
+        """Make what is not there. Raises CommandError when a table is older than the models."""
         if apps.is_installed(self.owner):
             return  # its own migrations see to them
         connection = schema_editor.connection
@@ -43,6 +42,7 @@ class AdoptTables(Operation):
         missing = [model for model in found if model._meta.db_table not in there]
         for model in found:
             if model in missing:
+                model._meta.managed = True  # of this state's model: else its indexes were left out
                 schema_editor.create_model(model)
             else:
                 self._check(connection, model)
@@ -67,8 +67,7 @@ class AdoptTables(Operation):
             there = {column.name for column in connection.introspection.get_table_description(cursor, table)}
         lacking = sorted({field.column for field in model._meta.local_fields} - there)
         if lacking:
-            raise ImproperlyConfigured(
-                f"cannot take over the table {table}",
-                why=f"it is of an older {self.owner}: it has no {', '.join(lacking)}",
-                hint=f"bring it up to date first: the newest {self.owner} in INSTALLED_APPS, then manage.py migrate",
+            raise CommandError(
+                f"cannot take over the table {table}: it is of an older {self.owner}, it has no {', '.join(lacking)}\n"
+                f"hint: bring it up to date first: the newest {self.owner} in INSTALLED_APPS, then manage.py migrate"
             )

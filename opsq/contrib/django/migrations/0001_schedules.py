@@ -50,7 +50,12 @@ class Migration(migrations.Migration):
     initial = True
     dependencies: list[Any] = []
     operations = [
-        row("IntervalSchedule", [("every", models.IntegerField()), ("period", models.CharField(max_length=24))]),
+        row(
+            "IntervalSchedule",
+            [("every", models.IntegerField()), ("period", models.CharField(max_length=24))],
+            verbose_name="interval",
+            ordering=("period", "every"),
+        ),
         row(
             "CrontabSchedule",
             [
@@ -61,6 +66,8 @@ class Migration(migrations.Migration):
                 ("month_of_year", models.CharField(max_length=64, default="*")),
                 ("timezone", models.CharField(max_length=63, default=default_zone)),
             ],
+            verbose_name="crontab",
+            ordering=("month_of_year", "day_of_month", "day_of_week", "hour", "minute", "timezone"),
         ),
         row(
             "SolarSchedule",
@@ -70,8 +77,16 @@ class Migration(migrations.Migration):
                 ("longitude", models.DecimalField(max_digits=9, decimal_places=6)),
             ],
             unique_together={("event", "latitude", "longitude")},
+            verbose_name="solar event",
+            ordering=("event", "latitude", "longitude"),
         ),
-        row("ClockedSchedule", [("clocked_time", models.DateTimeField())]),
+        row(
+            "ClockedSchedule",
+            [("clocked_time", models.DateTimeField())],
+            verbose_name="point in time",
+            verbose_name_plural="points in time",
+            ordering=("clocked_time",),
+        ),
         row(
             "PeriodicTasks",
             [
@@ -105,6 +120,7 @@ class Migration(migrations.Migration):
                 ("date_changed", models.DateTimeField(auto_now=True)),
                 ("description", models.TextField(blank=True)),
             ],
+            verbose_name="periodic task",
         ),
         AdoptTables(
             "django_celery_beat",

@@ -1,0 +1,100 @@
+"""The admin's pages of schedules, asked as a browser asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from support.django_beat import DjangoProject
+from support.processes import Spawner
+
+CLIENT = """
+from django.test import Client
+from django.contrib.auth.models import User
+user = User.objects.filter(username="boss").first() or User.objects.create_superuser("boss", password="x")
+browser = Client()
+browser.force_login(user)
+LIST = "/admin/opsq/periodictask/"
+def act(name, action):
+    row = model("PeriodicTask").objects.get(name=name)
+    page = browser.post(LIST, {"action": action, "_selected_action": [row.pk]}, follow=True)
+    assert page.status_code == 200
+    return page.content.decode()
+def entered(**more):
+    row = {"name": "made", "task": "proj.tasks.who", "enabled": "on", "args": "[]", "kwargs": "{}", "headers": "{}"}
+    return {**row, **more}
+def add(**more):
+    return browser.post(LIST + "add/", entered(**more), follow=True).content.decode()
+"""
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, spawn: Spawner, redis_url: str, redis_client: redis.Redis, wait_for: Callable[..., Any]
+) -> DjangoProject:
+    made = DjangoProject(tmp_path / "project", spawn, redis_url, redis_client, wait_for).write()
+    made.manage("migrate", "-v", "0")
+    return made
+
+
+def test_an_entry_is_made_sent_at_once_disabled_and_enabled_in_the_admin(project: DjangoProject) -> None:
+    project.beat()
+    project.do(
+        CLIENT
+        + """
+hourly = model("IntervalSchedule").objects.create(every=1, period="hours")
+page = add(interval=hourly.pk, args='[1, 2]', kwargs='{"to": "all"}')
+assert "was added successfully" in page, page
+assert '<option value="proj.tasks.who">' in browser.get(LIST + "add/").content.decode()
+"""
+    )
+    project.wait_for(lambda: project.schedule().get("made", {}).get("next"), 30, "the beat knows it")
+    shown = project.do(CLIENT + "answer = browser.get(LIST).content.decode()")
+    assert 'class="field-next_run">20' in shown
+    assert "sent as " in project.do(CLIENT + 'answer = act("made", "run_now")')
+    [message] = project.messages()
+    assert message["headers"]["periodic_task_name"] == "made"
+    assert message["headers"]["kwargsrepr"] == "{'to': 'all'}"
+    assert project.row("made")["total_run_count"] == 0
+    project.do(CLIENT + 'act("made", "disable")')
+    project.wait_for(lambda: project.schedule()["made"]["paused"], 30, "it rests")
+    project.do(CLIENT + 'act("made", "enable")')
+    project.wait_for(lambda: not project.schedule()["made"]["paused"], 30, "it runs again")
+
+
+def test_what_no_beat_could_understand_cannot_be_entered(project: DjangoProject) -> None:
+    told = project.do(
+        CLIENT
+        + """
+hourly = model("IntervalSchedule").objects.create(every=1, period="hours")
+clock = model("ClockedSchedule").objects.create(clocked_time=now())
+answer = [
+    add(), add(interval=hourly.pk, clocked=clock.pk), add(clocked=clock.pk), add(interval=hourly.pk, args="{no"),
+    add(interval=hourly.pk, kwargs="[1]"),
+    browser.post("/admin/opsq/crontabschedule/add/", {
+        "minute": "61", "hour": "*", "day_of_week": "*", "day_of_month": "*", "month_of_year": "*", "timezone": "UTC",
+    }).content.decode(),
+]
+"""
+    )
+    words = ("choose one of interval", "not 2", "is a one-off", "this is no JSON", "this is no JSON object", "61")
+    for page, word in zip(told, words, strict=True):
+        assert "errornote" in page
+        assert word in page
+    assert project.row("made") == {}
+
+
+def test_a_form_that_was_opened_before_a_run_does_not_undo_its_count(project: DjangoProject) -> None:
+    project.do('every(1, "tick")')
+    project.beat()
+    project.wait_sent("tick", 2)
+    project.wait_for(lambda: project.row("tick")["total_run_count"] >= 2, 30, "the row counts")
+    project.do("""
+stale = model("PeriodicTask").objects.get(name="tick")
+stale.total_run_count, stale.last_run_at = 0, now() - timedelta(hours=1)
+stale.save()
+""")
+    project.wait_for(lambda: project.row("tick")["total_run_count"] >= 3, 30, "the count is right again")
