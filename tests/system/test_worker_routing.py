@@ -121,6 +121,16 @@ def test_each_worker_gets_its_copy_of_a_broadcast(lab: Lab) -> None:
         assert who(lab, text) == ["one", "two"]
 
 
+def test_what_follows_and_has_nowhere_to_go_fails_its_task_with_the_reason(lab: Lab) -> None:
+    lab.worker("-c", "1", "-n", "one@h", name="one")
+    nowhere = signature(
+        "proj.heard", ("x",), options={"exchange": "none", "routing_key": "k"}, immutable=True, app=lab.app
+    )
+    record = lab.result(lab.send("add", 1, 2, link=nowhere), "FAILURE")
+    assert record["result"]["exc_type"] == "QueueNotFound"
+    assert lab.run("add", 2, 3) == 5
+
+
 def test_a_worker_may_leave_broadcasts_to_others(lab: Lab) -> None:
     lab.worker("-c", "1", "-n", "one@h", "-X", "news", name="one")
     lab.worker("-c", "1", "-n", "two@h", "-Q", "news", name="two")
