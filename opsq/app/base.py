@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 import warnings
@@ -85,8 +86,16 @@ class App(Configured):
         #: Entries of the schedule that were added by `add_periodic_task`, by name.
         self.periodic_tasks: dict[str, dict[str, Any]] = {}
         self.publisher = Publisher(self)
+        #: What `autodiscover_tasks()` looks into when it is told no packages.
+        self.default_packages: Callable[[], Iterable[str]] = tuple
+        #: Given a task's function and whether it is `async def`: what a worker calls in its place.
+        self.around_task: Callable[[Callable[..., Any], bool], Callable[..., Any]] | None = None
         if set_as_current:
             self.set_current()
+        if os.environ.get("DJANGO_SETTINGS_MODULE"):
+            importlib.import_module("opsq.contrib.django.fixup").install(
+                self
+            )  # upwards: apps find Django by themselves
         self.on_init()
 
     def on_init(self) -> None:
@@ -263,7 +272,10 @@ class App(Configured):
         related_name: str | None = "tasks",
         force: bool = False,
     ) -> None:
-        """Import `<package>.tasks` of these packages when the app's tasks are imported, or at once with `force`."""
+        """Import `<package>.tasks` of these packages when the app's tasks are imported, or at once with `force`.
+
+        In a Django project all of INSTALLED_APPS when none are named.
+        """
         self._packages.append((packages, related_name))
         if force:
             self._import_related(packages, related_name)
@@ -284,6 +296,7 @@ class App(Configured):
             raise broken("cannot import the tasks", error) from error
 
     def _import_related(self, packages: Any, related: str | None) -> None:
+        packages = self.default_packages if packages is None else packages
         found = packages() if callable(packages) else packages
         autodiscover.import_related([found] if isinstance(found, str) else found or (), related)
 

@@ -38,6 +38,9 @@ from opsq.protocol.envelope import NO_EMBED, Envelope
 #: (request, state, value or error, traceback) -> the record to store. Raises EncodeError.
 Record = Callable[[Context, str, Any, "str | None"], bytes]
 
+#: A task's function and whether it is `async def` -> what is called in its place.
+Around = Callable[[Callable[..., Any], bool], Callable[..., Any]]
+
 #: A handler of this module does nothing and is not called.
 _DEFAULT_HANDLERS = "opsq.app.task"
 
@@ -68,10 +71,12 @@ class Plan:
         ),
     )
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: Any, around: Around | None = None) -> None:
         self.task, self.name = task, task.name
         custom = type(task).__call__.__module__ != _DEFAULT_HANDLERS
         self.call: Callable[..., Any] = task if custom else task.run
+        if around is not None:
+            self.call = around(self.call, is_coroutine(task.run))
         #: What makes the coroutine of an `async def` task, for who has a loop; `call` runs it to its end.
         self.coroutine: Callable[..., Any] | None = None
         if is_coroutine(task.run):
@@ -119,12 +124,14 @@ class Runner:
         self.inside = False
         #: Makes a task's function one that can be interrupted, where it takes more than a signal.
         self.wrap: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+        #: What a framework does around each task.
+        self.around: Around | None = None
 
     def plan(self, name: str) -> Plan | None:
         """What is known of a task; None when there is no such task."""
         plan = self.plans.get(name)
         if plan is None and name in self.tasks:
-            plan = Plan(self.tasks[name])
+            plan = Plan(self.tasks[name], self.around)
             if self.wrap is not None:
                 plan.call = self.wrap(plan.call)
             self.plans[name] = plan

@@ -186,7 +186,7 @@ def work_of(means: Means, index: int, lines: Lines) -> Work:
     )
     herald = Herald(means.table, setup.node, setup.news.exchange)
     runner = Runner(means.tasks, means.accept, setup.node, _record(means.backend), means.app.following)
-    runner.discards = setup.discards
+    runner.discards, runner.around = setup.discards, means.app.around_task
     pool, arguments = POOLS[setup.pool], (consumer, means.settler, slot, herald.take)
     ledger = SharedLedger(*arguments, lock=make_lock(pool)) if pool.many else Ledger(*arguments)
     page = means.table.words

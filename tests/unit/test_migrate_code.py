@@ -34,6 +34,7 @@ from opsq.cli.codemod.rewrite import rewrite
         ("from celery.app import shared_task\n", "from opsq import shared_task\n"),
         ("if 1: from celery import chain; x = 1\n", "if 1: from opsq import chain; x = 1\n"),
         ("import celery\n@celery.shared_task\ndef f(): ...\n", "import opsq\n@opsq.shared_task\ndef f(): ...\n"),
+        ("from celery.contrib.django.task import DjangoTask\n", "from opsq.contrib.django.task import DjangoTask\n"),
         ("import celery.result as r, os\n", "import opsq.result as r, os\n"),
         ("import os, celery.signals\ncelery.signals.x\n", "import os, opsq.signals\nopsq.signals.x\n"),
         ("import celery\ncelery = celery.Celery()\n", "import opsq as celery\ncelery = celery.Celery()\n"),

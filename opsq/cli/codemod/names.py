@@ -89,7 +89,6 @@ REASONS = {
     "celery.bin": _PROGRAM,
     "celery.bootsteps": "the worker is not made of steps: see docs/extending.md for what takes their place",
     "celery.concurrency": "the pools are opsq's: worker -P prefork, solo, threads, asyncio, gevent, eventlet",
-    "celery.contrib.django": "use on_commit of django.db.transaction, or task_publish after it",
     "celery.contrib.migrate": "`opsq queues move` moves messages",
     "celery.contrib.rdb": "worker -P solo keeps standard input: breakpoint() works there",
     "celery.contrib.sphinx": "sphinx documents the function: task.__wrapped__",
@@ -248,7 +247,10 @@ def _reason_of(module: str) -> str:
 def _is_there(module: str, name: str) -> bool:
     if not _spec(module):
         return False
-    return name == "*" or hasattr(importlib.import_module(module), name) or _spec(f"{module}.{name}")
+    try:
+        return name == "*" or hasattr(importlib.import_module(module), name) or _spec(f"{module}.{name}")
+    except ImportError:  # it needs a library that is not installed here
+        return False
 
 
 def _spec(module: str) -> bool:

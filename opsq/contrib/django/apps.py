@@ -1,8 +1,11 @@
-"""`opsq.contrib.django` in INSTALLED_APPS: the tables of schedules, and the admin."""
+"""`opsq.contrib.django` in INSTALLED_APPS: tables of schedules, the admin, `manage.py opsq`, checks of the settings."""
 
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.core.checks import register
+
+from opsq.contrib.django import checks
 
 
 class OpsqConfig(AppConfig):
@@ -14,7 +17,9 @@ class OpsqConfig(AppConfig):
     default_auto_field = "django.db.models.AutoField"
 
     def ready(self) -> None:
-        """Have what is edited by whomever in this project told to the beat."""
+        """Have the settings checked, and what is edited by whomever in this project told to the beat."""
         from opsq.contrib.django import schedules_models
 
+        for check in checks.ALL:
+            register(check, checks.TAG)
         schedules_models.watch()
