@@ -119,13 +119,14 @@ def set_up_logs(app: Any, given: dict[str, Any]) -> Any:
 
 
 def _has_colors(wish: bool | None, logfile: str | None) -> bool:
-    """Whether lines have colours: as the setting says; else in a terminal, unless it shall not."""
-    if wish is not None:
-        return bool(wish) and not logfile
-    if logfile or os.environ.get("NO_COLOR"):
-        return False
+    """Whether lines have colours: never in a file or with --no-color; else as the setting says, or in a terminal."""
     flags = click.get_current_context().find_root().obj.flags
-    return not (flags.get("no_color") or flags.get("plain")) and bool(sys.__stderr__ and sys.__stderr__.isatty())
+    if logfile or flags.get("no_color"):
+        return False
+    if wish is not None:
+        return bool(wish)
+    plain = flags.get("plain") or os.environ.get("NO_COLOR")
+    return not plain and bool(sys.__stderr__ and sys.__stderr__.isatty())
 
 
 def check_settings(app: Any) -> None:

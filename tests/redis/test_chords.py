@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -10,8 +11,9 @@ import redis
 
 from opsq.backends.base import Format
 from opsq.backends.chords import Chords
-from opsq.exceptions import ChordError
+from opsq.exceptions import ChordError, DecodeError
 from opsq.execution.outcome import ChordPart
+from opsq.protocol import shared_key
 
 BODY = {"task": "proj.total", "args": [], "kwargs": {}, "options": {"task_id": "body"}, "subtask_type": None}
 
@@ -66,6 +68,21 @@ def test_a_part_counts_once_whatever_its_second_run_returns(chords: Chords) -> N
     chords.set_size("g", 2, BODY)
     assert chords.count([chords.part(part(chords, 0, value)) for value in ("first", "second")]) == []
     assert chords.values("g") == [("t0", "first")]
+
+
+def test_with_a_shared_key_the_body_of_a_chord_cannot_be_exchanged_in_redis(chords: Chords, client: Any) -> None:
+    shared_key.use("a key that nobody guesses")
+    try:
+        chords.set_size("g", 1, BODY)
+        assert chords.count([chords.part(part(chords, 0))]) == ["g"]
+        facts = chords.facts("g")
+        assert facts is not None
+        assert facts.body == BODY
+        client.hset("opsq:chord:g", "facts", json.dumps({"body": {**BODY, "task": "proj.steal"}}))
+        with pytest.raises(DecodeError, match="its signature is wrong"):
+            chords.facts("g")
+    finally:
+        shared_key.use(())
 
 
 def test_nothing_comes_back_after_it_is_done(chords: Chords, client: Any) -> None:

@@ -188,6 +188,11 @@ def test_levels_have_colours_when_the_settings_say_so(lab: Lab) -> None:
     lab.result(lab.send("boom", "red", queue="colours"), "FAILURE")
     lab.wait_for(lambda: re.search(r"\x1b\[1;31m\[.*ERROR.*raised unexpected", running.output()), "a red line")
     assert re.search(r"(?m)^\[.*INFO/\S+\] \S+ ready\.$", running.output())
+    lab.end_workers()
+    plain = lab.worker("-c", "1", "-Q", "colours", "--no-color", CELERY_WORKER_LOG_COLOR="yes")
+    lab.result(lab.send("boom", "no colour", queue="colours"), "FAILURE")
+    lab.wait_for(lambda: "raised unexpected" in plain.output(), "its line")
+    assert "\x1b" not in plain.output()
 
 
 def test_a_programs_own_handlers_stay_when_the_root_logger_is_not_hijacked(lab: Lab) -> None:
