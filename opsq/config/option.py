@@ -60,6 +60,8 @@ def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
+        if text[:1] in ("[", "{"):
+            raise
         return text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,10 @@ def world(tmp_path_factory: pytest.TempPathFactory, celery_python: Path) -> Iter
             argv = [python, "-m", library, "-A", "proj", "worker", "-Q", library, "-c", "1", "-n", f"{library}@here"]
             workers[library] = spawner([*argv, "-l", "info"], name=library, env=environment, cwd=home)
             clients[library] = Client(python, home, environment)
+        end = time.monotonic() + 60
+        while not all(" ready." in worker.output() for worker in workers.values()):
+            assert time.monotonic() < end, spawner.report()
+            time.sleep(0.02)
         try:
             yield World(server, workers, clients)
         finally:
@@ -115,7 +120,9 @@ def test_what_was_altered_or_is_not_signed_is_a_dead_letter(world: World, wait_f
     words = base64.b64decode(base64.b64decode(message["body"])).split(b"\x00\x01", 4)
     words[2] = b"application/x-python-serialize"  # the type of what is signed is not signed itself
     other_type = base64.b64encode(base64.b64encode(b"\x00\x01".join(words))).decode()
-    assert "x-python-serialize" in refused(world, {**message, "body": other_type}, wait_for)
+    assert "refusing content of type application/x-python-serialize" in refused(
+        world, {**message, "body": other_type}, wait_for
+    )
 
     message = message_of(world)
     plain = base64.b64encode(b"[[2, 2], {}, {}]").decode()

@@ -218,6 +218,15 @@ def test_a_variable_that_cannot_be_read_is_an_error_that_names_it(monkeypatch: p
         _ = Settings().task_serializer
 
 
+def test_a_value_of_any_kind_is_json_or_a_text_but_no_broken_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, value in (('{"a": "q"}', {"a": "q"}), ("proj.routes.by_name", "proj.routes.by_name"), ("4", 4)):
+        monkeypatch.setenv("CELERY_TASK_ROUTES", text)
+        assert Settings().task_routes == value
+    monkeypatch.setenv("CELERY_TASK_ROUTES", '{"a"')
+    with pytest.raises(ImproperlyConfigured, match="CELERY_TASK_ROUTES: task_routes: "):
+        _ = Settings().task_routes
+
+
 def test_a_configuration_may_be_yaml(tmp_path: Path) -> None:
     file = tmp_path / "celeryconfig.yaml"
     file.write_text(
