@@ -52,10 +52,11 @@ class Autoscaler:
 
 def autoscaler_of(app: Any) -> Autoscaler:
     """The one that the settings name. Raises ImproperlyConfigured."""
-    text = str(app.conf.worker_autoscaler or _CELERYS).replace(":", ".")
-    if text == _CELERYS:
+    text = str(app.conf.worker_autoscaler or _CELERYS)
+    path = text.replace(":", ".")
+    if path == _CELERYS:
         return Autoscaler(app)
-    module, _, kind = text.rpartition(".")
+    module, _, kind = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), kind)
     except (ImportError, ValueError, AttributeError) as error:

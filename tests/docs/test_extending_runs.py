@@ -158,5 +158,17 @@ def test_a_worker_grows_when_the_program_says(
     app.broker.client.delete("celery", "urgent")
 
 
+@pytest.mark.usefixtures("place")
+def test_an_autoscaler_that_cannot_be_used_is_one_sentence(spawn: Spawner, tmp_path: Path, redis_url: str) -> None:
+    env = {
+        "OPSQ_BROKER_URL": redis_url,
+        "CELERY_WORKER_AUTOSCALER": "shelf:WithConnection",
+        "PYTHONPATH": str(tmp_path),
+    }
+    done = spawn([OPSQ, "-A", "shelf", "worker", "--autoscale", "2,1"], env=env, cwd=tmp_path)
+    assert done.wait(30) == 2
+    assert "cannot use worker_autoscaler = 'shelf:WithConnection': it is no subclass of" in done.output()
+
+
 def alive(worker: Running) -> list[psutil.Process]:
     return [child for child in children_of(worker) if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

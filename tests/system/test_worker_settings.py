@@ -233,7 +233,6 @@ REFUSED = {
     "task_protocol": "1",
     "task_retry_on_worker_lost": "yes",
     "worker_agent": "mine:Agent",
-    "worker_autoscaler": "mine:Autoscaler",
     "worker_consumer": "mine:Consumer",
     "worker_timer": "mine:Timer",
 }
