@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit
 
 from opsq.config.settings import DEFAULT, Settings
+from opsq.config.urls import joined
 from opsq.exceptions import BrokerError, ImproperlyConfigured
 
 SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel")
@@ -229,7 +230,7 @@ def _with_master(urls: str, options: Any) -> str:
 
 
 def _with_words(parts: SplitResult, words: Mapping[str, str]) -> str:
-    return parts._replace(query="&".join(part for part in (parts.query, urlencode(words)) if part)).geturl()
+    return joined(parts._replace(query="&".join(part for part in (parts.query, urlencode(words)) if part)))
 
 
 def _tls_word(value: Any) -> str:

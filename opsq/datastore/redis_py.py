@@ -18,6 +18,7 @@ from redis.client import Pipeline
 from redis.connection import parse_url as parse_redis_url
 from redis.retry import Retry
 
+from opsq.config.urls import joined
 from opsq.datastore.link import CONNECT_TIMEOUT_S, KEEPALIVE, REPLY_TIMEOUT_S
 from opsq.datastore.seeking import SEEKING, Replica, Sentinels, Several, as_ours, sentinel_link
 from opsq.datastore.seeking import address as place_address
@@ -70,7 +71,7 @@ def _socket_url(url: str, parts: SplitResult) -> RedisURL:
     """kombu's form, with options of redis-py's besides."""
     query = dict(parse_qsl(parts.query))
     db = int(query.pop("virtual_host", "") or query.pop("db", "0"))
-    as_unix = parts._replace(scheme="unix", query=urlencode(query)).geturl()
+    as_unix = joined(parts._replace(scheme="unix", query=urlencode(query)))
     arguments = {**parse_redis_url(as_unix), "db": db}  # type: ignore[no-untyped-call]
     arguments.pop("connection_class", None)
     return RedisURL(url, arguments["path"], db, "unix", arguments)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from opsq.config.urls import joined
+
 #: What a plain URL says besides the database.
 _PLAIN = frozenset(("host", "port", "path", "username", "password", "db"))
 
@@ -100,4 +102,4 @@ def _masked(url: str) -> str:
     if password:
         head, _, tail = parts.netloc.rpartition("@")
         parts = parts._replace(netloc=f"{head.partition(':')[0]}:**@{tail}")
-    return parts.geturl() if password or "password=**" in parts.query else url
+    return joined(parts) if password or "password=**" in parts.query else url

@@ -24,6 +24,7 @@ _HOMES: dict[str, str] = {
             *("NotRegistered", "QueueNotFound", "Reject", "Retry", "SecurityError", "TaskError", "TaskPredicate"),
             *("TaskRevokedError", "TimeoutError", "WorkerShutdown", "WorkerTerminate", "CeleryError", "CeleryWarning"),
             *("AlwaysEagerIgnored", "DuplicateNodenameWarning", "FixupWarning", "NotConfigured"),
+            *("DuplicateTaskNameWarning", "SecurityWarning", "CDeprecationWarning", "CPendingDeprecationWarning"),
         ),
         _CELERY,
     ),

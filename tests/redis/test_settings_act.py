@@ -129,7 +129,8 @@ def test_the_body_of_a_chord_may_take_its_time_to_be_sent(
 
 def test_beat_sleeps_no_longer_than_is_said(redis_url: str) -> None:
     for wish, longest_s in ((0, 0.5), (0.25, 0.25)):
-        beat = _prepared(make(redis_url, beat_max_loop_interval=wish), None)
+        beat = _prepared(make(redis_url, beat_max_loop_interval=wish), None, "Scheduler")
+        beat.step()
         assert (beat.step() > longest_s) == (not wish)
         beat.close()
 
@@ -149,8 +150,9 @@ def test_local_time_without_utc(redis_url: str, redis_client: redis.Redis, monke
 
 
 def test_an_exchange_of_another_type_is_the_default_queues(redis_url: str) -> None:
-    assert Routes(make(redis_url).conf).consumed() == ["celery"]
-    assert Routes(make(redis_url, task_default_exchange_type="fanout").conf).consumed() == []
+    for kind, broadcast in (("direct", False), ("fanout", True)):
+        settings = make(redis_url, task_default_exchange_type=kind).conf
+        assert Routes(settings).declared.find("celery").is_broadcast == broadcast
 
 
 def test_results_of_eager_tasks_are_stored_if_wished(redis_url: str) -> None:

@@ -90,7 +90,6 @@ def test_sentinels_get_the_name_of_their_master_and_their_own_login_from_the_opt
     [
         "amqp://u:secret@h//",
         "sqs://",
-        "memory://",
         "filesystem://",
         "mongodb://h/db",
         "localhost",
