@@ -59,16 +59,16 @@ def world(tmp_path_factory: pytest.TempPathFactory, celery_python: Path) -> Iter
             argv = [python, "-m", library, "-A", "proj", "worker", "-Q", library, "-c", "1", "-n", f"{library}@here"]
             workers[library] = spawner([*argv, "-l", "info"], name=library, env=environment, cwd=home)
             clients[library] = Client(python, home, environment)
-        end = time.monotonic() + 60
-        while not all(" ready." in worker.output() for worker in workers.values()):
-            assert time.monotonic() < end, spawner.report()
-            time.sleep(0.02)
         try:
+            end = time.monotonic() + 60
+            while not all(" ready." in worker.output() for worker in workers.values()):
+                assert time.monotonic() < end, spawner.report()
+                time.sleep(0.02)
             yield World(server, workers, clients)
         finally:
+            spawner.end_all()
             for client in clients.values():
                 client.close()
-            spawner.end_all()
 
 
 @pytest.mark.parametrize("worker", ["celery", "opsq"])
