@@ -86,7 +86,7 @@ with connection.cursor() as cursor:
     for table in connection.introspection.table_names(cursor):
         if table.startswith("django_celery_beat"):
             known = connection.introspection.get_constraints(cursor, table).values()
-            answer += [[table, *each["columns"], str(each["unique"])] for each in known]
+            answer += [[table, *each["columns"], str(each["unique"]), str(each["index"])] for each in known]
 """)
     return {tuple(each) for each in found}
 
