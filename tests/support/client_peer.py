@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,6 +65,9 @@ _HOW = ("destination", "pattern", "matcher", "timeout", "limit", "reply")
 
 
 def _serve() -> None:
+    # Celery's results unsubscribe when they are freed. Freed by a collection that begins while redis-py holds the lock
+    # of the same subscriptions, they wait for it for ever; without collections Celery's clients do not hang.
+    gc.disable()
     import proj
 
     app = proj.app

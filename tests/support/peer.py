@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import select
 import struct
 import subprocess
 import sys
@@ -33,10 +34,13 @@ class Peer:
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
 
     def ask(self, verb: str, *values: Any) -> Any:
-        """What the function `verb` of the helper returns; PeerError if it raised."""
+        """What the function `verb` of the helper returns; PeerError if it raised, or did not answer within a minute."""
         assert self.process.stdin
         assert self.process.stdout
         _send(self.process.stdin, (verb, values))
+        if not select.select([self.process.stdout], [], [], 60)[0]:
+            self.process.kill()
+            raise PeerError(f"{verb}: no answer")
         worked, answer = _receive(self.process.stdout)
         if not worked:
             raise PeerError(answer)
