@@ -17,7 +17,8 @@ import redis
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `support`, the helpers that are no fixtures
-from support import celery_venv, key_audit, redis_server
+from support import celery_venv, key_audit, postgres, redis_server
+from support.postgres import Database, PostgresServer
 from support.processes import Spawner, is_setting
 from support.redis_server import RedisServer
 
@@ -52,6 +53,20 @@ def _redis_server() -> Iterator[RedisServer]:
 def foreign_keys() -> Sequence[str]:
     """Regular expressions of keys that others leave behind; the interop tests override it with Celery's."""
     return ()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The PostgreSQL of this test process, started for the first test that asks; `with server.database() as made:`."""
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_database(postgres_server: PostgresServer) -> Iterator[Database]:
+    """An empty database of it."""
+    with postgres_server.database() as made:
+        yield made
 
 
 @pytest.fixture

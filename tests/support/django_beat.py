@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import redis
 
+from .postgres import Database
 from .processes import Running, Spawner
 
 SETTINGS = """
+import json
 import os
 SECRET_KEY = "not secret"
 DEBUG = True
@@ -35,10 +39,7 @@ TEMPLATES = [{
     ]},
 }]
 ROOT_URLCONF = "proj.urls"
-DATABASES = {"default": {
-    "ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["DATABASE"],
-    "OPTIONS": {"timeout": float(os.environ.get("PATIENCE", 20))},
-}}
+DATABASES = {"default": json.loads(os.environ["DATABASE"])}
 USE_TZ = True
 TIME_ZONE = "Europe/Berlin"
 CELERY_TIMEZONE = "Europe/Berlin"
@@ -98,8 +99,10 @@ class DjangoProject:
     python: str = sys.executable
     apps: str = "opsq.contrib.django"
     label: str = "opsq"
-    #: More of the environment.
-    more: dict[str, str] = field(default_factory=dict)
+    #: None: SQLite in the project's folder.
+    database: Database | None = None
+    #: How long is waited for what another one has locked.
+    patience_s: float = 20
 
     def write(self) -> DjangoProject:
         """Write the project's files."""
@@ -115,11 +118,30 @@ class DjangoProject:
     def environment(self) -> dict[str, str]:
         return {
             **self.spawn.environment({"OPSQ_BROKER_URL": self.url, "APPS": self.apps}),
-            "DATABASE": str(self.folder / "db.sqlite3"),
+            "DATABASE": json.dumps(self._database()),
             "DJANGO_SETTINGS_MODULE": "proj.settings",
             "PYTHONPATH": str(self.folder),
-            **self.more,
         }
+
+    def _database(self) -> dict[str, Any]:
+        """What stands in DATABASES."""
+        if self.database is not None:
+            return self.database.settings(OPTIONS={"options": f"-c lock_timeout={self.patience_s * 1000:.0f}"})
+        name = str(self.folder / "db.sqlite3")
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": name, "OPTIONS": {"timeout": self.patience_s}}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Meanwhile the entries can be read, and not written."""
+        if self.database is not None:
+            with self.database.connect() as lock, lock.transaction():
+                lock.execute("LOCK TABLE django_celery_beat_periodictask IN EXCLUSIVE MODE")
+                yield
+            return
+        with closing(sqlite3.connect(self.folder / "db.sqlite3", isolation_level=None)) as lite:
+            lite.execute("BEGIN IMMEDIATE")
+            yield
+            lite.execute("ROLLBACK")
 
     def manage(self, *words: str) -> str:
         """A command of Django to its end."""

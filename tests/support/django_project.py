@@ -1,4 +1,4 @@
-"""A Django project as there are many: `proj/celery.py`, an app `shop` with a model and shared tasks, SQLite."""
+"""A Django project as there are many: `proj/celery.py`, an app `shop` with a model and shared tasks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 
 from support import lab as labs
 from support.lab import Lab
+from support.postgres import Database
 
 FILES = {
     "manage.py": """
@@ -41,24 +42,23 @@ celery = Celery("proj")
 celery.config_from_object("django.conf:settings", namespace="CELERY")
 celery.autodiscover_tasks()
 """,
-    "proj/settings.py": """
-import os
+    "proj/database.py": """
 from pathlib import Path
 
-BASE_DIR = Path(__file__).resolve().parent.parent
+FOLDER = Path(__file__).resolve().parent.parent
+DEFAULT = {"ENGINE": "django.db.backends.sqlite3", "NAME": FOLDER / "db.sqlite3", "OPTIONS": {"timeout": 30}}
+""",
+    "proj/settings.py": """
+import os
+
+from .database import DEFAULT
+
 SECRET_KEY = "only for tests"
 USE_TZ = True
 TIME_ZONE = "Europe/Berlin"
 LANGUAGE_CODE = "en"
 AGE = os.environ.get("CONNECTION_AGE", "0")
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": BASE_DIR / "db.sqlite3",
-        "CONN_MAX_AGE": None if AGE == "None" else int(AGE),
-        "OPTIONS": {"timeout": 30},
-    }
-}
+DATABASES = {"default": {"CONN_MAX_AGE": None if AGE == "None" else int(AGE), **DEFAULT}}
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "opsq.contrib.django", "shop"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 ROOT_URLCONF = "proj.urls"
@@ -82,10 +82,10 @@ class Note(models.Model):
 
 
 class DjangoLab:
-    """The project, its workers and its programs."""
+    """The project, its workers and its programs; `database` is None where that is SQLite in the project's folder."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab, self.folder = lab, lab.folder
+    def __init__(self, lab: Lab, database: Database | None = None) -> None:
+        self.lab, self.folder, self.database = lab, lab.folder, database
 
     def send(self, task: str, *args: Any, **options: Any) -> str:
         """Send a task of the app `shop`."""
@@ -133,12 +133,22 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 
 @contextmanager
-def opened(factory: pytest.TempPathFactory, tasks: str, files: Mapping[str, str] | None = None) -> Iterator[DjangoLab]:
-    """A project with these tasks in the app `shop`, its tables made."""
+def opened(
+    factory: pytest.TempPathFactory,
+    tasks: str,
+    files: Mapping[str, str] | None = None,
+    database: Database | None = None,
+    **options: Any,
+) -> Iterator[DjangoLab]:
+    """A project with these tasks in the app `shop`, its tables made; in SQLite unless a database is given.
+
+    `options` are laid over what DATABASES says of that database.
+    """
+    elsewhere = {} if database is None else {"proj/database.py": f"DEFAULT = {database.settings(**options)!r}\n"}
     with labs.opened(factory, "", "django") as lab:
         (lab.folder / "proj.py").unlink()
-        write(lab.folder, {**FILES, "shop/tasks.py": tasks, **(files or {})})
-        made = DjangoLab(lab)
+        write(lab.folder, {**FILES, **elsewhere, "shop/tasks.py": tasks, **(files or {})})
+        made = DjangoLab(lab, database)
         made.manage("makemigrations", "shop")
         made.manage("migrate")
         yield made

@@ -92,6 +92,6 @@ def _start(folder: Path, port: int) -> RedisServer:
     return RedisServer(process, port, path)
 
 
-def die_with_parent() -> None:
-    """In the child, before exec: the end of this process is its end too."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """In the child, before exec: the end of this process is its end too, by this signal."""
+    ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG

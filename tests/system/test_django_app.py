@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import psutil
 import pytest
 from support import django_project
 from support.django_project import DjangoLab
+from support.postgres import PostgresServer
 
 TASKS = """
+import gc
 import os
 
 from asgiref.sync import sync_to_async
@@ -55,12 +58,25 @@ async def use_database_async():
 
 
 @shared_task
+def session():  # which process of the server speaks with this one
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return cursor.fetchone()[0]
+
+
+@shared_task
 def fork_with_open_connection():
     Note.objects.count()
     mine = is_open()
     pid = os.fork()
     if pid == 0:
-        os._exit(7 if is_open() else 3)
+        code = 7 if is_open() else 3
+        try:
+            Note.objects.count()
+            gc.collect()  # what it has inherited must not be ended by that, it is the parent's
+        except BaseException:
+            code = 9
+        os._exit(code)
     return mine, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), Note.objects.count() >= 0
 
 
@@ -112,11 +128,34 @@ def local_hour():
     return str(timezone.localtime().utcoffset()), timezone.get_current_timezone_name()
 """
 
+POOLED = {
+    "proj/pooled.py": """
+from .settings import *
+
+DATABASES = {"default": {**DEFAULT, "OPTIONS": {"pool": {"min_size": 1, "max_size": 2}}}}
+"""
+}
+
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DjangoLab]:
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DjangoLab]:
     with django_project.opened(tmp_path_factory, TASKS) as project:
         yield project
+
+
+@pytest.fixture(scope="module")
+def on_postgresql(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer) -> Iterator[DjangoLab]:
+    with (
+        postgres_server.database() as database,
+        django_project.opened(tmp_path_factory, TASKS, POOLED, database, CONN_HEALTH_CHECKS=True) as project,
+    ):
+        yield project
+
+
+@pytest.fixture
+def project(request: pytest.FixtureRequest) -> DjangoLab:
+    found: DjangoLab = request.getfixturevalue(getattr(request, "param", "on_sqlite"))
+    return found
 
 
 @pytest.fixture
@@ -130,9 +169,12 @@ def worker(project: DjangoLab) -> Iterator[Any]:
     project.lab.end_workers()
 
 
+ON_BOTH = pytest.mark.parametrize("project", ["on_sqlite", "on_postgresql"], indirect=True)
+ON_POSTGRESQL = pytest.mark.parametrize("project", ["on_postgresql"], indirect=True)
 POOLS = pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
 
 
+@ON_BOTH
 @POOLS
 def test_a_connection_lives_as_long_as_conn_max_age_says(project: DjangoLab, worker: Any, pool: str) -> None:
     worker("-P", pool)
@@ -144,11 +186,14 @@ def test_a_connection_lives_as_long_as_conn_max_age_says(project: DjangoLab, wor
     assert [project.run("use_database_async")["opened"] for _ in range(2)] == [False, True]
 
 
+@ON_BOTH
 @POOLS
 def test_an_idle_worker_holds_no_connection(project: DjangoLab, worker: Any, pool: str) -> None:
     running = worker("-P", pool)
 
     def held() -> int:
+        if project.database is not None:
+            return len(project.database.sessions())
         family = psutil.Process(running.pid).children(recursive=True)
         return sum("db.sqlite3" in file.path for process in family for file in process.open_files())
 
@@ -158,6 +203,7 @@ def test_an_idle_worker_holds_no_connection(project: DjangoLab, worker: Any, poo
         project.lab.wait_for(lambda: held() == before, "the connection is closed")
 
 
+@ON_BOTH
 def test_no_connection_is_shared_across_a_fork(project: DjangoLab, worker: Any) -> None:
     """Neither what the worker opened before it forked its children, nor what a task has open when it forks."""
     worker(CONNECTION_AGE="None")
@@ -166,10 +212,38 @@ def test_no_connection_is_shared_across_a_fork(project: DjangoLab, worker: Any) 
     assert project.run("fork_with_open_connection") == [True, 3, True]
 
 
+@ON_BOTH
 def test_a_transaction_that_a_task_left_open_ends_with_it(project: DjangoLab, worker: Any) -> None:
     worker(CONNECTION_AGE="None")
     project.run("leave_transaction_open")
     assert project.run("in_transaction") == [False, 0]
+
+
+@ON_POSTGRESQL
+@POOLS
+def test_a_connection_that_the_database_has_cut_is_replaced(project: DjangoLab, worker: Any, pool: str) -> None:
+    worker("-P", pool, CONNECTION_AGE="None")
+    first = project.run("session")
+    assert project.run("session") == first
+    assert project.database is not None
+    project.database.cut_off()
+    project.lab.wait_for(lambda: not project.database.sessions(), "they are gone")
+    assert project.run("session") != first
+
+
+@pytest.mark.skipif(find_spec("psycopg_pool") is None, reason="psycopg_pool is not installed")
+@ON_POSTGRESQL
+@POOLS
+def test_connections_of_a_pool_are_kept_by_each_process_for_itself(project: DjangoLab, worker: Any, pool: str) -> None:
+    running = worker("-P", pool, DJANGO_SETTINGS_MODULE="proj.pooled")
+    assert project.run("session") == project.run("session")
+    first = project.run("use_database")
+    assert (first["opened"], first["of_another"]) == (False, False)
+    assert project.run("fork_with_open_connection") == [True, 3, True]
+    assert project.run("use_database_async")["opened"] is False
+    assert running.stop() == 0
+    assert project.database is not None
+    project.lab.wait_for(lambda: project.database and not project.database.sessions(), "all have ended")
 
 
 @POOLS

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import sqlite3
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,19 +11,31 @@ from typing import Any
 
 import pytest
 import redis
-from support.django_beat import DjangoProject
+from support.django_beat import SETTINGS, DjangoProject
 from support.processes import Spawner
 
 
 @pytest.fixture
 def project(
-    tmp_path: Path, spawn: Spawner, redis_url: str, redis_client: redis.Redis, wait_for: Callable[..., Any]
+    tmp_path: Path,
+    spawn: Spawner,
+    redis_url: str,
+    redis_client: redis.Redis,
+    wait_for: Callable[..., Any],
+    request: pytest.FixtureRequest,
 ) -> DjangoProject:
     made = DjangoProject(tmp_path / "project", spawn, redis_url, redis_client, wait_for).write()
+    if getattr(request, "param", "sqlite") == "postgresql":
+        made.database = request.getfixturevalue("postgres_database")
     made.manage("migrate", "-v", "0")
     return made
 
 
+ON_BOTH = pytest.mark.parametrize("project", ["sqlite", "postgresql"], indirect=True)
+ON_POSTGRESQL = pytest.mark.parametrize("project", ["postgresql"], indirect=True)
+
+
+@ON_BOTH
 def test_every_kind_of_entry_is_sent_as_its_row_says(project: DjangoProject) -> None:
     project.do("""
 every(1, "all columns", args='[1, "x"]', kwargs='{"to": "all"}', headers='{"mine": 7}', queue="mail", priority=3,
@@ -85,6 +95,7 @@ def test_what_the_code_defines_becomes_rows_that_the_admin_may_disable(project: 
     assert project.row("of the code")["date_changed"] == row["date_changed"]
 
 
+@ON_BOTH
 def test_edits_are_followed_without_a_restart_and_nothing_is_missed_or_doubled(project: DjangoProject) -> None:
     project.do('every(3600, "edited"); every(1, "steady")')
     beat = project.beat()
@@ -111,20 +122,19 @@ model("PeriodicTasks").update_changed()
     assert beat.alive()
 
 
+@ON_BOTH
 def test_a_run_that_could_not_be_noted_is_noted_by_the_next_beat_and_not_sent_again(project: DjangoProject) -> None:
-    project.more["PATIENCE"] = "0.1"
+    project.patience_s = 0.1
     beat = project.beat()
     project.wait_for(lambda: "of the code" in project.schedule(), 30, "the first reading is over")
     project.do('every(3600, "once", one_off=True, start_time=now() + timedelta(seconds=4)); every(1, "often")')
     project.wait_sent("often")
-    with contextlib.closing(sqlite3.connect(project.folder / "db.sqlite3", isolation_level=None)) as lock:
-        lock.execute("BEGIN IMMEDIATE")
+    with project.locked():
         before = project.sent().count("often")
         project.wait_sent("once")
         project.wait_sent("often", before + 3)
         assert beat.output().count("the schedule's database cannot be used") == 1
         assert beat.stop(signal.SIGKILL) != 0
-        lock.execute("ROLLBACK")
     assert project.row("once")["enabled"]
     project.beat()
     project.wait_for(lambda: not project.row("once")["enabled"], 30, "it rests")
@@ -136,6 +146,37 @@ def test_a_run_that_could_not_be_noted_is_noted_by_the_next_beat_and_not_sent_ag
     )
     project.wait_for(lambda: project.schedule()["often"]["paused"], 30, "the other one rests")
     assert project.row("often")["total_run_count"] == project.sent().count("often")
+
+
+@ON_POSTGRESQL
+def test_the_schedule_goes_on_when_the_database_has_cut_its_connections(project: DjangoProject) -> None:
+    project.do('every(1, "tick")')
+    beat = project.beat()
+    project.wait_sent("tick")
+    for _round in range(2):
+        seen = project.row("tick")["total_run_count"]
+        assert project.database is not None
+        project.database.cut_off()
+        project.wait_for(lambda seen=seen: project.row("tick")["total_run_count"] > seen, 30, "the row counts again")
+    assert beat.stop() == 0
+    assert project.row("tick")["total_run_count"] == project.sent().count("tick")
+
+
+@ON_POSTGRESQL
+def test_an_entry_of_the_code_that_its_column_cannot_hold_runs_and_keeps_no_other_from_its_row(
+    project: DjangoProject,
+) -> None:
+    (project.folder / "proj" / "settings.py").write_text(
+        SETTINGS
+        + """
+CELERY_BEAT_SCHEDULE["odd"] = {"task": "proj.tasks.who", "schedule": 7200.5}
+CELERY_BEAT_SCHEDULE["long"] = {"task": "proj.tasks.who", "schedule": 3600, "options": {"queue": 201 * "q"}}
+"""
+    )
+    project.beat()
+    project.wait_for(lambda: {"of the code", "odd", "long"} <= set(project.schedule()), 30, "all are known")
+    assert project.row("of the code")["queue"] == "code"
+    assert (project.row("odd"), project.row("long")) == ({}, {})
 
 
 def test_beats_that_are_killed_leave_no_gap_no_doubled_run_and_a_true_count(project: DjangoProject) -> None:

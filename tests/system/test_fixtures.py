@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 import redis
 from support import key_audit
+from support.postgres import PostgresServer
 
 from opsq.datastore import keys
 
@@ -48,6 +52,41 @@ def test_the_audit_finds_unknown_keys_and_keys_without_time_to_live(redis_client
     redis_client.set(key, "x")
     assert len(key_audit.problems(redis_client)) == 1
     redis_client.delete(key)
+
+
+PRIVATE_POSTGRES = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from support import postgres
+with postgres.running() as server:
+    print(server.process.pid, server.folder, flush=True)
+    signal.pause()
+"""
+
+
+def test_a_postgres_database_is_fresh_and_tells_who_is_connected(postgres_server: PostgresServer) -> None:
+    for _round in range(2):
+        with postgres_server.database() as database:
+            with database.connect() as connection:
+                assert database.sessions() == {connection.info.backend_pid}
+                connection.execute("CREATE TABLE mine (x int)")
+            stays_connected = database.connect()
+        with pytest.raises(psycopg.Error):
+            stays_connected.execute("SELECT 1")
+        stays_connected.close()
+
+
+def test_a_postgres_ends_with_its_process_even_by_kill(spawn, wait_for) -> None:
+    source = PRIVATE_POSTGRES.format(tests=str(Path(__file__).parents[1]))
+    running = spawn([sys.executable, "-c", source], start_new_session=False)
+    wait_for(lambda: running.output().endswith("\n"), timeout=60, what="it has come up")
+    pid, folder = running.output().split()
+    family = [psutil.Process(int(pid)), *psutil.Process(int(pid)).children()]
+    try:
+        running.stop(signal.SIGKILL)
+        wait_for(lambda: not any(process.is_running() for process in family), timeout=30, what="all have ended")
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_a_process_keeps_its_output_and_is_given_a_clean_environment(spawn, monkeypatch) -> None:

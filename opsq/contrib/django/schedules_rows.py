@@ -33,6 +33,8 @@ _ROUTE = ("queue", "exchange", "routing_key", "priority")
 _COLUMNS = (*_ROUTE, "headers", "expires", "expire_seconds")
 #: The entry that clears Django's tables of results, as Celery installs it.
 _CLEANUP = "celery.backend_cleanup"
+#: What texts and numbers of a row may be: databases other than SQLite refuse what is longer or larger.
+_LONGEST, _LARGEST = 200, 2**31 - 1
 #: Another beat has written `last_run_at` when it is later than ours by so much (seconds).
 _ANOTHER_S = 0.001
 
@@ -160,8 +162,9 @@ def _write(each: Entry, wanted: Mapping[str, Any]) -> bool:
 
 def _columns(each: Entry) -> dict[str, Any]:
     """The row of an entry. Raises BAD when no row can hold it."""
-    if len(each.name) > 200 or len(each.task) > 200:
-        raise ValueError("its name is too long")
+    texts = (each.name, each.task, *(str(each.options.get(name) or "") for name in _ROUTE))
+    if any(len(text) > _LONGEST for text in texts):
+        raise ValueError("a name is too long")
     args, kwargs = jsontypes.dumps(list(each.args)).decode(), jsontypes.dumps(dict(each.kwargs)).decode()
     headers = jsontypes.dumps(dict(each.options.get("headers") or {})).decode()
     column, model, values = _kind(each.schedule)
@@ -182,9 +185,11 @@ def _kind(found: Any) -> tuple[str, Any, dict[str, Any]]:
         days = {"day_of_week": day_of_week, "day_of_month": day_of_month, "month_of_year": month_of_year}
         return "crontab", CrontabSchedule, {"minute": minute, "hour": hour, **days, "timezone": str(found.tz)}
     if type(found) is schedule and not found.relative:
-        if found.seconds == int(found.seconds):
-            return "interval", IntervalSchedule, {"every": int(found.seconds), "period": "seconds"}
-        return "interval", IntervalSchedule, {"every": round(found.seconds * 1_000_000), "period": "microseconds"}
+        whole = found.seconds == int(found.seconds)
+        every, period = (int(found.seconds), "seconds") if whole else (round(found.seconds * 1e6), "microseconds")
+        if every > _LARGEST:
+            raise ValueError("its interval is too long")
+        return "interval", IntervalSchedule, {"every": every, "period": period}
     if type(found) is solar:
         place = {"latitude": round(found.lat, 6), "longitude": round(found.lon, 6)}
         return "solar", SolarSchedule, {"event": found.event, **place}
