@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 from support import celery_venv
-from support.django_beat import DjangoProject
+from support.django_beat import DjangoProject, stop_celery
 from support.processes import Spawner
 
 
@@ -40,7 +40,7 @@ def test_schedules_and_counts_go_on_from_celery_to_opsq_and_back(opsq: DjangoPro
     celery.do('every(1, "tick"); every(3600, "hourly", last_run_at=now() - timedelta(minutes=30))')
     beat = celery.beat(ready="Sending due task tick", program="celery")
     celery.wait_sent("tick", 3)
-    assert beat.stop() == 0
+    assert stop_celery(beat) == 0
     by_celery = runs(celery, "tick")
     assert by_celery == opsq.sent().count("tick")
     opsq.manage("migrate", "-v", "0")
@@ -58,7 +58,7 @@ def test_schedules_and_counts_go_on_from_celery_to_opsq_and_back(opsq: DjangoPro
     celery.manage("migrate", "-v", "0")
     beat = celery.beat(ready="Sending due task tick", program="celery")
     celery.wait_sent("tick", by_both + 2)
-    assert beat.stop() == 0
+    assert stop_celery(beat) == 0
     assert runs(celery, "tick") == opsq.sent().count("tick")
     assert runs(celery, "hourly") == 0
     assert "hourly" not in opsq.sent()
