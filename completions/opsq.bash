@@ -49,9 +49,9 @@ _opsq_flags() {
         "tasks revoke") echo '--name -Q --queue --terminate --signal -y --yes --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "results") echo '--name --state -Q --queue --worker --since --grep --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "result") echo '-t --task --traceback --timeout -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
-        "dead") echo '-Q --queue --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
-        "dead drop") echo '--all -Q --queue -y --yes --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
-        "dead requeue") echo '--all -Q --queue -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "dead") echo '-Q --queue --task --limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "dead drop") echo '--all -Q --queue --task -y --yes --dry-run -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
+        "dead requeue") echo '--all -Q --queue --task -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "dead show") echo '-Q --queue -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "schedule") echo '--limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
         "schedule add") echo '--every --cron --timezone --args --kwargs --queue --priority --expires --jitter --overlap --missed --missed-limit -A --app -b --broker --result-backend --workdir --config --state-dir --json --plain -C --no-color -q --quiet -h --help' ;;
@@ -213,9 +213,12 @@ _opsq_value() {
         "result|-t"|"result|--task") echo tasks ;;
         "result|--timeout") echo '' ;;
         "dead|-Q"|"dead|--queue") echo queues ;;
+        "dead|--task") echo tasks ;;
         "dead|--limit") echo '' ;;
         "dead drop|-Q"|"dead drop|--queue") echo queues ;;
+        "dead drop|--task") echo tasks ;;
         "dead requeue|-Q"|"dead requeue|--queue") echo queues ;;
+        "dead requeue|--task") echo tasks ;;
         "dead show|-Q"|"dead show|--queue") echo queues ;;
         "schedule|--limit") echo '' ;;
         "schedule add|--every") echo '' ;;

@@ -78,11 +78,11 @@ function __opsq_takes
             return 0
         case 'result -t' 'result --task' 'result --timeout'
             return 0
-        case 'dead -Q' 'dead --queue' 'dead --limit'
+        case 'dead -Q' 'dead --queue' 'dead --task' 'dead --limit'
             return 0
-        case 'dead drop -Q' 'dead drop --queue'
+        case 'dead drop -Q' 'dead drop --queue' 'dead drop --task'
             return 0
-        case 'dead requeue -Q' 'dead requeue --queue'
+        case 'dead requeue -Q' 'dead requeue --queue' 'dead requeue --task'
             return 0
         case 'dead show -Q' 'dead show --queue'
             return 0
@@ -418,15 +418,18 @@ complete -c opsq -n '__opsq_at \'dead\' 0' -a drop -d 'Throw dead letters away f
 complete -c opsq -n '__opsq_at \'dead\' 0' -a requeue -d 'Put them back into their queues.'
 complete -c opsq -n '__opsq_at \'dead\' 0' -a show -d 'All that is known of one.'
 complete -c opsq -n '__opsq_at \'dead\'' -s Q -l queue -x -a '(__opsq_list queues)' -d 'Only those of this queue.'
+complete -c opsq -n '__opsq_at \'dead\'' -l task -x -a '(__opsq_list tasks)' -d 'All of these tasks: a name, or mail.*.'
 complete -c opsq -n '__opsq_at \'dead\'' -l limit -x -d 'Show at most N (100); 0 = all.'
 complete -c opsq -n '__opsq_at \'dead\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'dead drop\'' -l all -d 'All of them (with --queue: all of that queue).'
 complete -c opsq -n '__opsq_at \'dead drop\'' -s Q -l queue -x -a '(__opsq_list queues)' -d 'Only those of this queue.'
+complete -c opsq -n '__opsq_at \'dead drop\'' -l task -x -a '(__opsq_list tasks)' -d 'All of these tasks: a name, or mail.*.'
 complete -c opsq -n '__opsq_at \'dead drop\'' -s y -l yes -d 'Do not ask.'
 complete -c opsq -n '__opsq_at \'dead drop\'' -l dry-run -d 'Say what would be done, and do nothing.'
 complete -c opsq -n '__opsq_at \'dead drop\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'dead requeue\'' -l all -d 'All of them (with --queue: all of that queue).'
 complete -c opsq -n '__opsq_at \'dead requeue\'' -s Q -l queue -x -a '(__opsq_list queues)' -d 'Only those of this queue.'
+complete -c opsq -n '__opsq_at \'dead requeue\'' -l task -x -a '(__opsq_list tasks)' -d 'All of these tasks: a name, or mail.*.'
 complete -c opsq -n '__opsq_at \'dead requeue\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'dead show\'' -s Q -l queue -x -a '(__opsq_list queues)' -d 'The one in this queue.'
 complete -c opsq -n '__opsq_at \'dead show\'' -s h -l help -d 'Show this message and exit.'

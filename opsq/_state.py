@@ -101,7 +101,7 @@ def connect_on_app_finalize(callback: Callable[[Any], Any]) -> Callable[[Any], A
 
 
 def push_request(context: Any) -> Any:
-    """The request of a task that begins to run here (its `task` is the task); the token goes to `pop_request`."""
+    """The request of a task that begins to run here, `task_object`; the token goes to `pop_request`."""
     return _requests.set((*_requests.get(), context))
 
 
@@ -113,7 +113,7 @@ def pop_request(token: Any) -> None:
 def running_task() -> tuple[str, str] | None:
     """Name and id of the task that runs in this thread."""
     request = current_request()
-    return (request.task.name, request.id) if request is not None and request.task is not None else None
+    return (request.task_object.name, request.id) if request is not None and request.task_object is not None else None
 
 
 def current_request() -> Any:
@@ -131,7 +131,7 @@ def first_request() -> Any:
 def request_of(task: Any) -> Any:
     """The innermost request of this very task here, or None when it does not run."""
     for context in reversed(_requests.get()):
-        if context.task is task:
+        if context.task_object is task:
             return context
     return None
 
@@ -139,13 +139,13 @@ def request_of(task: Any) -> Any:
 def get_current_task() -> Any:
     """The task that runs here (innermost), or None."""
     stack = _requests.get()
-    return stack[-1].task if stack else None
+    return stack[-1].task_object if stack else None
 
 
 def get_current_worker_task() -> Any:
     """The task that a worker runs here, whatever it calls by itself, or None."""
     request = first_request()
-    return None if request is None or request.called_directly else request.task
+    return None if request is None or request.called_directly else request.task_object
 
 
 class Proxy:

@@ -40,6 +40,5 @@ ABSENT = {
     "subclass_with_self": "subclass opsq.Task and set its app",
     "thread_oid": "it is the reply queue of Celery's results, which opsq does not need",
     "type_checker": "arguments are checked by the function's own signature; typing=False leaves it out",
-    "user_options": "it is not there yet",
     "uses_utc_timezone": "app.timezone is the zone",
 }

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
@@ -30,6 +31,7 @@ from opsq.app.registry import shared_task as shared_task
 from opsq.app.task import KEYS, Task
 from opsq.exceptions import AlwaysEagerIgnored, DuplicateTaskNameWarning, OpsqError
 from opsq.result.groups import GroupResult
+from opsq.result.of_app import belonging
 from opsq.result.sets import ResultSet
 from opsq.result.single import AsyncResult
 from opsq.signals import Signal, import_modules
@@ -85,6 +87,8 @@ class App(Configured):
         self.on_after_fork = Signal(name="app.on_after_fork")
         #: Entries of the schedule that were added by `add_periodic_task`, by name.
         self.periodic_tasks: dict[str, dict[str, Any]] = {}
+        #: Options (click's) of the program's own for `worker`, `beat`, `events`, or all of them: `preload`.
+        self.user_options: dict[str, set[Any]] = defaultdict(set)
         self.publisher = Publisher(self)
         #: What `autodiscover_tasks()` looks into when it is told no packages.
         self.default_packages: Callable[[], Iterable[str]] = tuple
@@ -363,9 +367,10 @@ class App(Configured):
             for result in results:
                 parent.add_trail(result)
 
-    def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult:
-        """The result of a call by its id."""
-        return AsyncResult(task_id, app=self, **kwargs)
+    @cached_property
+    def AsyncResult(self) -> type[AsyncResult]:
+        """The class of this app's results: `app.AsyncResult(task_id)`."""
+        return belonging(AsyncResult, self)
 
     def connection(self, *_url: Any, **_options: Any) -> Connection:
         """The broker, as far as programs ask kombu's connection about it."""
@@ -400,13 +405,15 @@ class App(Configured):
         """What sends the members of a group that are calls of one task; None if each has to be sent by itself."""
         return many.sender_of_group(self, name, task, options)
 
-    def GroupResult(self, id: str | None = None, results: Iterable[Any] = (), **kwargs: Any) -> GroupResult:
-        """The results of a group."""
-        return GroupResult(id, results, app=self, **kwargs)
+    @cached_property
+    def GroupResult(self) -> type[GroupResult]:
+        """The class of this app's results of groups: `app.GroupResult(id, results)`, `app.GroupResult.restore(id)`."""
+        return belonging(GroupResult, self)
 
-    def ResultSet(self, results: Iterable[Any], **kwargs: Any) -> ResultSet:
-        """Results that are waited for together."""
-        return ResultSet(results, app=self, **kwargs)
+    @cached_property
+    def ResultSet(self) -> type[ResultSet]:
+        """The class of this app's results that are waited for together."""
+        return belonging(ResultSet, self)
 
     def signature(self, *args: Any, **kwargs: Any) -> Any:
         """A call of a task of this app as data."""

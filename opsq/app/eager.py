@@ -10,7 +10,7 @@ from typing import Any
 from opsq import _state, states
 from opsq.app.following import EagerFollowing
 from opsq.app.preparing import ignores_result
-from opsq.exceptions import Retry
+from opsq.exceptions import Reject, Retry
 from opsq.execution.context import Context
 from opsq.execution.outcome import Outcome
 from opsq.execution.runner import Plan, Runner, traceback_text
@@ -22,19 +22,25 @@ class EagerRunner(Runner):
     """Runs a task of this process's own: there is no message, and a retry runs at once."""
 
     def call(self, request: Context, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
-        """One run of `request.task`."""
+        """One run of the task that the request is of."""
         token = _state.push_request(request)
         try:
-            return self._call(Plan(request.task), request, args, kwargs, bool(request.callbacks))
+            return self._call(Plan(request.task_object), request, args, kwargs, bool(request.callbacks))
         finally:
             _state.pop_request(token)
 
     def _retry(self, _plan: Plan, _request: Context, retry: Retry) -> Outcome:
         return Outcome(states.RETRY, retry, traceback_text(retry))
 
+    def _reject(self, _plan: Plan, _request: Context, reject: Reject) -> Outcome:
+        return Outcome(states.REJECTED, reject)
+
 
 def apply(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> EagerResult:
-    """Run a task here until it has ended; each retry is a run at once. With `throw` an error is raised here."""
+    """Run a task here until it has ended; each retry is a run at once.
+
+    With `throw` an error is raised here, and a retry too, as tests of tasks expect it.
+    """
     app = task.app
     task = app.tasks[task.name]
     request = _request(task, args, kwargs, options)
@@ -42,13 +48,13 @@ def apply(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Ma
         request, args, kwargs
     )
     value = outcome.value
+    throw = app.conf.task_eager_propagates if options.get("throw") is None else options["throw"]
+    if throw and (outcome.failed or outcome.state == states.RETRY):
+        raise value
     if outcome.state == states.RETRY:
         call = value.call
         again = {**options, "retries": request.retries + 1, "task_id": request.id}
         return apply(task, call.get("args") or args, call.get("kwargs") or kwargs, again)
-    throw = options.get("throw")
-    if outcome.failed and (app.conf.task_eager_propagates if throw is None else throw):
-        raise value
     if app.conf.task_store_eager_result and not request.ignore_result:
         app.backend.store(request.id, outcome.state, value, outcome.traceback, request=request)
     return EagerResult(request.id, value, outcome.state, traceback=outcome.traceback, name=task.name)
@@ -69,7 +75,8 @@ def _request(task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> C
     task_id = options.get("task_id") or str(uuid.uuid4())
     inside = parent is not None and parent.id is not None
     return Context(
-        task=task,
+        task_object=task,
+        task=task.name,
         id=task_id,
         args=args,
         kwargs=kwargs,
@@ -83,7 +90,7 @@ def _request(task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> C
         ignore_result=ignores_result(task, options),
         callbacks=_as_list(options.get("link")),
         errbacks=_as_list(options.get("link_error")),
-        timelimit=[task.time_limit, task.soft_time_limit],
+        timelimit=[task.time_limit, task.soft_time_limit] if task.time_limit or task.soft_time_limit else None,
         delivery_info={
             "is_eager": True,
             **{name: options.get(name) for name in ("exchange", "routing_key", "priority")},

@@ -31,7 +31,8 @@ def tell(task: Any, request: Context, done: float, total: float | None, note: st
     known = request.at_hand()
     if known.get("called_directly", True) or known.get("is_eager"):
         return
-    if known.get("ignore_result") or task.ignore_result:
+    said = request.ignore_result
+    if task.ignore_result if said is None else said:
         return
     now = monotonic()
     if now - known.get(_TOLD_AT, 0.0) < EVERY_S and not (total is not None and done >= total):

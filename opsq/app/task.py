@@ -144,7 +144,7 @@ class Task(Workflows, Generic[P, R]):
         running = _state.request_of(self)
         if running is not None and not running.called_directly and self._is_first_entry(running):
             return self.run(*args, **kwargs)  # type: ignore[no-any-return]
-        token = _state.push_request(Context(task=self, args=args, kwargs=kwargs))
+        token = _state.push_request(Context(task_object=self, args=args, kwargs=kwargs))
         try:
             return self.run(*args, **kwargs)  # type: ignore[no-any-return]
         finally:
@@ -254,7 +254,7 @@ class Task(Workflows, Generic[P, R]):
         return retry
 
     def _used_up(self, request: Context, args: Any, kwargs: Any) -> BaseException:
-        args = request.args if args is None else args
+        args = tuple(request.args if args is None else args)
         kwargs = request.kwargs if kwargs is None else kwargs
         text = f"Can't retry {self.name}[{request.id}] args:{args} kwargs:{kwargs}"
         return self.MaxRetriesExceededError(text, task_args=args, task_kwargs=kwargs)
@@ -283,7 +283,7 @@ class Task(Workflows, Generic[P, R]):
 
     def push_request(self, *args: Any, **kwargs: Any) -> None:
         """Have the task believe that it runs with such a request, until `pop_request`: for tests of bound tasks."""
-        request = Context(*args, **{"task": self, "called_directly": False, **kwargs})
+        request = Context(*args, **{"task_object": self, "called_directly": False, **kwargs})
         vars(self).setdefault("_pushed", []).append(_state.push_request(request))
 
     def pop_request(self) -> None:

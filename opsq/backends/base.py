@@ -254,7 +254,7 @@ def _call_of(request: Any) -> dict[str, Any]:
     stamps = request.stamps or {}
     stamped = {"stamped_headers": request.stamped_headers} if stamps else {}
     return {
-        "name": _name_of(request),
+        "name": request.task,
         "args": _writable(request.args),
         "kwargs": _writable(request.kwargs),
         "worker": request.hostname,
@@ -263,12 +263,6 @@ def _call_of(request: Any) -> dict[str, Any]:
         **stamped,
         **{name: value for name, value in stamps.items() if name in (request.stamped_headers or ())},
     }
-
-
-def _name_of(request: Any) -> str | None:
-    """The task's name; that of the message where the task is not known here."""
-    name: str | None = getattr(request.task, "name", None)
-    return request.envelope.headers.task if name is None and request.envelope is not None else name
 
 
 def _writable(value: Any) -> Any:

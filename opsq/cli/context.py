@@ -29,6 +29,8 @@ class Context:
 
     def take(self, name: str, value: Any) -> None:
         """A flag that all commands share. Those that name places also hold for processes that are started."""
+        if name in self.flags and self.flags[name] == value:
+            return
         self.flags[name] = value
         if name == "workdir":
             _go_to(value)
@@ -52,16 +54,27 @@ class Context:
         return bool(self.flags.get("quiet"))
 
     @cached_property
-    def app(self) -> App:
-        """The app that is meant, with the flags in its settings; opsq's own small one when none is named."""
-        from opsq import signals
+    def loaded_app(self) -> App:
+        """The app that is meant, as it is; opsq's own small one when none is named."""
         from opsq.app.discovery import find_app
 
-        app = self._given or find_app(self.app_spec)
+        return self._given or find_app(self.app_spec)
+
+    @cached_property
+    def app(self) -> App:
+        """The app that is meant, with the flags in its settings."""
+        from opsq import signals
+
+        app = self.loaded_app
         for flag, setting in (("broker", "broker_url"), ("result_backend", "result_backend")):
             if flag in self.flags:
                 app.conf.put_flag(setting, self.flags[flag], f"--{flag.replace('_', '-')}")
-        signals.user_preload_options.send(None, app=app, options=dict(self.flags))
+        options = dict(self.flags)
+        if app.user_options:
+            from opsq.cli.user_options import PRELOAD, with_defaults
+
+            options = with_defaults(app, PRELOAD, options)
+        signals.user_preload_options.send(None, app=app, options=options)
         return app
 
     @property

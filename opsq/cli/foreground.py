@@ -21,7 +21,11 @@ _LEVEL = click.option(
 _OPTIONS = (
     click.option("-f", "--logfile", metavar="FILE", help="Log there instead of to stderr."),
     click.option(
-        "--log-format", type=click.Choice(["text", "json"]), default="text", help="One JSON object a line: json."
+        "--log-format",
+        allow_from_autoenv=False,
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="One JSON object a line: json.",
     ),
     click.option("--pidfile", metavar="FILE", help="Write the pid there; refuse if that process lives."),
     click.option("--uid", metavar="USER", help="Become this user."),

@@ -184,7 +184,7 @@ def _owner(word: str, mine: dict[str, int], theirs: dict[str, int]) -> tuple[boo
 
 def global_options(take: Callable[[click.Context, click.Parameter, Any], Any]) -> list[Shared]:
     """The options of all commands; `take` gets their values."""
-    shared: dict[str, Any] = {"expose_value": False, "callback": take}
+    shared: dict[str, Any] = {"expose_value": False, "callback": take, "allow_from_autoenv": False}
     flag: dict[str, Any] = {**shared, "is_flag": True, "default": None}
     return [
         Shared(["-A", "--app"], metavar="APP", help="The app: module, module:name, or a package.", **shared),

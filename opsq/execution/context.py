@@ -45,10 +45,14 @@ DEFAULTS: dict[str, Any] = {
     "stamps": None,
     "task": None,
     "timelimit": None,
-    "utc": True,
+    "utc": None,
 }
 #: What was read of a message when it came.
-_IN_HEADERS = frozenset(("retries", "root_id"))
+_IN_HEADERS = frozenset(("retries", "root_id", "task"))
+#: What programs find in the `__dict__` of a running task's request, whatever its message says.
+_ALWAYS = ("callbacks", "chain", "chord", "errbacks", "is_eager")
+#: Headers of every message: what else there is, are the caller's own.
+_OF_THE_PROTOCOL = DEFAULTS.keys() - {"headers"} | {"argsrepr", "kwargsrepr", "compression", "redelivered"}
 
 
 class _Values:
@@ -67,7 +71,8 @@ class Context(_Values):
     So does `__dict__`: programs take `request.__dict__["properties"]` out of it.
     """
 
-    task: Any
+    #: The task itself; `task` is its name.
+    task_object: Any = None
     envelope: Envelope | None = None
     id: Any
     args: Any
@@ -88,13 +93,16 @@ class Context(_Values):
         envelope = known.get("envelope")
         if envelope is not None and "properties" not in known:
             self._read_all(envelope)
+        if not known.get("called_directly", True):
+            for name in _ALWAYS:
+                known.setdefault(name, DEFAULTS[name])
         return known
 
     @classmethod
     def of(cls, envelope: Envelope, task: Any, hostname: str, args: Any = None, kwargs: Any = None) -> Context:
         """The request of a message that is about to run."""
         self = _new(cls)
-        self.envelope, self.task, self.hostname = envelope, task, hostname
+        self.envelope, self.task_object, self.hostname = envelope, task, hostname
         headers = envelope.headers
         self.id, self.group, self.parent_id = headers.id, headers.group, headers.parent_id
         self.ignore_result = headers.ignore_result
@@ -139,13 +147,12 @@ class Context(_Values):
             info["redelivered"] = True
         found = {
             **headers,
-            "headers": {name: value for name, value in headers.items() if name not in DEFAULTS or name == "headers"},
+            "headers": {name: value for name, value in headers.items() if name not in _OF_THE_PROTOCOL} or None,
             "correlation_id": properties.get("correlation_id"),
             "reply_to": properties.get("reply_to"),
             "delivery_info": info,
             "properties": properties,
         }
-        found.pop("task", None)
         known = _values(self)
         for name, value in found.items():
             known.setdefault(name, value)

@@ -21,7 +21,7 @@ RETRY_DELAY_S = 180.0
 def next_try(request: Context, message: Envelope, retry: Retry, embed: Mapping[str, Any]) -> FollowUp:
     """The message of a task's next try (wire section 5.1): the same id and lineage, one retry more, due later."""
     call = dict(retry.call)
-    due = _due(call.pop("eta", None), call.pop("countdown", None), retry, request.task.app.timezone)
+    due = _due(call.pop("eta", None), call.pop("countdown", None), retry, request.task_object.app.timezone)
     queue = call.get("queue") or call.get("routing_key") or message.queue
     priority = call.get("priority")
     if priority is None:

@@ -18,9 +18,9 @@ class Request:
     """
 
     def __init__(self, context: Context) -> None:
-        self.context, self.task = context, context.task
+        self.context, self.task = context, context.task_object
         self.id = self.task_id = context.id
-        self.name = self.task_name = getattr(context.task, "name", None)
+        self.name = self.task_name = context.task
 
     def __getattr__(self, name: str) -> Any:
         """What it does not have itself, `task.request` has."""
@@ -66,5 +66,5 @@ def tell(kind: type[Request], context: Context, outcome: Outcome, info: Exceptio
         if isinstance(error, TimeLimitExceeded):
             request.on_timeout(False, error.args[0] if error.args else None)
         elif isinstance(error, SoftTimeLimitExceeded):
-            request.on_timeout(True, context.soft_time_limit or context.task.soft_time_limit)
+            request.on_timeout(True, context.soft_time_limit or context.task_object.soft_time_limit)
         request.on_failure(info)

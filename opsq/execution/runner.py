@@ -41,6 +41,8 @@ Record = Callable[[Context, str, Any, "str | None"], bytes]
 #: A task's function and whether it is `async def` -> what is called in its place.
 Around = Callable[[Callable[..., Any], bool], Callable[..., Any]]
 
+#: States after which `after_return` is not told: the task has not returned.
+_AGAIN_OR_NEVER = frozenset((states.RETRY, states.IGNORED, states.REJECTED))
 #: A handler of this module does nothing and is not called.
 _DEFAULT_HANDLERS = "opsq.app.task"
 
@@ -100,6 +102,10 @@ class Plan:
         #: Who is told of the outcome besides, if the task says so.
         self.request_class = own_class(task)
         self.quiet = not self.handlers and self.request_class is None
+
+    def ignores(self, said: bool | None) -> bool:
+        """Whether nobody wants the result of a call; `said`: what its message says, None = as the task has it."""
+        return self.ignore_result if said is None else said
 
 
 class Runner:
@@ -222,7 +228,7 @@ class Runner:
             assert self.following is not None
             after = workflow.after_success(self.following, request, value)
         record = None
-        if self.record is not None and not (plan.ignore_result or request.ignore_result):
+        if self.record is not None and not plan.ignores(request.ignore_result):
             record = self.record(request, states.SUCCESS, value, None)
         return Outcome(states.SUCCESS, value, None, record, after)
 
@@ -269,7 +275,7 @@ class Runner:
         follow = next_try(request, request.envelope, retry, {name: request.get(name) for name in NO_EMBED})
         text = traceback_text(retry)
         record = None
-        if self.record is not None and not (plan.ignore_result or request.ignore_result):
+        if self.record is not None and not plan.ignores(request.ignore_result):
             record = self.record(request, states.RETRY, retry.exc or retry, text)
         return Outcome(states.RETRY, retry, text, record, [follow])
 
@@ -289,7 +295,7 @@ class Runner:
         state: Literal["FAILURE", "REVOKED"] = "FAILURE",
     ) -> Outcome:
         """The outcome of an error: its record is kept unless nobody wants it, and its workflow is told."""
-        ignored = bool(request.ignore_result or (plan is not None and plan.ignore_result))
+        ignored = bool(request.ignore_result) if plan is None else plan.ignores(request.ignore_result)
         record = None
         if self.record is not None and (not ignored or (plan is not None and plan.store_errors)):
             record = self._error_record(request, error, text, state)
@@ -391,7 +397,7 @@ def _tell_handlers(plan: Plan, request: Context, outcome: Outcome, args: Any, kw
             task.on_failure(value, request.id, args, kwargs, info)
         elif state == states.RETRY and "on_retry" in plan.handlers:
             task.on_retry(value.exc, request.id, args, kwargs, info)
-        if "after_return" in plan.handlers and state not in (states.IGNORED, states.REJECTED):
+        if "after_return" in plan.handlers and state not in _AGAIN_OR_NEVER:
             task.after_return(state, value, request.id, args, kwargs, info)
         if plan.request_class is not None:
             tell_request(plan.request_class, request, outcome, info)

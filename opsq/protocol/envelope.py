@@ -54,7 +54,7 @@ class Headers(msgspec.Struct, gc=False, rename={"deliveries": DELIVERIES, "uniqu
     timelimit: tuple[float | None, float | None] | None = None
     root_id: str | None = None
     parent_id: str | None = None
-    ignore_result: bool | None = False
+    ignore_result: bool | None = None
     compression: str | None = None
     deliveries: int = 0
     unique: str | None = None
@@ -326,7 +326,7 @@ def build(
     group_index: int | None = None,
     shadow: str | None = None,
     origin: str = "",
-    ignore_result: bool | None = False,
+    ignore_result: bool | None = None,
     argsrepr: str | None = None,
     kwargsrepr: str | None = None,
     reply_to: str | None = None,

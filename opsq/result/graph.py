@@ -30,7 +30,7 @@ class DependencyGraph:
         return self.adjacent[obj]
 
     def __len__(self) -> int:
-        return sum(len(found) for found in self.adjacent.values())
+        return len(self.adjacent)
 
     def __contains__(self, obj: Any) -> bool:
         return obj in self.adjacent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from opsq import _state
+from opsq.result.of_app import app_for, plain
 from opsq.result.sets import ResultSet
 from opsq.result.single import result_from_tuple
 
@@ -29,7 +29,7 @@ class GroupResult(ResultSet):
     @classmethod
     def restore(cls, id: str, backend: Any = None, app: Any = None) -> GroupResult | None:
         """The results of a group that was saved; None when there is none."""
-        app = app if app is not None else _state.get_current_app()
+        app = app_for(cls, app)
         stored = (backend or app.backend).restore_group(id)
         if stored is None:
             return None
@@ -68,4 +68,4 @@ class GroupResult(ResultSet):
         return f"<{type(self).__name__}: {self.id} [{', '.join(str(result.id) for result in self.results)}]>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.id, self.results, self.parent)
+        return plain(type(self)), (self.id, self.results, self.parent)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from opsq import _state, states
+from opsq.result.of_app import plain
 from opsq.result.raising import throw
 from opsq.result.single import AsyncResult, ResultBase
 from opsq.result.waiting import assert_will_not_block
@@ -17,7 +18,7 @@ class ResultSet(ResultBase):
 
     def __init__(self, results: Iterable[Any], app: Any = None, **_options: Any) -> None:
         self.results = list(results)
-        self._app = app
+        self._app = app if app is not None else self.own_app
 
     @property
     def app(self) -> Any:
@@ -28,7 +29,7 @@ class ResultSet(ResultBase):
 
     @app.setter
     def app(self, app: Any) -> None:
-        self._app = app
+        self._app = app if app is not None else self.own_app
 
     @property
     def backend(self) -> Any:
@@ -281,6 +282,9 @@ class ResultSet(ResultBase):
 
     def __hash__(self) -> int:
         return id(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return plain(type(self)), (self.results,)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: [{', '.join(result.id for result in self.results)}]>"

@@ -9,12 +9,13 @@ from typing import Any
 from opsq import _state, states
 from opsq.exceptions import TimeoutError
 from opsq.result.graph import Trees
+from opsq.result.of_app import OfApp, app_for, plain
 from opsq.result.raising import throw
 from opsq.result.waiting import assert_will_not_block
 from opsq.utils.time import parse_iso
 
 
-class ResultBase:
+class ResultBase(OfApp):
     """What all results are."""
 
     #: The result before this one in a chain.
@@ -32,7 +33,7 @@ class AsyncResult(Trees, ResultBase):
         if id is None:
             raise ValueError(f"AsyncResult requires valid id, not {type(id)}")
         self.id = id
-        self.app = app if app is not None else _state.get_current_app()
+        self.app = app_for(type(self), app)
         self.parent = parent
         self.task_name = task_name
         #: True: the caller wants no result, `get()` returns None at once.
@@ -297,7 +298,7 @@ class AsyncResult(Trees, ResultBase):
         return hash(self.id)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.id, None, self.task_name, None, self.parent)
+        return plain(type(self)), (self.id, None, self.task_name, None, self.parent)
 
 
 def results_of(stored: Any, app: Any) -> list[Any] | None:

@@ -13,6 +13,7 @@ from opsq.broker.settlement import Settlement
 from opsq.exceptions import DecodeError, InvalidTaskError
 from opsq.execution.context import Context
 from opsq.execution.outcome import ExceptionInfo, Outcome
+from opsq.execution.request import Request
 from opsq.execution.runner import Plan, Runner, traceback_text
 from opsq.protocol.envelope import Envelope, parse
 from opsq.worker.batch import Held
@@ -102,13 +103,13 @@ class Attempts:
         if self.lines.info:
             self.lines.received(message)
         if signals.around_runs and plan is not None and signals.task_received.receivers:
-            signals.task_received.send(None, request=Context.of(message, plan.task, self.runner.hostname))
+            signals.task_received.send(None, request=Request(self.runner.request_of(message, plan)))
         self.slot.begin(held.number, now, soft_ns, hard_ns)
         if soft_ns or hard_ns:
             self.ports.limit_begins(held.number, f"{message.name}[{headers.id}]")
         if self.herald.on:
             self.herald.began(message, plan)
-        if plan is not None and plan.track_started:
+        if plan is not None and plan.track_started and not plan.ignores(headers.ignore_result):
             self.ports.store_started(message)
         return message, plan
 

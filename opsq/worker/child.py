@@ -258,7 +258,7 @@ def _watch_limits(means: Means) -> None:
 def _store_started(means: Means, message: Envelope) -> None:
     """`track_started`: say that the task runs, by whom."""
     record = _record(means.backend)
-    if record is None or message.headers.ignore_result:
+    if record is None:
         return
     request = Context.of(message, None, means.setup.node)
     data = record(request, STARTED, {"pid": os.getpid(), "hostname": means.setup.node}, None)

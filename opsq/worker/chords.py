@@ -95,7 +95,7 @@ class Conductor:
 
     def _follows(self, name: str, facts: Any, why: str) -> list[Follow]:
         following = self._app.following
-        parent = Context(task=None, id=facts.parent_id, root_id=facts.root_id, called_directly=False)
+        parent = Context(id=facts.parent_id, root_id=facts.root_id, called_directly=False)
         token = _state.push_request(parent)
         try:
             values = self._values(name, why)

@@ -49,15 +49,11 @@ def ours(url: str, settings: dict[str, Any]) -> App:
     return App("ours", broker=url, backend=url, set_as_current=False, **settings)
 
 
-class Task:
-    name = "proj.add"
-
-
 def store(app: App, task_id: str, value: Any, state: str = "SUCCESS") -> None:
     """As a worker does at the end of a run."""
     info = {"routing_key": "mail"}
     call = {"args": [2, 3], "kwargs": {"a": 1}, "hostname": "celery@ours", "retries": 2, "delivery_info": info}
-    request = Context(id=task_id, task=Task, **call)
+    request = Context(id=task_id, task="proj.add", **call)
     traceback = "Traceback: ours\n" if isinstance(value, BaseException) else None
     key, data, ttl_s = app.backend.writes(request, state, value, traceback)
     app.backend.store_records([(key, ttl_s, data)])

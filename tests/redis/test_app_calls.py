@@ -53,7 +53,7 @@ def take(redis_client: redis.Redis) -> Any:
 def in_a_task(**request: Any) -> Iterator[Context]:
     task = SimpleNamespace(trail=True, name="parent", add_trail=lambda result: children.append(result))
     children: list[Any] = []
-    context = Context(task=task, called_directly=False, **request)
+    context = Context(task_object=task, called_directly=False, **request)
     token = _state.push_request(context)
     yield context
     _state.pop_request(token)
@@ -254,7 +254,7 @@ def test_a_task_that_is_not_known_here_can_be_sent(app: App, take: Any) -> None:
 def test_a_call_in_a_task_knows_its_parent_and_root(add: Any, take: Any) -> None:
     for request in in_a_task(id="parent", root_id="root", delivery_info={"priority": 3}):
         result = add.delay()
-        assert request.task.add_trail.__closure__[0].cell_contents == [result]
+        assert request.task_object.add_trail.__closure__[0].cell_contents == [result]
         add.app.conf.task_inherit_parent_priority = True
         add.apply_async(add_to_parent=False)
     assert (take()["headers"]["root_id"]) == "root"

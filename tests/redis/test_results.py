@@ -179,7 +179,7 @@ def test_an_error_of_the_step_before_is_raised_at_once(app: App) -> None:
 
 def test_inside_a_task_waiting_is_refused_unless_allowed(app: App) -> None:
     put(app, "t1", "SUCCESS", 1)
-    token = _state.push_request(Context(id="outer", called_directly=False, task=None))
+    token = _state.push_request(Context(id="outer", called_directly=False))
     try:
         with pytest.raises(RuntimeError, match="within a task"):
             app.AsyncResult("t1").get(timeout=5)

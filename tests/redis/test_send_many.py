@@ -160,7 +160,7 @@ def test_arguments_are_checked_as_in_a_single_call_and_what_came_before_has_gone
 def test_calls_in_a_task_know_their_parent_and_are_its_children(add: Any, redis_client: redis.Redis) -> None:
     children: list[Any] = []
     task = SimpleNamespace(trail=True, name="parent", add_trail=children.append)
-    token = _state.push_request(Context(task=task, called_directly=False, id='pa"rent', root_id="root"))
+    token = _state.push_request(Context(task_object=task, called_directly=False, id='pa"rent', root_id="root"))
     try:
         results = add.app.send_many([(add, (1,)), ("t.other",)])
         add.delay(2)

@@ -98,6 +98,14 @@ def test_a_failure_is_told_with_its_traceback(project: Project, opsq: Run) -> No
     assert json.loads(found.stdout)["error"]["why"] == "ValueError: oh"
 
 
+def test_arguments_that_do_not_fit_are_told_before_anything_is_sent(opsq: Run, redis_client: redis.Redis) -> None:
+    for arguments in (["[1]"], ["[1, 2, 3]"], ["[1]", '{"z": 2}']):
+        found = opsq("-A", "proj", "run", "task", "proj.add", *arguments)
+        assert "cannot call proj.add so: add() " in mistake(found, 2)
+        assert "hint: it takes (x, y)" in found.stderr
+    assert not redis_client.llen("celery")
+
+
 def test_an_unknown_task_is_told_with_the_nearest(opsq: Run, redis_client: redis.Redis) -> None:
     found = opsq("-A", "proj", "run", "task", "proj.ad")
     assert "no task is called proj.ad" in mistake(found, 2)
@@ -346,6 +354,20 @@ def test_dead_letters_are_requeued_and_dropped(opsq: Run, redis_client: redis.Re
     assert opsq("dead", "drop", "--all", "--dry-run").stderr == "would drop 1 dead letter\n"
     assert opsq("dead", "drop", "--all", "-y").stderr == "dropped: 1 dead letter\n"
     assert opsq("dead").stderr == "no dead letters\n"
+
+
+def test_the_dead_letters_of_a_task_are_requeued_and_dropped_by_its_name(opsq: Run, redis_client: redis.Redis) -> None:
+    for task, letter_id in (("mail.send", "t1"), ("mail.fetch", "t2"), ("web.load", "t3")):
+        record = {"task": task, "message": json.dumps(whole(letter_id)), "time": 1700000000.0}
+        redis_client.hset(keys.dead("celery"), letter_id, json.dumps(record))
+        redis_client.zadd(keys.dead_index("celery"), {letter_id: 1700000000.0})
+    assert [each["id"] for each in data(opsq("dead", "--task", "web.*", "--json"))["dead"]] == ["t3"]
+    assert "say which" in mistake(opsq("dead", "requeue", "t1", "--task", "mail.send"), 2)
+    assert data(opsq("dead", "requeue", "--task", "mail.send", "--json")) == {"requeued": 1, "left": []}
+    assert redis_client.llen("celery") == 1
+    assert opsq("dead", "drop", "--task", "mail.*", "--dry-run").stderr == "would drop 1 dead letter\n"
+    assert opsq("dead", "drop", "--task", "mail.*", "-y").stderr == "dropped: 1 dead letter\n"
+    assert [each["id"] for each in data(opsq("dead", "--json"))["dead"]] == ["t3"]
 
 
 def test_an_id_that_two_queues_have_must_be_told_apart(opsq: Run, redis_client: redis.Redis) -> None:

@@ -301,7 +301,6 @@ def test_a_fault_of_opsqs_own_is_told(lab: Lab) -> None:
             [
                 "before_start ['retry']",
                 "on_retry KeyError('not yet')",
-                "after_return RETRY Retry",
                 "before_start ['retry']",
                 "on_success retry",
                 "after_return SUCCESS 'retry'",

@@ -60,6 +60,8 @@ def meaning(messages: list[str]) -> list[Any]:
     for message in map(json.loads, messages):
         names = ("task", "id", "group", "group_index", "root_id", "parent_id", "retries", "ignore_result", "stamps")
         headers = {name: message["headers"].get(name) for name in names}
+        # Of a task that is not known to the app a message does not say it; the captured ones were.
+        headers["ignore_result"] = bool(headers["ignore_result"])
         found.append([headers, json.loads(base64.b64decode(message["body"]))])
     known: dict[str, str] = {}
     text = UUID.sub(lambda match: known.setdefault(match[0], f"id-{len(known)}"), json.dumps(_plain(found)))

@@ -22,12 +22,8 @@ RESULTS = captures.results()
 DEFAULTS = {option.name: option.default for option in OPTIONS}
 
 
-class Task:
-    name = "proj.add"
-
-
 def request(**more: Any) -> Context:
-    return Context(**{"id": "t1", "task": Task, "parent_id": None, "group": None, **more})
+    return Context(**{"id": "t1", "task": "proj.add", "parent_id": None, "group": None, **more})
 
 
 @pytest.mark.parametrize("case", [case for case, text in RESULTS.items() if '"status"' in text])

@@ -27,7 +27,7 @@ from opsq.cli.foreground import (
     set_up_logs,
     warn_at_start,
 )
-from opsq.cli.params import Command
+from opsq.cli.user_options import Open
 from opsq.exceptions import UsageError
 
 EXAMPLES = """
@@ -44,7 +44,7 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 START_AGAIN_S = 1.0
 
 
-@click.command(cls=Command, examples=EXAMPLES)
+@click.command(cls=Open, examples=EXAMPLES)
 @click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="FILE", help="(Celery) Kept in Redis.")
 @click.option("-S", "--scheduler", metavar="CLASS", help="django: entries in Django's database; or module:Class.")
 @click.option("--max-interval", type=click.FloatRange(0), metavar="S", help="Sleep at most so long between two looks.")

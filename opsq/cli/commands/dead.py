@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from opsq.broker import deadletters as store
 from opsq.broker.deadletters import DeadLetter
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column, local_time
-from opsq.cli.params import confirm_options, confirmed, group, limit_option
+from opsq.cli.params import confirm_options, confirmed, group, limit_option, limited
 from opsq.exceptions import OpsqError, UsageError
 
 COLUMNS = (
@@ -27,21 +28,28 @@ COLUMNS = (
 EXAMPLES = """
 opsq dead
 opsq dead show 5a1e0c7e-6b5c-4d0e-9d55-2f6a4c8c2a11
-opsq dead requeue --all --queue mail
+opsq dead requeue --task 'mail.*'
 opsq dead drop 5a1e0c7e-6b5c-4d0e-9d55-2f6a4c8c2a11
 """
 
 
+_task_option = click.option("--task", metavar="GLOB", help="All of these tasks: a name, or mail.*.")
+
+
 @group(EXAMPLES, invoke_without_command=True)
 @click.option("-Q", "--queue", metavar="QUEUE", help="Only those of this queue.")
+@_task_option
 @limit_option
 @click.pass_context
 @pass_context
-def dead(context: Context, ctx: click.Context, queue: str | None, limit: int) -> None:
+def dead(context: Context, ctx: click.Context, queue: str | None, task: str | None, limit: int) -> None:
     """Messages that failed for good, newest first: why, and when."""
     if ctx.invoked_subcommand is not None:
         return
-    letters, total = store.newest(context.broker, context.queue_names(queue), limit)
+    letters, total = store.newest(context.broker, context.queue_names(queue), 0 if task else limit)
+    if task:
+        letters = _of_task(letters, task)
+        letters, total = list(limited(letters, limit)), len(letters)
     rows = [{name: record[name] for name in store.FIELDS} for record in (letter.record for letter in letters)]
     context.out.table("dead", COLUMNS, rows, total=total, empty="no dead letters")
 
@@ -74,7 +82,8 @@ def show(context: Context, letter_id: str, queue: str | None) -> None:
 REQUEUE_EXAMPLES = """
 opsq dead requeue 5a1e0c7e-6b5c-4d0e-9d55-2f6a4c8c2a11
 opsq dead requeue --all
-opsq dead requeue --all --queue mail
+opsq dead requeue --task mail.send
+opsq dead requeue --task 'mail.*' --queue mail
 """
 
 
@@ -82,11 +91,12 @@ opsq dead requeue --all --queue mail
 @click.argument("letter_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All of them (with --queue: all of that queue).")
 @click.option("-Q", "--queue", metavar="QUEUE", help="Only those of this queue.")
+@_task_option
 @pass_context
-def requeue(context: Context, letter_ids: Sequence[str], everything: bool, queue: str | None) -> None:
+def requeue(context: Context, letter_ids: Sequence[str], everything: bool, queue: str | None, task: str | None) -> None:
     """Put messages back at the end of their queues, with their count of deliveries at nought."""
     sent, left = 0, []
-    for letters in _chosen(context, letter_ids, everything, queue):
+    for letters in _chosen(context, letter_ids, everything, queue, task):
         told = store.requeue(context.broker, letters)
         sent += sum(answer == "sent" for answer in told.values())
         left += [(letter, answer) for letter, answer in told.items() if answer not in ("sent", "gone")]
@@ -102,6 +112,7 @@ def requeue(context: Context, letter_ids: Sequence[str], everything: bool, queue
 DROP_EXAMPLES = """
 opsq dead drop 5a1e0c7e-6b5c-4d0e-9d55-2f6a4c8c2a11 --yes
 opsq dead drop --all --queue mail --dry-run
+opsq dead drop --task 'mail.*' --dry-run
 """
 
 
@@ -109,13 +120,20 @@ opsq dead drop --all --queue mail --dry-run
 @click.argument("letter_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All of them (with --queue: all of that queue).")
 @click.option("-Q", "--queue", metavar="QUEUE", help="Only those of this queue.")
+@_task_option
 @confirm_options
 @pass_context
 def drop(
-    context: Context, letter_ids: Sequence[str], everything: bool, queue: str | None, yes: bool, dry_run: bool
+    context: Context,
+    letter_ids: Sequence[str],
+    everything: bool,
+    queue: str | None,
+    task: str | None,
+    yes: bool,
+    dry_run: bool,
 ) -> None:
     """Throw dead letters away for good."""
-    chosen = _chosen(context, letter_ids, everything, queue)
+    chosen = _chosen(context, letter_ids, everything, queue, task)
     count = sum(len(letters) for letters in chosen)
     dropped = 0
     if dry_run:
@@ -131,17 +149,28 @@ def _letters(count: int) -> str:
     return "1 dead letter" if count == 1 else f"{count} dead letters"
 
 
-def _chosen(context: Context, letter_ids: Sequence[str], everything: bool, queue: str | None) -> list[list[DeadLetter]]:
+def _of_task(letters: Iterable[DeadLetter], task: str | None) -> list[DeadLetter]:
+    """Those whose task is meant; None = any."""
+    if task is None:
+        return list(letters)
+    return [letter for letter in letters if fnmatchcase(str(letter.record["task"]), task)]
+
+
+def _chosen(
+    context: Context, letter_ids: Sequence[str], everything: bool, queue: str | None, task: str | None
+) -> list[list[DeadLetter]]:
     """The letters that are meant, in parts. Raises UsageError."""
-    if bool(letter_ids) == everything:
-        raise UsageError("say which dead letters are meant", hint="name their ids (opsq dead lists them), or --all")
+    if bool(letter_ids) == bool(everything or task):
+        hint = "name their ids (opsq dead lists them), --task NAME, or --all"
+        raise UsageError("say which dead letters are meant", hint=hint)
     if letter_ids:
         return [_find(context, letter_ids, queue)]
     parts = []
     for name in context.queue_names(queue):
         ids = store.ids(context.broker, name)
         parts += [
-            store.read(context.broker, name, ids[at : at + store.AT_ONCE]) for at in range(0, len(ids), store.AT_ONCE)
+            _of_task(store.read(context.broker, name, ids[at : at + store.AT_ONCE]), task)
+            for at in range(0, len(ids), store.AT_ONCE)
         ]
     return parts
 

@@ -15,7 +15,8 @@ import click
 
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import harmless
-from opsq.cli.params import Duration, command
+from opsq.cli.params import Duration
+from opsq.cli.user_options import Open
 from opsq.events.event import Channels, Event
 from opsq.events.receiver import Receiver
 from opsq.events.state import State
@@ -65,7 +66,7 @@ def _celerys_of_processes(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@command(EXAMPLES)
+@click.command(cls=Open, examples=EXAMPLES)
 @click.option("-d", "--dump", is_flag=True, help="A line an event, also in a terminal; in a pipe that is so anyway.")
 @click.option("--type", "types", multiple=True, metavar="GLOB", help="Only events like task-failed or worker-*.")
 @click.option("--task", "tasks", multiple=True, metavar="GLOB", help="Only of tasks with such a name.")

@@ -25,6 +25,7 @@ def run_task(
 ) -> None:
     """Send the call; print its id, or with `wait` its value. Raises what the exit code says."""
     known = _checked(context, name)
+    _check_arguments(known, args, kwargs)
     app = context.app
     if wait:
         _check_results(app, name, known)
@@ -77,6 +78,19 @@ def _checked(context: Context, name: str) -> Any:
         return app.tasks.get(name)
     hint = did_you_mean(name, names, "opsq tasks lists them; -A names the app", cutoff=0.4)
     raise UsageError(f"no task is called {name}", why=why, hint=hint)
+
+
+def _check_arguments(known: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Raises UsageError when the task, if it is known here, does not take these arguments."""
+    if known is None or not known.checks_arguments:
+        return
+    try:
+        known.check_arguments(*args, **kwargs)
+    except TypeError as error:
+        parameters = known.parameters
+        raise UsageError(
+            f"cannot call {known.name} so", why=str(error), hint=f"it takes {parameters}" if parameters else ""
+        ) from None
 
 
 def _check_results(app: Any, name: str, known: Any) -> None:

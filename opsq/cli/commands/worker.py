@@ -24,7 +24,7 @@ from opsq.cli.foreground import (
     set_up_logs,
     warn_at_start,
 )
-from opsq.cli.params import Command
+from opsq.cli.user_options import Open, with_defaults
 from opsq.config import toml_file
 from opsq.exceptions import UsageError
 
@@ -93,6 +93,7 @@ OPTIONS = (
     ),
     click.option(
         "--lease",
+        allow_from_autoenv=False,
         type=click.FloatRange(0.3),
         metavar="S",
         help="Peers take over this long after its last sign of life; 15.",
@@ -100,7 +101,11 @@ OPTIONS = (
     click.option("--purge", "--discard", "purge", is_flag=True, help="Empty the queues first."),
     click.option("-f", "--logfile", metavar="FILE", help="Log there instead of to stderr."),
     click.option(
-        "--log-format", type=click.Choice(["text", "json"]), default="text", help="One JSON object a line: json."
+        "--log-format",
+        allow_from_autoenv=False,
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="One JSON object a line: json.",
     ),
     click.option("--pidfile", metavar="FILE", help="Write the pid there; refuse if that process lives."),
     click.option("--uid", metavar="USER", help="Become this user."),
@@ -123,7 +128,12 @@ OPTIONS = (
         "--heartbeat-interval", type=click.FloatRange(0), metavar="S", help="Between two heartbeat events; 2."
     ),
     click.option("--autoscale", metavar="MAX,MIN", help="As many children as are needed between MIN and MAX."),
-    click.option("--reload", is_flag=True, help="In development: read the code again when a source file changes."),
+    click.option(
+        "--reload",
+        allow_from_autoenv=False,
+        is_flag=True,
+        help="In development: read the code again when a source file changes.",
+    ),
     click.option("-B", "--beat", is_flag=True, help="Run the scheduler of periodic tasks too."),
     click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="FILE", help="(Celery) Kept in Redis."),
     click.option("--scheduler", metavar="CLASS", help="With -B: where its entries come from, module:Class."),
@@ -136,7 +146,7 @@ OPTIONS = (
 )
 
 
-class _Worker(Command):
+class _Worker(Open):
     """The flags that are not given are those of `[worker]`, if this is a worker of `opsq up`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -226,7 +236,7 @@ def _prepare(context: Context, given: dict[str, Any], newcomer: Newcomer | None,
     for name in ("logfile", "pidfile"):
         given[name] = given[name] and node_format(given[name], node)
     made = _kind_of_worker(given)(app, node)
-    signals.celeryd_init.send(node, instance=made, conf=app.conf, options=given)
+    signals.celeryd_init.send(node, instance=made, conf=app.conf, options=with_defaults(app, "worker", given))
     buffer = set_up_logs(app, given)
     check_settings(app)
     told = newcomer.told if newcomer is not None else None
