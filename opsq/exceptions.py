@@ -12,12 +12,13 @@ from typing import Any
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", cutoff: float = 0.6) -> str:
     """A hint for a name that does not exist: the nearest three that do, or something else when none is near.
 
-    `cutoff`: how alike they have to be (difflib's ratio).
+    Names are written as a shell takes them. `cutoff`: how alike they have to be (difflib's ratio).
     """
-    import difflib  # costs as much as the rest of this module, and is wanted after a mistake only
+    import difflib  # these cost more than the rest of this module, and are wanted after a mistake only
+    import shlex
 
     near = difflib.get_close_matches(name, list(known), 3, cutoff)
-    return f"did you mean {' or '.join(near)}?" if near else otherwise
+    return f"did you mean {' or '.join(map(shlex.quote, near))}?" if near else otherwise
 
 
 class OpsqError(Exception):

@@ -6,7 +6,6 @@ What cannot be understood is named with its key and left out; the others run.
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from opsq.beat.entry import MISSED_LIMIT, Entry
-from opsq.exceptions import ImproperlyConfigured, OpsqError
+from opsq.exceptions import ImproperlyConfigured, OpsqError, did_you_mean
 from opsq.schedules import ParseException, crontab, maybe_schedule, portable, schedule
 
 #: Celery's keys of an entry, and ours.
@@ -68,8 +67,8 @@ def _entry(app: Any, name: str, given: Any, source: str) -> Entry:
             raise ValueError(_why_missing(key, given))
     for key in given:
         if key not in KEYS:
-            near = difflib.get_close_matches(str(key), KEYS, 1)
-            raise ValueError(f"there is no key {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+            hint = did_you_mean(str(key), KEYS)
+            raise ValueError(f"there is no key {key!r}" + (f", {hint}" if hint else ""))
     task = given["task"]
     found = _schedule(app, given)
     age = _seconds(given, "missed_age")

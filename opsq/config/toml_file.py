@@ -16,7 +16,7 @@ from opsq.config.names import BY_NAME, BY_OLD_NAME, canonical
 from opsq.config.options.hosts import AGENT_OPTIONS, HOSTS_OPTIONS
 from opsq.config.options.monitor import MONITOR_OPTIONS
 from opsq.config.options.programs import PROGRAM_OPTIONS, REDIS_OPTIONS
-from opsq.exceptions import ImproperlyConfigured
+from opsq.exceptions import ImproperlyConfigured, did_you_mean
 from opsq.project import find_project_file
 
 _OWN_KEYS: Mapping[str, type] = {
@@ -116,10 +116,7 @@ def wrong(path: Path, why: str, hint: str = "") -> ImproperlyConfigured:
 
 def unknown(path: Path, name: str, kind: str, known: Iterable[str]) -> ImproperlyConfigured:
     """The error for a name that means nothing, with the nearest one that does."""
-    import difflib
-
-    nearest = difflib.get_close_matches(name, list(known), 1)
-    return wrong(path, f"{name!r} is no {kind}", f"did you mean {nearest[0]!r}?" if nearest else "")
+    return wrong(path, f"{name!r} is no {kind}", did_you_mean(name, known))
 
 
 def _check_table(path: Path, table: str, content: Mapping[str, Any], known: Iterable[str]) -> None:

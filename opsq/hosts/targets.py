@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from opsq.exceptions import ImproperlyConfigured, UsageError
+from opsq.exceptions import ImproperlyConfigured, UsageError, did_you_mean
 from opsq.hosts.hostset import HostSet, expand, is_name, split
 
 ALL = "all"
@@ -88,9 +88,6 @@ def _group(name: str, scene: Scene, depth: int) -> HostSet:
 
 def unknown_group(name: str, known: Iterable[str]) -> UsageError:
     """The error for a group that nobody has heard of."""
-    import difflib
-
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean @{near[0]}?" if near else "groups: [hosts.groups] in opsq.toml, and opsq agent --tag"
+    names = [f"@{there}" for there in sorted(known)]
+    hint = did_you_mean(f"@{name}", names, "groups: [hosts.groups] in opsq.toml, and opsq agent --tag")
     return UsageError(f"there is no group @{name}", hint=hint)

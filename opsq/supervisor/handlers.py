@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from opsq._version import __version__
-from opsq.exceptions import SupervisorError, UsageError
+from opsq.exceptions import SupervisorError, UsageError, did_you_mean
 from opsq.supervisor import messages, sampling
 from opsq.supervisor.child import Child
 from opsq.supervisor.lifecycle import State
@@ -221,11 +221,8 @@ def means(word: str, name: str, group: str | None) -> bool:
 
 def unknown_program(name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that no program has, with the nearest one."""
-    import difflib
-
     known = list(known)
-    nearest = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"programs here: {', '.join(known) or 'none'}"
+    hint = did_you_mean(name, known, f"programs here: {', '.join(known) or 'none'}")
     return UsageError(f"no program {name!r} here", hint=hint)
 
 

@@ -245,6 +245,6 @@ def test_an_operators_words_are_heard_at_once(shop: Shop) -> None:
     shop.opsq("schedule", "remove", "neu")
     assert {row["name"] for row in shop.data("schedule")["schedule"]} == {"jede Sekunde", "nachts", "stündlich"}
     assert "in the app's code" in shop.opsq("schedule", "remove", "nachts", code=2).stderr
-    assert "did you mean 'nachts'" in shop.opsq("schedule", "pause", "nacht", code=2).stderr
+    assert "did you mean nachts" in shop.opsq("schedule", "pause", "nacht", code=2).stderr
     assert "61" in shop.opsq("schedule", "add", "x", "t", "--cron", "61 * * * *", code=2).stderr
     assert beat.stop() == 0

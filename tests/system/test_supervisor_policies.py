@@ -328,7 +328,7 @@ def test_scale_starts_and_stops_copies_and_leaves_the_others(shop: Supervised) -
     shop.opsq("scale", "web", "1")
     assert sorted(shop.programs()) == ["web"]
     assert shop.process("web") == first
-    assert "did you mean 'web'?" in shop.opsq("scale", "wep", "2", code=2).stderr
+    assert "did you mean web?" in shop.opsq("scale", "wep", "2", code=2).stderr
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------

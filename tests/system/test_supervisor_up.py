@@ -57,7 +57,7 @@ def test_status_for_scripts(shop: Supervised) -> None:
     assert shop.opsq("status", "site").returncode == 0
     unknown = shop.opsq("status", "wep", code=2).stderr
     assert "no program 'wep' here" in unknown
-    assert "did you mean 'web'?" in unknown
+    assert "did you mean web?" in unknown
 
 
 def test_status_says_1_when_a_wanted_program_does_not_run(shop: Supervised) -> None:
@@ -136,7 +136,7 @@ def test_unknown_names_are_usage_errors(shop: Supervised) -> None:
     assert "no program 'wbe' here" in shop.opsq("up", "wbe", code=2).stderr
     shop.opsq("up")
     for verb in ("start", "stop", "restart"):
-        assert "did you mean 'web'?" in shop.opsq(verb, "wbe", code=2).stderr
+        assert "did you mean web?" in shop.opsq(verb, "wbe", code=2).stderr
     assert "'NOPE' is no signal" in shop.opsq("signal", "NOPE", "web", code=2).stderr
     assert "no log of 'wbe' here" in shop.opsq("logs", "wbe", code=2).stderr
 

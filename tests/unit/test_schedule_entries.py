@@ -126,7 +126,7 @@ def test_each_entry_has_its_time_zone() -> None:
         ({"inner": {"task": "t", "schedule": 1}}, "one level up"),
         ({"task": "t"}, "has no 'schedule'"),
         ({"schedule": 5}, "has no 'task'"),
-        ({"task": "t", "schedule": 5, "arg": [1]}, "no key 'arg', did you mean 'args'?"),
+        ({"task": "t", "schedule": 5, "arg": [1]}, "no key 'arg', did you mean args"),
         ({"task": "t", "schedule": "*/5 * * * *"}, "crontab.from_string"),
         ({"task": "t", "schedule": object()}, "neither seconds"),
         ({"task": "t", "schedule": 0}, "shorter than a millisecond"),

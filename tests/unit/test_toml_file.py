@@ -64,14 +64,14 @@ def test_old_names_of_settings_are_known_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why", "hint"),
     [
-        ("task_ack_late = true", "'task_ack_late' is no setting", "'task_acks_late'"),
-        ("[programms.web]\ncommand = 'x'", "'programms' is no setting", "'programs'"),
+        ("task_ack_late = true", "'task_ack_late' is no setting", "did you mean task_acks_late"),
+        ("[programms.web]\ncommand = 'x'", "'programms' is no setting", "did you mean programs?"),
         ("app = 3", "'app' must be text", ""),
         ("worker = 3", "'worker' must be a table", ""),
         ("programs.web = 3", "'programs.web' must be a table", ""),
-        ("[programs.web]\nstopsignl = 'TERM'", "'stopsignl' is no key of [programs.web]", "'stopsignal'"),
-        ("[redis]\nappendsync = 'no'", "'appendsync' is no key of [redis]", "'appendfsync'"),
-        ("services = ['workers']", "'workers' is no service", "'worker'"),
+        ("[programs.web]\nstopsignl = 'TERM'", "'stopsignl' is no key of [programs.web]", "did you mean stopsignal"),
+        ("[redis]\nappendsync = 'no'", "'appendsync' is no key of [redis]", "did you mean appendfsync?"),
+        ("services = ['workers']", "'workers' is no service", "did you mean worker?"),
         ("app = 'x' oops", "not valid TOML", ""),
     ],
 )

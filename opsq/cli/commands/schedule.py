@@ -303,8 +303,6 @@ def _defined(context: Context, name: str) -> list[EntryFacts]:
 
 def _entry(context: Context, name: str) -> EntryFacts:
     """The entry of this name. Raises UsageError with the nearest ones."""
-    import difflib
-
     found = _entries(context)
     same = [entry for entry in found if entry.name == name]
     if len(same) == 1:
@@ -312,6 +310,5 @@ def _entry(context: Context, name: str) -> EntryFacts:
     if same:
         apps = " or ".join(f"-A {entry.app}" for entry in same)
         raise UsageError(f"several apps have an entry {name!r}", hint=f"say which: {apps}")
-    near = difflib.get_close_matches(name, [entry.name for entry in found], 3)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "opsq schedule"
+    hint = did_you_mean(name, [entry.name for entry in found], "opsq schedule")
     raise UsageError(f"there is no entry {name!r} in the schedule", hint=hint)
