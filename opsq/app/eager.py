@@ -13,7 +13,8 @@ from opsq.app.preparing import ignores_result
 from opsq.exceptions import Reject, Retry
 from opsq.execution.context import Context
 from opsq.execution.outcome import Outcome
-from opsq.execution.runner import Plan, Runner, traceback_text
+from opsq.execution.plan import Plan
+from opsq.execution.runner import Runner, traceback_text
 from opsq.protocol import codec
 from opsq.result.eager import EagerResult
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from opsq import _state, signals, states
 from opsq.concurrency.base import Job
-from opsq.concurrency.here import is_coroutine
 from opsq.exceptions import (
     ContentDisallowed,
     DecodeError,
@@ -26,25 +25,16 @@ from opsq.exceptions import (
     Terminated,
     TimeLimitExceeded,
 )
-from opsq.execution import workflow
+from opsq.execution import telling, workflow
 from opsq.execution.context import Context
 from opsq.execution.followups import next_try
-from opsq.execution.outcome import ExceptionInfo, Outcome, Replaced
-from opsq.execution.request import own_class
-from opsq.execution.request import tell as tell_request
+from opsq.execution.outcome import Outcome, Replaced
+from opsq.execution.plan import Around, Plan
 from opsq.execution.workflow import Following
 from opsq.protocol.envelope import NO_EMBED, Envelope
 
 #: (request, state, value or error, traceback) -> the record to store. Raises EncodeError.
 Record = Callable[[Context, str, Any, "str | None"], bytes]
-
-#: A task's function and whether it is `async def` -> what is called in its place.
-Around = Callable[[Callable[..., Any], bool], Callable[..., Any]]
-
-#: States after which `after_return` is not told: the task has not returned.
-_AGAIN_OR_NEVER = frozenset((states.RETRY, states.IGNORED, states.REJECTED))
-#: A handler of this module does nothing and is not called.
-_DEFAULT_HANDLERS = "opsq.app.task"
 
 
 class _Refused(Exception):
@@ -52,60 +42,6 @@ class _Refused(Exception):
 
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
-
-
-class Plan:
-    """What the runner needs to know of a task, looked up once."""
-
-    __slots__ = (
-        *("acks_failures", "acks_late", "acks_timeouts", "call", "coroutine", "handlers", "ignore_result", "limited"),
-        "name",
-        *(
-            "quiet",
-            "request_class",
-            "send_events",
-            "soft_time_limit",
-            "store_errors",
-            "task",
-            "throws",
-            "time_limit",
-            "track_started",
-        ),
-    )
-
-    def __init__(self, task: Any, around: Around | None = None) -> None:
-        self.task, self.name = task, task.name
-        custom = type(task).__call__.__module__ != _DEFAULT_HANDLERS
-        self.call: Callable[..., Any] = task if custom else task.run
-        if around is not None:
-            self.call = around(self.call, is_coroutine(task.run))
-        #: What makes the coroutine of an `async def` task, for who has a loop; `call` runs it to its end.
-        self.coroutine: Callable[..., Any] | None = None
-        if is_coroutine(task.run):
-            from opsq.concurrency.coroutines import to_end
-
-            self.coroutine, self.call = self.call, to_end(self.call)
-        self.ignore_result = bool(task.ignore_result)
-        self.store_errors = bool(task.store_errors_even_if_ignored)
-        self.acks_late = bool(task.acks_late)
-        self.acks_failures = not self.acks_late or task.acks_on_failure is not False
-        self.acks_timeouts = not self.acks_late or task.acks_on_timeout is not False
-        self.throws = tuple(task.throws or ())
-        self.track_started = bool(task.track_started)
-        self.send_events = bool(task.send_events)
-        self.time_limit: float | None = task.time_limit
-        self.soft_time_limit: float | None = task.soft_time_limit
-        self.limited = bool(self.time_limit or self.soft_time_limit)
-        names = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
-        self.handlers = {name for name in names if getattr(type(task), name).__module__ != _DEFAULT_HANDLERS}
-        #: True when nothing is to be done around a run that goes well.
-        #: Who is told of the outcome besides, if the task says so.
-        self.request_class = own_class(task)
-        self.quiet = not self.handlers and self.request_class is None
-
-    def ignores(self, said: bool | None) -> bool:
-        """Whether nobody wants the result of a call; `said`: what its message says, None = as the task has it."""
-        return self.ignore_result if said is None else said
 
 
 class Runner:
@@ -180,7 +116,7 @@ class Runner:
             outcome = self._judge(plan, request, error if job.verdict is None else job.verdict)
         outcome.runtime_s = perf_counter() - begin
         if told:
-            self._after(plan, request, outcome, args, kwargs)
+            telling.ended(plan, request, outcome, args, kwargs)
         return outcome
 
     def _open(self, message: Envelope, plan: Plan | None) -> tuple[Context, Any, Any, bool]:
@@ -219,7 +155,7 @@ class Runner:
             outcome = self._judge(plan, request, error)
         outcome.runtime_s = perf_counter() - begin
         if told:
-            self._after(plan, request, outcome, args, kwargs)
+            telling.ended(plan, request, outcome, args, kwargs)
         return outcome
 
     def _success(self, plan: Plan, request: Context, value: Any, follows: bool) -> Outcome:
@@ -259,7 +195,7 @@ class Runner:
         """It was revoked while it ran, and interrupted."""
         outcome = self.failure(plan, request, TaskRevokedError("terminated"), None, "REVOKED")
         outcome.value = error
-        self.tell_revoked(plan, request, False, error.args[0])
+        telling.revoked(plan, request, False, error.args[0])
         return outcome
 
     def _ignored(self, request: Context, error: Ignore) -> Outcome:
@@ -339,12 +275,6 @@ class Runner:
         """The outcome of a task that is not run, or was killed: `why` is expired, revoked or terminated."""
         return self.ended_outside(message, TaskRevokedError(why), "REVOKED")
 
-    def tell_revoked(self, plan: Plan | None, request: Context, expired: bool, signum: int | None = None) -> None:
-        """Tell `task_revoked`; with a signal, that it was killed by it."""
-        if signals.task_revoked.receivers:
-            told = {"terminated": signum is not None, "signum": signum, "expired": expired}
-            signals.task_revoked.send(plan.task if plan is not None else None, request=request, **told)
-
     def refuse(self, message: Envelope, error: BaseException, reason: str) -> Outcome:
         """A message that cannot be run: its record says why; it is a dead letter, or thrown away."""
         if isinstance(error, NotRegistered) and signals.task_unknown.receivers:
@@ -356,53 +286,6 @@ class Runner:
             outcome.follows = workflow.unreadable_part(self.following, message, error)
         outcome.dead = None if self.discards else reason
         return outcome
-
-    # -- who is told ------------------------------------------------------------------------------------------------
-
-    def tell_failure(self, plan: Plan, request: Context, error: BaseException, args: Any, kwargs: Any) -> None:
-        """Tell a task's handlers, and `task_failure`, of a run that was ended from outside."""
-        self._tell(plan, request, Outcome(states.FAILURE, error), args, kwargs)
-
-    def _after(self, plan: Plan, request: Context, outcome: Outcome, args: Any, kwargs: Any) -> None:
-        self._tell(plan, request, outcome, args, kwargs)
-        if signals.task_postrun.receivers:
-            told = {"task": plan.task, "args": args, "kwargs": kwargs, "retval": outcome.value, "state": outcome.state}
-            signals.task_postrun.send(plan.task, task_id=request.id, **told)
-
-    def _tell(self, plan: Plan, request: Context, outcome: Outcome, args: Any, kwargs: Any) -> None:
-        task, state, value = plan.task, outcome.state, outcome.value
-        info = None if state == states.SUCCESS or value is None else _info(value, outcome.traceback)
-        if not plan.quiet:
-            _tell_handlers(plan, request, outcome, args, kwargs, info)
-        if state == states.SUCCESS and signals.task_success.receivers:
-            signals.task_success.send(task, result=value, runtime=outcome.runtime_s)
-        elif state == states.FAILURE and signals.task_failure.receivers:
-            told = {"args": args, "kwargs": kwargs, "traceback": info.tb if info else None, "einfo": info}
-            signals.task_failure.send(task, task_id=request.id, exception=value, **told)
-        elif state == states.RETRY and signals.task_retry.receivers:
-            signals.task_retry.send(task, request=request, reason=value, einfo=info)
-
-
-def _info(value: Any, text: str | None) -> ExceptionInfo | None:
-    return ExceptionInfo(value, text or "") if isinstance(value, BaseException) else None
-
-
-def _tell_handlers(plan: Plan, request: Context, outcome: Outcome, args: Any, kwargs: Any, info: Any) -> None:
-    """The task's own handlers; what they raise is logged by `signals`' rule: it does not change the outcome."""
-    task, state, value = plan.task, outcome.state, outcome.value
-    try:
-        if state == states.SUCCESS and "on_success" in plan.handlers:
-            task.on_success(value, request.id, args, kwargs)
-        elif state == states.FAILURE and "on_failure" in plan.handlers:
-            task.on_failure(value, request.id, args, kwargs, info)
-        elif state == states.RETRY and "on_retry" in plan.handlers:
-            task.on_retry(value.exc, request.id, args, kwargs, info)
-        if "after_return" in plan.handlers and state not in _AGAIN_OR_NEVER:
-            task.after_return(state, value, request.id, args, kwargs, info)
-        if plan.request_class is not None:
-            tell_request(plan.request_class, request, outcome, info)
-    except Exception:
-        signals.logger.exception("a handler of the task %s failed", plan.name)
 
 
 def traceback_text(error: BaseException) -> str:

@@ -11,10 +11,12 @@ from typing import Protocol
 from opsq import signals, states
 from opsq.broker.settlement import Settlement
 from opsq.exceptions import DecodeError, InvalidTaskError
+from opsq.execution import telling
 from opsq.execution.context import Context
 from opsq.execution.outcome import ExceptionInfo, Outcome
+from opsq.execution.plan import Plan
 from opsq.execution.request import Request
-from opsq.execution.runner import Plan, Runner, traceback_text
+from opsq.execution.runner import Runner, traceback_text
 from opsq.protocol.envelope import Envelope, parse
 from opsq.worker.batch import Held
 from opsq.worker.gate import Elsewhere, Gate, Later, Never
@@ -187,7 +189,7 @@ class Attempts:
         outcome = self.runner.revoked(message, never.why)
         if self.herald.on:
             self.herald.ended(message, plan, outcome)
-        self.runner.tell_revoked(plan, request, expired)
+        telling.revoked(plan, request, expired)
         settlement = self._settler.outcome(held.queue, held.number, held.source, message, outcome)
         if expired:
             settlement.word = "expired"

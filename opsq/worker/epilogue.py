@@ -18,7 +18,7 @@ import msgspec
 
 from opsq import _state, signals
 from opsq.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
-from opsq.execution import workflow
+from opsq.execution import telling, workflow
 from opsq.execution.runner import Runner
 from opsq.protocol.envelope import Envelope, parse
 from opsq.worker.terms import Known
@@ -87,9 +87,9 @@ def tell(path: Path, runner: Runner) -> None:
     token = _state.push_request(request)
     try:
         if isinstance(error, Terminated):
-            runner.tell_revoked(plan, request, False, error.args[0])
+            telling.revoked(plan, request, False, error.args[0])
         else:
-            runner.tell_failure(plan, request, error, request.args or [], request.kwargs or {})
+            telling.failed(plan, request, error, request.args or [], request.kwargs or {})
             workflow.call_errbacks(runner.tasks, request, error, None)
     finally:
         _state.pop_request(token)

@@ -13,7 +13,7 @@ from opsq.events.dispatcher import TaskEvents
 from opsq.events.event import Channels, Wrapper
 from opsq.exceptions import Reject, Terminated
 from opsq.execution.outcome import Outcome
-from opsq.execution.runner import Plan
+from opsq.execution.plan import Plan
 from opsq.protocol.envelope import Envelope
 from opsq.worker import slots
 from opsq.worker.lines import short_repr

@@ -16,7 +16,7 @@ from typing import Any
 
 from opsq.concurrency.base import HardLimit, Interrupts
 from opsq.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded
-from opsq.execution.runner import Plan
+from opsq.execution.plan import Plan
 from opsq.protocol.envelope import Envelope
 from opsq.worker import slots
 from opsq.worker.batch import Held
