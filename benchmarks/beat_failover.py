@@ -28,7 +28,7 @@ from benchmarks.contenders import wait_for
 from benchmarks.report import Report
 from benchmarks.servers import Server
 from opsq.datastore import keys
-from opsq.protocol.envelope import published_ms
+from opsq.protocol.delivery_tag import published_ms
 
 APP = """
 from opsq import App

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opsq.protocol import envelope
+from opsq.protocol import writing
 from opsq.utils.ids import new_task_id
 
 LIST = "celery"
@@ -13,7 +13,7 @@ _ID = "00000000-0000-4000-8000-000000000000"
 
 def messages(count: int, payload: int) -> list[bytes]:
     """Calls of the task that does nothing, each with an id of its own and an argument of so many bytes."""
-    pattern = envelope.build(
+    pattern = writing.build(
         task="bench_tasks.noop", id=_ID, args=(1, "x" * payload), kwargs={}, queue=LIST, origin="bench@localhost"
     )
     return [pattern.replace(_ID.encode(), new_task_id().encode()) for _ in range(count)]
@@ -21,7 +21,7 @@ def messages(count: int, payload: int) -> list[bytes]:
 
 def call(task: str, *args: object, eta: str | None = None) -> bytes:
     """One call of a task of the benchmarks."""
-    return envelope.build(
+    return writing.build(
         task=f"bench_tasks.{task}",
         id=new_task_id(),
         args=args,

@@ -28,7 +28,7 @@ from benchmarks.drain import _watch as watch
 from benchmarks.messages import LIST, PREPARED
 from benchmarks.report import Report, median
 from benchmarks.servers import Server
-from opsq.protocol import envelope
+from opsq.protocol import writing
 from opsq.utils.ids import new_task_id
 
 #: What the worker does for each task (seconds).
@@ -40,7 +40,7 @@ EVENTS = 3
 def calls(count: int) -> list[bytes]:
     """Calls of a task that works for a moment."""
     mark = "00000000-0000-4000-8000-000000000000"
-    pattern = envelope.build(task="bench_tasks.spin", id=mark, args=(WORK_S,), kwargs={}, queue=LIST, origin="bench")
+    pattern = writing.build(task="bench_tasks.spin", id=mark, args=(WORK_S,), kwargs={}, queue=LIST, origin="bench")
     return [pattern.replace(mark.encode(), new_task_id().encode()) for _ in range(count)]
 
 

@@ -17,7 +17,7 @@ from opsq.protocol.form import Form
 if TYPE_CHECKING:
     from opsq.app.base import App
 
-#: Options that become arguments of `envelope.build` under the same name.
+#: Options that become arguments of `writing.build` under the same name.
 _SAME_NAME = (
     *("expires", "retries", "shadow", "ignore_result", "argsrepr", "kwargsrepr"),
     *("reply_to", "replaced_task_nesting", "stamped_headers", "headers", "origin"),
@@ -55,7 +55,7 @@ PREPARED = 1000
 class Prepared(NamedTuple):
     """All about a call that does not change from one to the next.
 
-    `call`: arguments for `envelope.build`; `embed`: what follows it; `policy`: how its publish is retried; `shared`:
+    `call`: arguments for `writing.build`; `embed`: what follows it; `policy`: how its publish is retried; `shared`:
     whether it holds for all calls of its kind; `form`: its message with ids and arguments left open; `claims`: the
     call's options, if it is unique.
     """
@@ -138,7 +138,7 @@ class Preparation:
         return Form.of(how.embed, call) if how.call["priority"] is not None else None
 
     def _call(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
-        """Arguments for `envelope.build`, and when the message is due (Unix ms)."""
+        """Arguments for `writing.build`, and when the message is due (Unix ms)."""
         call = {key: options[key] for key in _SAME_NAME if key in options}
         call["origin"] = call.get("origin") or self._origin
         call["serializer"] = options.get("serializer") or self._serializer

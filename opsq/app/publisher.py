@@ -15,7 +15,8 @@ from opsq.broker import gathering
 from opsq.broker.outgoing import Claim, Outgoing
 from opsq.exceptions import OperationalError
 from opsq.execution.followups import next_try
-from opsq.protocol import envelope
+from opsq.protocol import envelope, writing
+from opsq.protocol.delivery_tag import new_delivery_tag
 from opsq.protocol.envelope import NO_EMBED
 from opsq.utils.ids import new_task_id
 
@@ -203,14 +204,14 @@ class Publisher:
         parent: Any,
         heard: bool,
     ) -> _Made:
-        """The same of a call that no form holds: its arguments for `envelope.build`."""
+        """The same of a call that no form holds: its arguments for `writing.build`."""
         if call["priority"] is None:
             call["priority"] = self._prepared().priority_under(parent)
         claim = _claim(name, task, args, kwargs, task_id, how, call)
         told = ((args, kwargs, how.embed), call) if heard else None
         if told is not None:
             telling.tell_before(name, task_id, told[0], how.place, call, how.policy)
-        raw = envelope.build(task=name, id=task_id, args=args, kwargs=kwargs, embed=how.embed, **call)
+        raw = writing.build(task=name, id=task_id, args=args, kwargs=kwargs, embed=how.embed, **call)
         place = how.place
         message = Outgoing(place.queue, raw, call["priority"], how.due_ms, claim, place.limit, place.address)
         return _Made(name, task_id, message, how, told)
@@ -230,7 +231,7 @@ def _claim(
     if not options.get("debounce"):
         call["headers"] = {**(call.get("headers") or {}), envelope.UNIQUE: key}
         return Claim(key, task_id, for_s)
-    tag = envelope.new_delivery_tag()
+    tag = new_delivery_tag()
     call["properties"] = {**call["properties"], "delivery_tag": tag}
     return Claim(key, task_id, for_s, True, tag)
 

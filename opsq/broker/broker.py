@@ -29,7 +29,7 @@ from opsq.datastore.lines import Lines
 from opsq.datastore.trouble import NoScriptError, RedisConnectionError, RedisError, RedisTimeoutError
 from opsq.events.event import Channels
 from opsq.exceptions import OperationalError, QueueFull
-from opsq.protocol import envelope
+from opsq.protocol import writing
 
 if TYPE_CHECKING:
     import redis
@@ -179,7 +179,7 @@ class Broker:
                 return holder.decode()
             else:
                 task_id = holder.decode() if word == b"held" else claim.task_id
-                raw = message.raw if word == b"gone" else envelope.with_id(message.raw, task_id)
+                raw = message.raw if word == b"gone" else writing.with_id(message.raw, task_id)
 
     def _with_retries(self, step: Callable[[bool], T], retry_policy: Mapping[str, Any] | None) -> T:
         """Do a step until it works; it is told whether an earlier try may have arrived."""

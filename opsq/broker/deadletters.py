@@ -13,7 +13,7 @@ from opsq.datastore import keys
 from opsq.datastore.connection import errors
 from opsq.datastore.scripts import Script
 from opsq.exceptions import DecodeError
-from opsq.protocol import envelope
+from opsq.protocol import envelope, writing
 
 REQUEUE = Script(LUA / "requeue_dead.lua")
 
@@ -136,7 +136,7 @@ def _as_new(message: bytes) -> bytes:
             return message
     except DecodeError:
         return message
-    return envelope.changed(envelope.unparked(message), {envelope.DELIVERIES: 0})
+    return writing.changed(writing.unparked(message), {envelope.DELIVERIES: 0})
 
 
 def drop(broker: Broker, letters: Iterable[DeadLetter]) -> int:

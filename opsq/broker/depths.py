@@ -10,7 +10,7 @@ from opsq.datastore import keys
 from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.datastore.line import Ask, questions
 from opsq.exceptions import DecodeError
-from opsq.protocol import envelope
+from opsq.protocol import delivery_tag, envelope
 
 
 class Place(Protocol):
@@ -163,4 +163,4 @@ def published_ms(raw: bytes) -> int | None:
         tag = envelope.parse(raw).properties.delivery_tag
     except DecodeError:
         return None
-    return envelope.published_ms(tag) if isinstance(tag, str) else None
+    return delivery_tag.published_ms(tag) if isinstance(tag, str) else None

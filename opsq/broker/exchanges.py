@@ -17,7 +17,8 @@ from opsq.datastore import keys
 from opsq.datastore.keys import Priorities
 from opsq.events.event import Channels
 from opsq.exceptions import ImproperlyConfigured, QueueNotFound
-from opsq.protocol import envelope
+from opsq.protocol import writing
+from opsq.protocol.delivery_tag import new_delivery_tag
 from opsq.protocol.routing import BROADCAST, Binding, Bound, read_bindings
 
 
@@ -105,7 +106,7 @@ def _copies(broker: Asking, message: Outgoing, address: Address, table: Sequence
     found = []
     for number, queue in enumerate(queues):
         # Celery's workers keep what they hold by its tag: copies must not share it.
-        raw = message.raw if number == 0 else envelope.changed(message.raw, {}, _fresh_tag())
+        raw = message.raw if number == 0 else writing.changed(message.raw, {}, _fresh_tag())
         limit = address.limits.get(queue)
         found.append(msgspec.structs.replace(message, queue=queue, raw=raw, limit=limit, address=None))
     return found
@@ -138,7 +139,7 @@ def check_heard(broadcasts: Sequence[Outgoing], heard: Sequence[int]) -> None:
 
 
 def _fresh_tag() -> dict[str, str]:
-    return {"delivery_tag": envelope.new_delivery_tag()}
+    return {"delivery_tag": new_delivery_tag()}
 
 
 def _unbound(address: Address) -> QueueNotFound:

@@ -22,7 +22,7 @@ from opsq.datastore.scripts import Script
 from opsq.events.event import MAILBOX_SUFFIX, Channels
 from opsq.exceptions import DecodeError
 from opsq.protocol import codec, compression
-from opsq.protocol.envelope import new_delivery_tag
+from opsq.protocol.delivery_tag import new_delivery_tag
 
 if TYPE_CHECKING:
     import redis

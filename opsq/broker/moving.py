@@ -14,7 +14,7 @@ from opsq.datastore import keys
 from opsq.datastore.connection import errors
 from opsq.datastore.scripts import Script
 from opsq.exceptions import DecodeError
-from opsq.protocol import envelope
+from opsq.protocol import envelope, writing
 
 MOVE = Script(LUA / "move.lua", LANE)
 PURGE = Script(LUA / "purge.lua")
@@ -166,4 +166,4 @@ class Move:
         if self._task not in (None, message.headers.task):
             return None
         where = {"exchange": "", "routing_key": self._target}
-        return raw[:start] + envelope.changed(envelope.unparked(message.raw), {}, {"delivery_info": where})
+        return raw[:start] + writing.changed(writing.unparked(message.raw), {}, {"delivery_info": where})

@@ -10,7 +10,7 @@ from opsq.canvas import stamping
 from opsq.canvas.chains import is_empty_group, kind_of
 from opsq.canvas.several import Several
 from opsq.canvas.signatures import Signature, maybe_signature, new_id, plain, short_repr, signatures
-from opsq.protocol.envelope import REPLY_TO
+from opsq.protocol.writing import REPLY_TO
 from opsq.result.groups import GroupResult
 
 #: Options that a task gets when it is given its id.

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from opsq import _state
 from opsq.canvas import stamping
-from opsq.protocol import envelope
+from opsq.protocol import writing
 from opsq.utils.ids import new_task_id
 
 Made = TypeVar("Made", bound="type[Signature]")
@@ -214,7 +214,7 @@ class Signature(dict[str, Any]):
             options["root_id"] = root_id
         if parent_id:
             options["parent_id"] = parent_id
-        options.setdefault("reply_to", envelope.REPLY_TO)
+        options.setdefault("reply_to", writing.REPLY_TO)
         if group_id:
             options.setdefault("group_id", group_id)
         if chord:

@@ -17,7 +17,7 @@ import msgspec
 from opsq.datastore.keys import prefix_of
 from opsq.exceptions import DecodeError
 from opsq.protocol import compression, jsontypes
-from opsq.protocol.envelope import new_delivery_tag
+from opsq.protocol.delivery_tag import new_delivery_tag
 
 #: Where events go, unless the setting `event_exchange` says otherwise.
 EXCHANGE = "celeryev"

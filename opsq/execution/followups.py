@@ -10,7 +10,8 @@ from opsq import _state
 from opsq.exceptions import Retry
 from opsq.execution.context import Context
 from opsq.execution.outcome import FollowUp
-from opsq.protocol import codec, envelope
+from opsq.protocol import codec, envelope, writing
+from opsq.protocol.delivery_tag import new_delivery_tag
 from opsq.protocol.envelope import Envelope
 from opsq.utils.time import make_aware
 
@@ -26,8 +27,8 @@ def next_try(request: Context, message: Envelope, retry: Retry, embed: Mapping[s
     priority = call.get("priority")
     if priority is None:
         priority = message.properties.priority or 0
-    raw = envelope.changed(
-        envelope.unparked(message.raw),
+    raw = writing.changed(
+        writing.unparked(message.raw),
         _headers(request, message, call, due),
         _properties(queue, priority),
     )
@@ -72,7 +73,7 @@ def _headers(request: Context, message: Envelope, call: Mapping[str, Any], due: 
 
 def _properties(queue: str, priority: int) -> dict[str, Any]:
     return {
-        "delivery_tag": envelope.new_delivery_tag(),
+        "delivery_tag": new_delivery_tag(),
         "delivery_info": {"exchange": "", "routing_key": queue},
         "priority": priority,
     }
@@ -87,5 +88,5 @@ def _with_body(raw: bytes, message: Envelope, call: Mapping[str, Any], embed: Ma
         kwargs = first_kwargs if kwargs is None else kwargs
     about = envelope.about_task(message.headers.task)
     _, _, body = codec.encode((tuple(args), dict(kwargs), dict(embed)), message.content_type, about)
-    reprs = {"argsrepr": repr(tuple(args))[: envelope.REPR_LIMIT], "kwargsrepr": repr(kwargs)[: envelope.REPR_LIMIT]}
-    return envelope.with_body(envelope.changed(raw, {**reprs, "compression": None}), body)
+    reprs = {"argsrepr": repr(tuple(args))[: writing.REPR_LIMIT], "kwargsrepr": repr(kwargs)[: writing.REPR_LIMIT]}
+    return writing.with_body(writing.changed(raw, {**reprs, "compression": None}), body)

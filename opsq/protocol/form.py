@@ -1,6 +1,6 @@
 """Messages that differ from one another only in ids and arguments: made once as a form, then filled in.
 
-What `envelope.build` writes for one call is cut at the places that vary; so a form cannot say anything else than it.
+What `writing.build` writes for one call is cut at the places that vary; so a form cannot say anything else than it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from opsq.protocol import envelope
+from opsq.protocol import writing
+from opsq.protocol.delivery_tag import new_delivery_tag
 from opsq.protocol.jsontypes import dumps, quoted
 
 _HOLE = uuid.uuid4().hex
@@ -34,13 +35,13 @@ class Form:
 
     @classmethod
     def of(cls, embed: Mapping[str, Any], call: Mapping[str, Any]) -> Form | None:
-        """From arguments of `envelope.build` without ids and arguments; None for calls that no form can hold."""
+        """From arguments of `writing.build` without ids and arguments; None for calls that no form can hold."""
         if call.get("serializer", "json") not in ("json", "application/json") or call.get("compress"):
             return None
         marks = {name: _HOLE + name for name in _HOLES}
         properties = {name: marks.pop(name) for name in ("correlation_id", "delivery_tag")}
         given = {**marks, "properties": {**(call.get("properties") or {}), **properties}}
-        raw = envelope.build(args=(), kwargs={}, embed=embed, **{**call, **given})
+        raw = writing.build(args=(), kwargs={}, embed=embed, **{**call, **given})
         body = b2a_base64(dumps(((), {}, embed)), newline=False)
         holes = [body, *(f'"{_HOLE}{name}"'.encode() for name in _HOLES)]
         places = [raw.find(hole) for hole in holes]
@@ -65,7 +66,7 @@ class Form:
         args = tuple(args)
         shown_args = repr(args)
         if kwargs:
-            named, shown_named = dumps(kwargs), quoted(envelope.shown(repr(kwargs)))
+            named, shown_named = dumps(kwargs), quoted(writing.shown(repr(kwargs)))
         else:
             named, shown_named = _EMPTY
         body = b2a_base64(b"[%b,%b%b" % (dumps(args), named, self._rest), newline=False)
@@ -77,8 +78,8 @@ class Form:
             _NULL if group_index is None else dumps(group_index),
             own if root_id is None else quoted(root_id),
             _NULL if parent_id is None else quoted(parent_id),
-            quoted(shown_args if len(shown_args) <= envelope.REPR_LIMIT else envelope.shown(shown_args)),
+            quoted(shown_args if len(shown_args) <= writing.REPR_LIMIT else writing.shown(shown_args)),
             shown_named,
             own,
-            b'"%b"' % envelope.new_delivery_tag().encode(),
+            b'"%b"' % new_delivery_tag().encode(),
         )

@@ -21,7 +21,8 @@ from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.datastore.trouble import TROUBLE, NoPermissionError, ResponseError
 from opsq.exceptions import DecodeError
 from opsq.execution.outcome import ChordPart, FollowUp, Outcome, Record
-from opsq.protocol import envelope
+from opsq.protocol import envelope, writing
+from opsq.protocol.delivery_tag import new_delivery_tag
 from opsq.protocol.envelope import Envelope
 
 logger = logging.getLogger("opsq.worker")
@@ -178,7 +179,7 @@ class Settler:
         ended = "unused" if unused else _ENDED.get(settlement.word, "")
         writes = settlement.writes
         if unused and writes[:1] == ("H",):
-            writes = (*writes[:2], envelope.parked(writes[2]), *writes[3:])
+            writes = (*writes[:2], writing.parked(writes[2]), *writes[3:])
         settlement.writes = ("F", passes, settlement.number, ended, *writes)
         settlement.count += 1
 
@@ -280,7 +281,7 @@ def _is_refusal(error: BaseException) -> bool:
 
 def counted(message: Envelope) -> bytes:
     """A message that had been started, with one delivery more on its account."""
-    return envelope.changed(message.raw, {envelope.DELIVERIES: message.headers.deliveries + 1, "redelivered": True})
+    return writing.changed(message.raw, {envelope.DELIVERIES: message.headers.deliveries + 1, "redelivered": True})
 
 
 def _as_text(raw: bytes) -> dict[str, str]:
@@ -300,7 +301,7 @@ def _some_header(raw: bytes, name: str) -> str | None:
 
 def _some_id(raw: bytes) -> str:
     """The task id of a message that cannot be read as a whole, else an id of the tag's form."""
-    return _some_header(raw, "id") or f"unreadable-{envelope.new_delivery_tag()}"
+    return _some_header(raw, "id") or f"unreadable-{new_delivery_tag()}"
 
 
 def _some_task(raw: bytes) -> str | None:

@@ -15,7 +15,7 @@ from support.lab import new_id
 
 from opsq.broker.consumer import Consumer
 from opsq.datastore import keys
-from opsq.protocol import envelope
+from opsq.protocol import writing
 
 #: A strike returns whether it was a kill, and if so whether it hit a task that ran; None: nothing was there to kill.
 Strike = Callable[[Arena], bool | None]
@@ -179,7 +179,7 @@ def ten_thousand(arena: Arena) -> None:
     first, arena.bulk = arena.bulk, arena.bulk + BULK
     client, name = arena.store.client(), f"greedy@chaos:{first:08x}:0"
     bulk = [
-        envelope.build(task="tasks.bulk", id=new_id(), args=[number], kwargs={}, queue="greedy", headers={})
+        writing.build(task="tasks.bulk", id=new_id(), args=[number], kwargs={}, queue="greedy", headers={})
         for number in range(first, arena.bulk)
     ]
     client.lpush("greedy", *bulk)

@@ -17,7 +17,7 @@ import redis
 from opsq import App, _state, signals
 from opsq.exceptions import OperationalError, QueueNotFound
 from opsq.execution.context import Context
-from opsq.protocol.envelope import new_delivery_tag
+from opsq.protocol.delivery_tag import new_delivery_tag
 from opsq.utils.ids import new_task_id
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")

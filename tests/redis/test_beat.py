@@ -23,7 +23,7 @@ from opsq.broker import schedules
 from opsq.broker.broker import Outgoing
 from opsq.datastore import keys
 from opsq.exceptions import UsageError
-from opsq.protocol import envelope
+from opsq.protocol import envelope, writing
 from opsq.runtime.clock import Clock, ManualClock
 from opsq.runtime.process import identify
 from opsq.schedules import crontab, schedule
@@ -376,10 +376,10 @@ def test_a_run_waits_for_the_end_of_the_last_one(make: MakeBeat, redis_client: r
     redis_client.zadd(keys.consumers("celery"), {"w:1": 1})
     assert runs(beat, 10) == 0  # it runs
     redis_client.delete(keys.inflight("celery", "w:1"))
-    redis_client.zadd(keys.delayed("celery"), {b"|" + envelope.changed(raw, {"retries": 1}): 1})
+    redis_client.zadd(keys.delayed("celery"), {b"|" + writing.changed(raw, {"retries": 1}): 1})
     assert runs(beat, 10) == 0  # it is to be tried again
     redis_client.delete(keys.delayed("celery"))
-    redis_client.lpush("celery", envelope.changed(raw, {"retries": 1}))
+    redis_client.lpush("celery", writing.changed(raw, {"retries": 1}))
     assert runs(beat, 10) == 0  # it is about to be
     redis_client.delete("celery")
     redis_client.hset("unacked", "tag", json.dumps([raw.decode(), "", "celery"]))

@@ -14,7 +14,7 @@ from opsq.broker import deadletters
 from opsq.broker.broker import Broker
 from opsq.broker.deadletters import DeadLetter
 from opsq.datastore import keys
-from opsq.protocol import envelope
+from opsq.protocol import envelope, writing
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def broker(redis_url: str) -> Broker:
 
 
 def message(task_id: str, **headers: Any) -> bytes:
-    raw = envelope.build(task="proj.add", id=task_id, args=[1, "größer"], kwargs={}, queue="mail", origin="t")
-    return envelope.changed(raw, headers) if headers else raw
+    raw = writing.build(task="proj.add", id=task_id, args=[1, "größer"], kwargs={}, queue="mail", origin="t")
+    return writing.changed(raw, headers) if headers else raw
 
 
 def bury(

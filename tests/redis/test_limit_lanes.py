@@ -13,7 +13,7 @@ from support.limits_world import QUEUE, Desk, World, numbered, opened
 from opsq.broker import audit, moving, queues, revoked
 from opsq.broker.broker import Broker
 from opsq.datastore import keys
-from opsq.protocol import envelope
+from opsq.protocol import writing
 from opsq.protocol.envelope import parse
 from opsq.worker.batch import Held
 from opsq.worker.gate import Elsewhere, Later
@@ -187,7 +187,7 @@ def test_what_is_revoked_comes_to_the_head_of_its_queue_and_the_others_keep_thei
 
 def test_what_is_revoked_by_a_stamp_comes_out_too_and_one_taken_by_mistake_goes_back_to_its_place(world: World) -> None:
     desk = parking(world, 3)
-    stamped = envelope.build(
+    stamped = writing.build(
         task="t", id="s1", args=[], kwargs={}, queue=QUEUE, headers={"stamped_headers": ["shop"], "stamps": {"shop": 5}}
     )
     world.client.lpush(QUEUE, stamped)
@@ -232,7 +232,7 @@ def test_what_waits_for_limits_is_moved_too_in_its_order(world: World, task: str
     moved = ids_in(world, "slow")
     assert moved[:2498] == numbered(2498, 2)
     assert sorted(moved[2498:]) == ["last", "m0", "m1"]
-    assert not any(raw.startswith(envelope.PARKED) for raw in world.client.lrange("slow", 0, -1))  # type: ignore[union-attr]
+    assert not any(raw.startswith(writing.PARKED) for raw in world.client.lrange("slow", 0, -1))  # type: ignore[union-attr]
     assert not world.parked()
     assert queues.states(Broker(world.url), [QUEUE])[0].limited == 0
 

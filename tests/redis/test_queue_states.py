@@ -12,7 +12,7 @@ import redis
 from opsq.broker import moving, queues, workers
 from opsq.broker.broker import Broker, Outgoing
 from opsq.datastore import keys
-from opsq.protocol import envelope
+from opsq.protocol import writing
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def broker(redis_url: str) -> Broker:
 
 
 def message(task_id: str, **properties: Any) -> bytes:
-    raw = envelope.build(task="proj.add", id=task_id, args=[1], kwargs={}, queue="mail", origin="t")
-    return envelope.changed(raw, {}, properties) if properties else raw
+    raw = writing.build(task="proj.add", id=task_id, args=[1], kwargs={}, queue="mail", origin="t")
+    return writing.changed(raw, {}, properties) if properties else raw
 
 
 def live(client: redis.Redis, consumer: str, left_ms: int = 60_000) -> None:

@@ -19,7 +19,7 @@ from opsq.broker.settlement import Settlement
 from opsq.broker.stats import totals
 from opsq.datastore import keys
 from opsq.execution.runner import Runner
-from opsq.protocol import envelope
+from opsq.protocol import envelope, writing
 from opsq.runtime import process
 from opsq.worker import slots
 from opsq.worker.settle import Results, Settler
@@ -59,7 +59,7 @@ class Left:
         consumer.connect()
         self.client.zadd(keys.consumers(QUEUE), {consumer.name: 9e15})
         for place, name in enumerate(names):
-            raw = envelope.build(task=name, id=f"id-{place}", args=[], kwargs={}, queue=QUEUE, headers=headers)
+            raw = writing.build(task=name, id=f"id-{place}", args=[], kwargs={}, queue=QUEUE, headers=headers)
             self.client.lpush(QUEUE, raw)
         turn = consumer.turn((), len(names))
         consumer.close()
@@ -96,7 +96,7 @@ def left(redis_url: str, redis_client: redis.Redis, tmp_path: Path, app: Any) ->
 
 
 def test_what_was_not_started_goes_back_in_order(left: Left) -> None:
-    left.client.lpush(QUEUE, envelope.build(task="late", id="after", args=[], kwargs={}, queue=QUEUE))
+    left.client.lpush(QUEUE, writing.build(task="late", id="after", args=[], kwargs={}, queue=QUEUE))
     left.client.rpoplpush(QUEUE, "parked")
     left.hold("early", "late", "early", started=0)
     left.client.rpoplpush("parked", QUEUE)

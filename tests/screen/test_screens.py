@@ -18,7 +18,7 @@ from support.processes import Spawner
 from support.terminal import Terminal, check
 
 from opsq.datastore import keys
-from opsq.protocol import envelope
+from opsq.protocol import writing
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
@@ -57,12 +57,12 @@ def fill(client: redis.Redis) -> None:
     old = _tag(int(time.time() * 1000) - 3 * DAY_MS)
     for queue, count in (("celery", 3), ("mail", 1), ("a.queue.with.quite.a.long.name.of.some.tenant", 2)):
         for number in range(count):
-            raw = envelope.build(
+            raw = writing.build(
                 task="shop.charge", id=f"{queue[:6]}-{number}", args=[number], kwargs={}, queue=queue, origin="t"
             )
-            client.lpush(queue, envelope.changed(raw, {}, {"delivery_tag": old}))
+            client.lpush(queue, writing.changed(raw, {}, {"delivery_tag": old}))
         client.sadd(keys.QUEUES, queue)
-    client.lpush(keys.PRIORITIES.at_step("mail", 9), envelope.changed(raw, {}, {"delivery_tag": old}))
+    client.lpush(keys.PRIORITIES.at_step("mail", 9), writing.changed(raw, {}, {"delivery_tag": old}))
     client.set(keys.paused("mail"), "1")
     later = time.time() * 1000 + 60_000
     client.zadd(keys.consumers("celery"), {f"shop@web1:0a1b2c3d:{slot}": later for slot in range(4)})
@@ -80,7 +80,7 @@ def _tag(ms: int) -> str:
 
 
 def _add_worker(client: redis.Redis, later: float) -> None:
-    raw = envelope.build(task="shop.charge", id=f"{1:032x}", args=[1], kwargs={}, queue="celery", origin="t")
+    raw = writing.build(task="shop.charge", id=f"{1:032x}", args=[1], kwargs={}, queue="celery", origin="t")
     record = {"id": "shop@web1:0a1b2c3d", "node": "shop@web1", "pid": 4711, "host": "web1.example.net"}
     record |= {"since": time.time() - 3 * 86_400 - 1, "concurrency": 4, "pool": "prefork", "processed": 12345}
     record |= {"queues": ["celery", "mail", "a.queue.with.quite.a.long.name.of.some.tenant"], "version": "0.1.0"}

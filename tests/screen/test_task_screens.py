@@ -16,7 +16,7 @@ from support.processes import Spawner
 from support.terminal import Terminal, check
 
 from opsq.datastore import keys
-from opsq.protocol import envelope
+from opsq.protocol import writing
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
@@ -47,7 +47,7 @@ def fill(client: redis.Redis) -> None:
     record: dict[str, Any] = {"id": WORKER, "node": "shop@web1.example.org", "queues": ["celery"], "children": []}
     for slot, (task, progress) in enumerate(RUNNING):
         task_id = f"{slot:08x}-0000-4000-8000-000000000000"
-        raw = envelope.build(task=task, id=task_id, args=[], kwargs={}, queue="celery", origin="t")
+        raw = writing.build(task=task, id=task_id, args=[], kwargs={}, queue="celery", origin="t")
         client.hset(keys.inflight("celery", f"{WORKER}:{slot}"), "1", raw)
         record["children"].append({"slot": slot, "pid": 4712, "number": 1, "since": time.time() - 7201 + 60 * slot})
         if progress is not None:

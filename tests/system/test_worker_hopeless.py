@@ -6,7 +6,7 @@ import json
 
 from support.worker_project import all_done
 
-from opsq.protocol import envelope
+from opsq.protocol import writing
 
 
 def test_a_result_that_cannot_be_stored_is_buried_and_blocks_nobody(project, redis_client, wait_for) -> None:
@@ -15,7 +15,7 @@ def test_a_result_that_cannot_be_stored_is_buried_and_blocks_nobody(project, red
     worker = project.worker("-c", "1")
     for number in range(20):
         task, args = ("flaky", [3]) if number == 5 else ("early", [number])
-        raw = envelope.build(task=f"proj.{task}", id=f"id-{number}", args=args, kwargs={}, queue="celery")
+        raw = writing.build(task=f"proj.{task}", id=f"id-{number}", args=args, kwargs={}, queue="celery")
         redis_client.lpush("celery", raw)
     wait_for(lambda: len(project.effects()) == 19, what="all the others ran")
     wait_for(lambda: redis_client.hlen("opsq:dead:{celery}") == 1, what="the one is buried")

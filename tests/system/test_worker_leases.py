@@ -11,13 +11,13 @@ import pytest
 import redis
 from support.worker_project import Project, all_done, children_of, left_in_flight
 
-from opsq.protocol import envelope
+from opsq.protocol import writing
 
 LEASE_S = 1.5
 
 
 def send(client: redis.Redis, task: str, *arguments: object, task_id: str = "id-1") -> None:
-    raw = envelope.build(task=f"proj.{task}", id=task_id, args=list(arguments), kwargs={}, queue="celery")
+    raw = writing.build(task=f"proj.{task}", id=task_id, args=list(arguments), kwargs={}, queue="celery")
     client.lpush("celery", raw)
 
 
@@ -85,7 +85,7 @@ def test_whichever_of_its_processes_wakes_first_what_a_peer_has_run_is_not_start
     )
     numbers = range(4000)
     raws = [
-        envelope.build(task="proj.late", id=f"id-{number}", args=[number, 0.0003], kwargs={}, queue="celery")
+        writing.build(task="proj.late", id=f"id-{number}", args=[number, 0.0003], kwargs={}, queue="celery")
         for number in numbers
     ]
     redis_client.lpush("celery", *raws)
@@ -128,7 +128,7 @@ def test_what_an_idle_child_holds_unknowingly_is_run_before_long(project, redis_
     lease_s = 12.0
     worker = project.worker("-c", "1", "--lease", str(lease_s))
     ((consumer, _end),) = wait_for(lambda: redis_client.zrange("opsq:consumers:{celery}", 0, -1, withscores=True))
-    raw = envelope.build(task="proj.late", id="id-1", args=[1], kwargs={}, queue="celery")
+    raw = writing.build(task="proj.late", id="id-1", args=[1], kwargs={}, queue="celery")
     redis_client.hset(f"opsq:inflight:{{celery}}:{consumer.decode()}", "999000", raw)
     wait_for(project.effects, 2 * lease_s, "the message is run")
     wait_for(lambda: all_done(redis_client))

@@ -11,7 +11,7 @@ import redis
 from support.proxy import CutAfterForward, HoldUntilCompared, Proxy
 from support.worker_project import Project, all_done
 
-from opsq.protocol import envelope
+from opsq.protocol import writing
 
 STRIKES = 200
 LONGEST_REST_S = 1.0
@@ -50,7 +50,7 @@ class Rest:
 
 
 def send(client: redis.Redis, number: int) -> None:
-    raw = envelope.build(task="proj.early", id=f"id-{number}", args=[number], kwargs={}, queue="celery")
+    raw = writing.build(task="proj.early", id=f"id-{number}", args=[number], kwargs={}, queue="celery")
     client.lpush("celery", raw)
 
 

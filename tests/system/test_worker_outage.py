@@ -15,7 +15,7 @@ from support import worker_project
 from support.processes import Spawner
 from support.worker_project import Project, all_done
 
-from opsq.protocol import envelope
+from opsq.protocol import writing
 
 LEASE_S = 3.0
 TASK = """
@@ -65,7 +65,7 @@ def test_who_is_back_first_takes_nothing_over_from_those_who_come_a_moment_later
         return project.worker("-c", "1", "--lease", str(LEASE_S), "-n", f"{name}@h", OPSQ_STATE_DIR=state)
 
     late = worker("late")
-    raw = envelope.build(task="proj.until_told", id="id-1", args=[1], kwargs={}, queue="celery")
+    raw = writing.build(task="proj.until_told", id="id-1", args=[1], kwargs={}, queue="celery")
     store.client().lpush("celery", raw)
     wait_for(project.running_now, what="it runs")
     first = worker("first")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support import captures
 
 from opsq.exceptions import ContentDisallowed, DecodeError
-from opsq.protocol import codec, envelope, jsontypes
+from opsq.protocol import codec, envelope, jsontypes, writing
 
 MESSAGES = captures.messages()
 ALL = codec.accepted(["json", "pickle", "msgpack", "yaml"])
@@ -88,7 +88,7 @@ def rebuilt(case: str) -> dict[str, Any]:
         *("task", "id", "eta", "expires", "retries", "root_id", "parent_id", "group", "group_index", "shadow"),
         *("origin", "ignore_result", "argsrepr", "kwargsrepr", "replaced_task_nesting", "stamped_headers", "stamps"),
     }
-    raw = envelope.build(
+    raw = writing.build(
         args=args,
         kwargs=kwargs,
         embed=embed,
@@ -159,7 +159,7 @@ def test_what_opsq_writes_on_a_captured_message_changes_nothing_else_of_it(case:
     """What is given back, put off, moved, handed over keeps what Celery's client has said."""
     before = parsed(case)
     where = {"delivery_info": {"exchange": "", "routing_key": "elsewhere"}}
-    after = envelope.parse(envelope.unparked(envelope.parked(envelope.changed(before.raw, more, where))))
+    after = envelope.parse(writing.unparked(writing.parked(writing.changed(before.raw, more, where))))
     told = json.loads(after.raw)
     assert told["headers"] == {**json.loads(before.raw)["headers"], **more}
     assert told["properties"] == {**json.loads(before.raw)["properties"], **where}

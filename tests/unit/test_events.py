@@ -14,7 +14,7 @@ from opsq.events.dispatcher import LONGEST, Sender, TaskEvents
 from opsq.events.event import Channels, Wrapper
 from opsq.events.state import State
 from opsq.exceptions import DecodeError
-from opsq.protocol import envelope
+from opsq.protocol import envelope, writing
 
 NODE = "celery@node1"
 COMMON = ["hostname", "utcoffset", "pid", "clock", "uuid"]
@@ -26,7 +26,7 @@ def events_of(clock: int = 0) -> TaskEvents:
 
 def message(task_id: str = "id-1", **call: object) -> envelope.Envelope:
     arguments = {"task": "proj.add", "args": (2, 3), "kwargs": {}, "queue": "celery", **call}
-    return envelope.parse(envelope.build(id=task_id, **arguments))  # type: ignore[arg-type]
+    return envelope.parse(writing.build(id=task_id, **arguments))  # type: ignore[arg-type]
 
 
 def test_one_message_has_all_events_of_a_turn_with_celerys_fields() -> None:
@@ -101,7 +101,7 @@ def test_half_a_character_and_broken_arguments_spoil_no_other_event() -> None:
     told = events_of()
     told.succeeded("id-1", "good", 0.0)
     told.failed("id-2", "ValueError('\ud800')", "half \udcff")
-    broken = envelope.build(task="proj.add", id="id-3", args=(), kwargs={}, queue="celery", argsrepr="@@@")
+    broken = writing.build(task="proj.add", id="id-3", args=(), kwargs={}, queue="celery", argsrepr="@@@")
     told.began(envelope.parse(broken.replace(b"@@@", b"\xff")))
     payload = told.take()
     assert payload is not None
@@ -110,7 +110,7 @@ def test_half_a_character_and_broken_arguments_spoil_no_other_event() -> None:
 
 def test_endless_arguments_are_not_told() -> None:
     told = events_of()
-    raw = envelope.build(task="proj.add", id="id-1", args=(), kwargs={}, queue="celery", argsrepr="@@@")
+    raw = writing.build(task="proj.add", id="id-1", args=(), kwargs={}, queue="celery", argsrepr="@@@")
     told.began(envelope.parse(raw.replace(b"@@@", b"x" * LONGEST)))
     payload = told.take()
     assert payload is not None

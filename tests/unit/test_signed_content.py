@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from opsq import App, compression, serialization
 from opsq.app.masking import masked
 from opsq.exceptions import ContentDisallowed, DecodeError, EncodeError, ImproperlyConfigured
-from opsq.protocol import codec, envelope, shared_key
+from opsq.protocol import codec, envelope, shared_key, writing
 
 KEY, NEW_KEY = "0123456789abcdef", "fedcba9876543210"
 SIGNED = frozenset({shared_key.CONTENT_TYPE})
@@ -28,7 +28,7 @@ def _no_keys_after() -> Iterator[None]:
 
 
 def build(task: str = "proj.mail") -> envelope.Envelope:
-    raw = envelope.build(task=task, id="t", args=(1,), kwargs={}, queue="celery", serializer="signed")
+    raw = writing.build(task=task, id="t", args=(1,), kwargs={}, queue="celery", serializer="signed")
     return envelope.parse(raw)
 
 
@@ -124,7 +124,7 @@ def upper() -> Iterator[None]:
 
 @pytest.mark.usefixtures("upper")
 def test_a_format_of_a_programs_own_is_written_and_read() -> None:
-    raw = envelope.build(task="t", id="i", args=("a",), kwargs={}, queue="q", serializer="upper")
+    raw = writing.build(task="t", id="i", args=("a",), kwargs={}, queue="q", serializer="upper")
     message = envelope.parse(raw)
     assert message.content_type == "application/x-upper"
     assert b"NULL" in message.body
@@ -172,7 +172,7 @@ def test_what_a_program_registers_with_kombu_is_known(monkeypatch: pytest.Monkey
     )
     monkeypatch.setitem(sys.modules, "kombu.serialization", types.SimpleNamespace(registry=registry))
     monkeypatch.setitem(sys.modules, "kombu.compression", methods)
-    raw = envelope.build(task="t", id="i", args=(), kwargs={}, queue="q", serializer="twice", compress="backwards")
+    raw = writing.build(task="t", id="i", args=(), kwargs={}, queue="q", serializer="twice", compress="backwards")
     message = envelope.parse(raw)
     assert (message.content_type, message.headers.compression) == ("application/x-twice", "application/x-b")
     assert message.payload(codec.accepted(["twice"]))[:2] == [[], {}]

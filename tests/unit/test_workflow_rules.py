@@ -9,7 +9,7 @@ import pytest
 from opsq import App
 from opsq.execution.runner import Runner
 from opsq.execution.workflow import runs_inline
-from opsq.protocol import envelope
+from opsq.protocol import envelope, writing
 
 app = App("proj", broker="redis://nowhere.invalid", set_as_current=False)
 
@@ -37,7 +37,7 @@ def bound(self: Any, request: Any, error: Any, traceback: Any) -> None: ...
 
 def test_words_that_nobody_knows_in_what_follows_change_nothing() -> None:
     embed = {**envelope.NO_EMBED, "id": "another", "retries": 7}
-    raw = envelope.build(task="whoami", id="its-own", args=(), kwargs={}, embed=embed, queue="celery")
+    raw = writing.build(task="whoami", id="its-own", args=(), kwargs={}, embed=embed, queue="celery")
     runner = Runner(app.tasks, frozenset({"application/json"}), "here", None, app.following)
     outcome = runner.run(envelope.parse(raw))
     assert (outcome.state, outcome.value, list(outcome.follows)) == ("SUCCESS", "its-own", [])
