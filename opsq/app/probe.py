@@ -12,7 +12,8 @@ import sys
 
 from opsq.app.discovery import find_app, named_app
 from opsq.config.broker import configured_broker
-from opsq.datastore.keys import Priorities, prefix_of
+from opsq.datastore.keys import prefix_of
+from opsq.datastore.priorities import Priorities
 from opsq.exceptions import OpsqError
 
 

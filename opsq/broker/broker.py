@@ -23,9 +23,9 @@ from opsq.broker.outgoing import (
 )
 from opsq.datastore import keys
 from opsq.datastore.connection import client, explain, parse_url
-from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.datastore.line import packed
 from opsq.datastore.lines import Lines
+from opsq.datastore.priorities import PRIORITIES, Priorities
 from opsq.datastore.trouble import NoScriptError, RedisConnectionError, RedisError, RedisTimeoutError
 from opsq.events.event import Channels
 from opsq.exceptions import OperationalError, QueueFull

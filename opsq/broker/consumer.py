@@ -14,8 +14,8 @@ from opsq.broker.broker import LUA
 from opsq.broker.order import FAIR, QueueOrder, Rota
 from opsq.broker.settlement import Settlement, Tallies
 from opsq.datastore import keys
-from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.datastore.line import Line
+from opsq.datastore.priorities import PRIORITIES, Priorities
 from opsq.datastore.scripts import Script
 from opsq.datastore.trouble import NoScriptError, ResponseError
 

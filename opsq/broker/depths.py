@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from opsq.datastore import keys
-from opsq.datastore.keys import PRIORITIES, Priorities
 from opsq.datastore.line import Ask, questions
+from opsq.datastore.priorities import PRIORITIES, Priorities
 from opsq.exceptions import DecodeError
 from opsq.protocol import delivery_tag, envelope
 

@@ -14,7 +14,7 @@ import msgspec
 
 from opsq.broker.outgoing import Address, Command, Outgoing
 from opsq.datastore import keys
-from opsq.datastore.keys import Priorities
+from opsq.datastore.priorities import Priorities
 from opsq.events.event import Channels
 from opsq.exceptions import ImproperlyConfigured, QueueNotFound
 from opsq.protocol import writing

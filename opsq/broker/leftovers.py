@@ -13,6 +13,7 @@ from typing import Any
 from opsq.broker.broker import LUA
 from opsq.datastore import keys
 from opsq.datastore.line import Line
+from opsq.datastore.priorities import Priorities
 from opsq.datastore.scripts import Script
 from opsq.protocol.routing import BROADCAST, read_bindings
 
@@ -29,7 +30,7 @@ class Leftovers:
 
     def __init__(self, queues: Sequence[str], key_prefix: str, options: Mapping[str, Any]) -> None:
         self.timeout_s = float(options.get("visibility_timeout") or VISIBILITY_TIMEOUT_S)
-        self._queues, self._prefix, self._priorities = list(queues), key_prefix, keys.Priorities.of(options)
+        self._queues, self._prefix, self._priorities = list(queues), key_prefix, Priorities.of(options)
         names = [("unacked_key", keys.UNACKED), ("unacked_index_key", keys.UNACKED_INDEX)]
         names.append(("unacked_mutex_key", keys.UNACKED_MUTEX))
         self._keys = [key_prefix + str(options.get(option) or name) for option, name in names]

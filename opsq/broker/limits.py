@@ -9,7 +9,7 @@ from typing import Any
 
 from opsq.broker.broker import LUA
 from opsq.datastore import keys
-from opsq.datastore.keys import Priorities
+from opsq.datastore.priorities import Priorities
 from opsq.datastore.scripts import Script
 
 LANE = LUA / "lane.lua"

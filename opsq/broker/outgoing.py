@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from opsq.datastore import keys
-from opsq.datastore.keys import Priorities
+from opsq.datastore.priorities import Priorities
 from opsq.datastore.scripts import Script
 
 LUA = Path(__file__).with_name("lua")

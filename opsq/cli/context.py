@@ -108,7 +108,8 @@ class Context:
         from opsq.app.home import private_redis, project_settings
         from opsq.config.broker import resolve_broker
         from opsq.config.settings import Settings
-        from opsq.datastore.keys import Priorities, prefix_of
+        from opsq.datastore.keys import prefix_of
+        from opsq.datastore.priorities import Priorities
 
         settings = Settings(lambda: project_settings(None))
         if "broker" in self.flags:

@@ -19,7 +19,7 @@ from opsq.broker.order import QueueOrder
 from opsq.concurrency.base import POOLS
 from opsq.concurrency.here import here
 from opsq.concurrency.kinds import make_executor, make_lock
-from opsq.datastore.keys import Priorities
+from opsq.datastore.priorities import Priorities
 from opsq.datastore.trouble import TROUBLE
 from opsq.events.event import TASKS
 from opsq.exceptions import SoftTimeLimitExceeded

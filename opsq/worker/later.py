@@ -12,7 +12,7 @@ from typing import Any
 from opsq._state import broker_time
 from opsq.broker.broker import LUA
 from opsq.datastore import keys
-from opsq.datastore.keys import Priorities
+from opsq.datastore.priorities import Priorities
 from opsq.datastore.scripts import Script
 
 logger = logging.getLogger("opsq.worker")

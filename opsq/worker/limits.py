@@ -10,7 +10,7 @@ from typing import Any
 
 from opsq._state import broker_time_at
 from opsq.broker.limits import BAR, QUEUE_LANE, Gate, Limits, is_rate, lane_facts, rate_per_second
-from opsq.datastore.keys import PRIORITIES, Priorities
+from opsq.datastore.priorities import PRIORITIES, Priorities
 from opsq.exceptions import ContentDisallowed, DecodeError
 from opsq.protocol.envelope import Envelope
 from opsq.worker.limit_options import Key, Ruling, Said, keys_of

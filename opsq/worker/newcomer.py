@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from opsq import signals
-from opsq.datastore.keys import Priorities, prefix_of
+from opsq.datastore.keys import prefix_of
+from opsq.datastore.priorities import Priorities
 from opsq.datastore.url import masked
 from opsq.exceptions import OpsqError
 from opsq.runtime.parent import TEMPLATE_LINK, die_with_parent

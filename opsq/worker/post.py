@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opsq.datastore.keys import Priorities
+from opsq.datastore.priorities import Priorities
 from opsq.protocol.routing import Binding
 
 

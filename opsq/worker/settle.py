@@ -17,7 +17,7 @@ from opsq import states
 from opsq._state import broker_time
 from opsq.broker.settlement import Settlement, Word
 from opsq.datastore import keys
-from opsq.datastore.keys import PRIORITIES, Priorities
+from opsq.datastore.priorities import PRIORITIES, Priorities
 from opsq.datastore.trouble import TROUBLE, NoPermissionError, ResponseError
 from opsq.exceptions import DecodeError
 from opsq.execution.outcome import ChordPart, FollowUp, Outcome, Record

@@ -22,6 +22,7 @@ from opsq.beat.stores import NotOurs, Store, Tick
 from opsq.broker import schedules
 from opsq.broker.broker import Outgoing
 from opsq.datastore import keys
+from opsq.datastore.priorities import PRIORITIES
 from opsq.exceptions import UsageError
 from opsq.protocol import envelope, writing
 from opsq.runtime.clock import Clock, ManualClock
@@ -88,7 +89,7 @@ def test_the_entrys_name_travels_as_property_and_as_header(make: MakeBeat, redis
     beat.step()
     beat.clock.wait(5)
     beat.step()
-    raw: Any = redis_client.rpop(keys.PRIORITIES.at_step("celery", 3))
+    raw: Any = redis_client.rpop(PRIORITIES.at_step("celery", 3))
     message = envelope.parse(raw).everything()
     assert message["properties"]["periodic_task_name"] == "täglich 毎日"
     assert message["headers"]["periodic_task_name"] == "täglich 毎日"

@@ -14,6 +14,7 @@ from support.broken_messages import whole
 from opsq.broker.leftovers import AT_ONCE, Leftovers
 from opsq.datastore import keys
 from opsq.datastore.line import Line
+from opsq.datastore.priorities import PRIORITIES
 
 FOR_TWO_HOURS = 7200
 
@@ -107,7 +108,7 @@ def test_each_by_its_priority_and_binding(leftovers, line, redis_client) -> None
     deliver(redis_client, "bound", FOR_TWO_HOURS, exchange="shop", routing_key="order.new")
     deliver(redis_client, "unbound", FOR_TWO_HOURS, exchange="celery", routing_key="celery")
     assert leftovers.restore(line) == 3
-    assert ids(redis_client, keys.PRIORITIES.at_step("mail", 6)) == ["low"]
+    assert ids(redis_client, PRIORITIES.at_step("mail", 6)) == ["low"]
     assert ids(redis_client, "mail") == ["bound"]
     assert ids(redis_client, "celery") == ["unbound"]
     redis_client.delete(keys.binding("shop"))

@@ -14,6 +14,7 @@ from opsq.broker import deadletters
 from opsq.broker.broker import Broker
 from opsq.broker.deadletters import DeadLetter
 from opsq.datastore import keys
+from opsq.datastore.priorities import PRIORITIES
 from opsq.protocol import envelope, writing
 
 
@@ -85,7 +86,7 @@ def test_a_message_goes_back_byte_by_byte(broker: Broker, redis_client: redis.Re
 
 
 def test_back_at_the_end_of_the_list_that_it_came_from(broker: Broker, redis_client: redis.Redis) -> None:
-    low = keys.PRIORITIES.at_step("mail", 6)
+    low = PRIORITIES.at_step("mail", 6)
     redis_client.lpush(low, b"first")
     bury(redis_client, "t1", message("t1"), list=low)
     bury(redis_client, "t2", message("t2"), list="somebody:else")
@@ -107,7 +108,7 @@ def test_the_count_of_deliveries_begins_anew(broker: Broker, redis_client: redis
 def test_a_list_of_another_kind_keeps_the_letter_dead_and_the_others_go(
     broker: Broker, redis_client: redis.Redis
 ) -> None:
-    low = keys.PRIORITIES.at_step("mail", 9)
+    low = PRIORITIES.at_step("mail", 9)
     for number in range(4):
         bury(redis_client, f"t{number}", message(f"t{number}"), list=low if number % 2 else "mail")
     redis_client.set(low, "no list")

@@ -13,6 +13,7 @@ from support.limits_world import QUEUE, Desk, World, numbered, opened
 from opsq.broker import audit, moving, queues, revoked
 from opsq.broker.broker import Broker
 from opsq.datastore import keys
+from opsq.datastore.priorities import PRIORITIES
 from opsq.protocol import writing
 from opsq.protocol.envelope import parse
 from opsq.worker.batch import Held
@@ -62,7 +63,7 @@ def test_priorities_are_kept(world: World) -> None:
         desk.release()
         started += desk.lease(1)
     assert started[-1] == "nine"
-    assert desk.taken[-1][0].source == keys.PRIORITIES.list_of(QUEUE, 9)
+    assert desk.taken[-1][0].source == PRIORITIES.list_of(QUEUE, 9)
 
 
 def test_what_goes_back_unstarted_gets_its_rate_back_and_comes_first(world: World) -> None:

@@ -17,6 +17,7 @@ from opsq.broker.consumer import Consumer
 from opsq.broker.outgoing import PUBLISH
 from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
+from opsq.datastore.priorities import PRIORITIES
 from opsq.exceptions import ImproperlyConfigured, OperationalError, QueueFull
 
 
@@ -48,7 +49,7 @@ def test_a_full_queue_refuses_and_says_what_to_do(redis_url: str, redis_client: 
     app.send_task("t.a", queue="free")
     redis_client.rpop("mail")
     app.send_task("t.a", (3,), queue="mail")
-    assert sum(int(redis_client.llen(each)) for each in keys.PRIORITIES.lists("mail")) == 3  # type: ignore[arg-type]
+    assert sum(int(redis_client.llen(each)) for each in PRIORITIES.lists("mail")) == 3  # type: ignore[arg-type]
 
 
 def test_what_is_for_later_counts_too(redis_url: str, redis_client: redis.Redis) -> None:

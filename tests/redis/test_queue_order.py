@@ -13,6 +13,7 @@ from opsq.broker.consumer import Consumer
 from opsq.broker.order import QueueOrder
 from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
+from opsq.datastore.priorities import PRIORITIES
 from opsq.exceptions import ImproperlyConfigured
 
 Make = Callable[..., Consumer]
@@ -41,7 +42,7 @@ def make(redis_url: str, redis_client: redis.Redis) -> Iterator[Make]:
 
 def fill(client: redis.Redis, count: int, queues: Sequence[str] = QUEUES, step: int = 0) -> None:
     for queue in queues:
-        client.lpush(keys.PRIORITIES.at_step(queue, step), *[f"{queue}{number}" for number in range(count)])
+        client.lpush(PRIORITIES.at_step(queue, step), *[f"{queue}{number}" for number in range(count)])
 
 
 def take(consumer: Consumer, want: int, turns: int, ahead: bool = False) -> Counter[str]:

@@ -12,6 +12,7 @@ import redis
 from opsq.broker import moving, queues, workers
 from opsq.broker.broker import Broker, Outgoing
 from opsq.datastore import keys
+from opsq.datastore.priorities import PRIORITIES
 from opsq.protocol import writing
 
 
@@ -64,7 +65,7 @@ def test_the_age_is_that_of_the_oldest_by_its_tag(broker: Broker, redis_client: 
     past = int((time.time() - 90) * 1000)
     tag = f"{past:012x}"
     old = message("t1", delivery_tag=f"{tag[:8]}-{tag[8:]}-7000-8000-000000000000")
-    redis_client.lpush(keys.PRIORITIES.at_step("mail", 9), old)
+    redis_client.lpush(PRIORITIES.at_step("mail", 9), old)
     redis_client.lpush("mail", message("t2"))
     found = state(broker).oldest_s
     assert found is not None

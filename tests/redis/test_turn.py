@@ -11,6 +11,7 @@ import redis
 from opsq.broker.consumer import Alive, Consumer
 from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
+from opsq.datastore.priorities import PRIORITIES
 from opsq.datastore.trouble import ResponseError
 
 QUEUE = "celery"
@@ -73,8 +74,8 @@ def test_a_turn_of_ten_thousand_goes_through_in_slices(make, redis_client) -> No
 
 def test_higher_priorities_come_first_over_all_queues(make, redis_client) -> None:
     consumer = make(queues=("a", "b"))
-    push(redis_client, b"a9", queue=keys.PRIORITIES.at_step("a", 9))
-    push(redis_client, b"b3", queue=keys.PRIORITIES.at_step("b", 3))
+    push(redis_client, b"a9", queue=PRIORITIES.at_step("a", 9))
+    push(redis_client, b"b3", queue=PRIORITIES.at_step("b", 3))
     push(redis_client, b"a0", queue="a")
     push(redis_client, b"b0", queue="b")
     got = messages(consumer.turn((), 10))
@@ -242,11 +243,11 @@ def noticed(consumer: Consumer, timeout_s: float) -> bool:
 
 
 def test_an_empty_turn_arms_a_notice_that_a_plain_push_of_celery_fires(make, redis_client) -> None:
-    for step in keys.PRIORITIES.steps:
+    for step in PRIORITIES.steps:
         consumer = make()
         assert not consumer.turn((), 1, armed=True).leased
         assert not noticed(consumer, 0.02)
-        push(redis_client, b"a", queue=keys.PRIORITIES.at_step(QUEUE, step))
+        push(redis_client, b"a", queue=PRIORITIES.at_step(QUEUE, step))
         assert noticed(consumer, 2), f"no notice for priority {step}"
         (number,) = numbers(consumer.turn((), 1))
         consumer.turn([Settlement(0, number)], 0)
@@ -309,4 +310,4 @@ def test_an_empty_turn_reads_every_list_because_newer_servers_arm_only_what_a_sc
                 read.update(key.encode().decode("unicode_escape") for key in command.split()[1:])
             if command.startswith("HLEN "):
                 break
-    assert read == set(keys.PRIORITIES.lists(QUEUE))
+    assert read == set(PRIORITIES.lists(QUEUE))

@@ -18,6 +18,7 @@ from support.processes import Spawner
 from support.terminal import Terminal, check
 
 from opsq.datastore import keys
+from opsq.datastore.priorities import PRIORITIES
 from opsq.protocol import writing
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
@@ -62,7 +63,7 @@ def fill(client: redis.Redis) -> None:
             )
             client.lpush(queue, writing.changed(raw, {}, {"delivery_tag": old}))
         client.sadd(keys.QUEUES, queue)
-    client.lpush(keys.PRIORITIES.at_step("mail", 9), writing.changed(raw, {}, {"delivery_tag": old}))
+    client.lpush(PRIORITIES.at_step("mail", 9), writing.changed(raw, {}, {"delivery_tag": old}))
     client.set(keys.paused("mail"), "1")
     later = time.time() * 1000 + 60_000
     client.zadd(keys.consumers("celery"), {f"shop@web1:0a1b2c3d:{slot}": later for slot in range(4)})

@@ -15,6 +15,7 @@ from opsq.broker.consumer import Consumer
 from opsq.broker.limits import RELEASE
 from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
+from opsq.datastore.priorities import PRIORITIES
 from opsq.protocol import writing
 from opsq.protocol.envelope import Envelope, parse
 from opsq.worker.admission import Admission
@@ -119,7 +120,7 @@ class World:
     def send(self, task: str, *ids: str, queue: str = QUEUE, priority: int = 0, **kwargs: Any) -> None:
         for task_id in ids:
             raw = writing.build(task=task, id=task_id, args=[], kwargs=kwargs, queue=queue, priority=priority)
-            self.client.lpush(keys.PRIORITIES.list_of(queue, priority), raw)
+            self.client.lpush(PRIORITIES.list_of(queue, priority), raw)
 
     def parked(self, queue: str = QUEUE) -> int:
         """What waits in lanes, counted message by message."""

@@ -16,6 +16,7 @@ from support import key_audit
 from support.postgres import PostgresServer
 
 from opsq.datastore import keys
+from opsq.datastore.priorities import PRIORITIES
 
 STUBBORN = """
 import os, signal, sys, time
@@ -39,7 +40,7 @@ def test_a_database_is_empty_again(redis_client: redis.Redis) -> None:
 
 
 def test_the_audit_accepts_what_the_table_of_keys_knows(redis_client: redis.Redis) -> None:
-    redis_client.rpush(keys.PRIORITIES.at_step("mail", 6), "message")
+    redis_client.rpush(PRIORITIES.at_step("mail", 6), "message")
     redis_client.hset(keys.inflight("mail", "w:1:0"), "1", "message")
     redis_client.set(keys.result("some-id"), "{}", ex=60)
     redis_client.sadd("acme-set", "x")

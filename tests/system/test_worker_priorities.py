@@ -13,7 +13,7 @@ from support import lab as labs
 from support.lab import OPSQ, Lab
 
 from opsq import App
-from opsq.datastore.keys import PRIORITIES, Priorities
+from opsq.datastore.priorities import PRIORITIES, Priorities
 
 OPTIONS = {"priority_steps": list(range(10)), "sep": ":"}
 TASKS = f"""

@@ -10,6 +10,7 @@ from support import lab as labs
 from support.lab import Lab
 
 from opsq.datastore import keys
+from opsq.datastore.priorities import PRIORITIES
 
 TASKS = """
 app.conf.task_queues = ["celery", "mail", "slow"]
@@ -81,7 +82,7 @@ def test_priorities_are_celerys_four_lists_the_lowest_number_first(lab: Lab) -> 
     for priority in (9, 8, 6, 5, 3, 2, 0):
         for number in range(3):
             lab.send("tick", f"priority-{priority}-{number}", priority=priority, ignore_result=True)
-    assert [int(lab.redis.llen(name)) for name in keys.PRIORITIES.lists("celery")] == [6, 6, 6, 3]  # type: ignore[arg-type]
+    assert [int(lab.redis.llen(name)) for name in PRIORITIES.lists("celery")] == [6, 6, 6, 3]  # type: ignore[arg-type]
     lab.worker("-c", "1", "-l", "warning", ready=False)
 
     def done() -> list[str]:

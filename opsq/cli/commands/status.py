@@ -162,10 +162,11 @@ def _in_redis(context: Context, told: Mapping[str, Any]) -> tuple[list[dict[str,
     if told["broker"] is None:
         return [], {}
     from opsq.broker import depths
-    from opsq.datastore import attendance, keys
+    from opsq.datastore import attendance
+    from opsq.datastore.priorities import Priorities
 
     where = told["broker"]
-    broker = depths.Address(where["url"], where["key_prefix"], keys.Priorities.of(where.get("priorities")))
+    broker = depths.Address(where["url"], where["key_prefix"], Priorities.of(where.get("priorities")))
     try:
         queues = [state.to_data() for state in depths.states(broker, depths.known(broker))]
         return queues, attendance.hosts(broker.url)
