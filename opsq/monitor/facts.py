@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
-
-import psutil
 
 from opsq import states
 from opsq._version import __version__
@@ -19,20 +15,17 @@ from opsq.broker import deadletters, queues, schedules, stats, task_logs, worker
 from opsq.datastore import presence
 from opsq.datastore.connection import errors
 from opsq.exceptions import OpsqError
+from opsq.monitor import minutes, seen_workers
 from opsq.monitor import record as records
 from opsq.monitor.collector import Collector
+from opsq.monitor.minutes import CHART_MINUTES
 from opsq.monitor.record import Record
 from opsq.monitor.store import History, Wanted
 
-#: Minutes that the charts show.
-CHART_MINUTES = 60
 #: For how long what was read is shown again (seconds).
 _FRESH_S = 0.8
 #: What was said to run so long ago and is not among what runs has ended unheard (seconds).
 _MISSED_S = 30.0
-#: Outcomes that count as done well; all others but retries count as gone wrong.
-DONE_WELL = ("succeeded", "ignored")
-_RETRIED = "retried"
 
 Programs = Callable[[], Sequence[Mapping[str, Any]] | None]
 T = TypeVar("T")
@@ -72,7 +65,7 @@ class Facts:
             "programs": self._once("programs", self._read_programs),
             "queues": self.queues(),
             "workers": self.workers(),
-            "minutes": summed([queue["minutes"] for queue in self.queues()]),
+            "minutes": minutes.summed([queue["minutes"] for queue in self.queues()]),
         }
 
     def monitor(self) -> dict[str, Any]:
@@ -243,12 +236,12 @@ class Facts:
         samples = self.history.samples()
         found = []
         for state in queues.states(broker, self.queue_names()):
-            minutes = stats.by_minute(broker, state.name, CHART_MINUTES)
+            series = stats.by_minute(broker, state.name, CHART_MINUTES)
             found.append(
                 {
                     **state.to_data(),
-                    "rate": rate(minutes),
-                    "minutes": [asdict(minute) for minute in minutes],
+                    "rate": minutes.rate(series),
+                    "minutes": [asdict(minute) for minute in series],
                     "depths": [
                         {"time": sample["time"], "waiting": depth, "oldest": oldest_s}
                         for sample in samples
@@ -260,12 +253,7 @@ class Facts:
 
     def _read_workers(self) -> list[dict[str, Any]]:
         now = time.time()
-        nodes = {node.name: node for node in self.collector.nodes.all(now)}
-        found = []
-        for record in workers.live(self.app.broker):
-            node = nodes.pop(str(record["node"]), None)
-            found.append(_opsq_worker(record, node.last if node else None, now))
-        return found + [_celery_worker(node.described(now)) for node in nodes.values()]
+        return seen_workers.rows(workers.live(self.app.broker), self.collector.nodes.all(now), now)
 
     def _read_programs(self) -> Sequence[Mapping[str, Any]] | None:
         try:
@@ -290,66 +278,8 @@ class Facts:
         return record
 
 
-def rate(minutes: Sequence[stats.Minute]) -> float:
-    """Messages that ended in a second, over the last minute that is whole."""
-    return sum(minutes[-2].counts.values()) / 60 if len(minutes) > 1 else 0.0
-
-
-def summed(series: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Minutes of several queues as one series: done well, retried, gone wrong, and the time that tasks took."""
-    found: dict[int, Counter[str]] = {}
-    for minutes in series:
-        for minute in minutes:
-            counts = found.setdefault(minute["unix_minute"], Counter())
-            counts["runtime_s"] += minute["runtime_s"]
-            for state, count in minute["counts"].items():
-                kind = "ok" if state in DONE_WELL else "retried" if state == _RETRIED else "failed"
-                counts[kind] += count
-    return [
-        {"unix_minute": minute, **{kind: found[minute][kind] for kind in ("ok", "retried", "failed", "runtime_s")}}
-        for minute in sorted(found)
-    ][-CHART_MINUTES:]
-
-
 def _ages(child: Mapping[str, Any]) -> dict[str, Any]:
     return {"pid": child["pid"], "since": child["since"], "runtime": max(time.time() - child["since"], 0.0)}
-
-
-def _opsq_worker(record: Mapping[str, Any], heard: float | None, now: float) -> dict[str, Any]:
-    children = [
-        {**child, "runtime": max(now - child["since"], 0.0) if child.get("since") else None}
-        for child in record["children"]
-    ]
-    return {
-        **record,
-        "kind": "opsq",
-        "alive": True,
-        "children": children,
-        "busy": workers.busy(record),
-        "last_sign": record.get("time") or heard,
-        "memory_bytes": record.get("memory_bytes") or _memory_here(record),
-        "load": record.get("load"),
-    }
-
-
-def _memory_here(record: Mapping[str, Any]) -> int | None:
-    """What a worker of this machine and its children hold (bytes); None for one of another machine."""
-    if record.get("host") != socket.gethostname() or not record.get("pid"):
-        return None
-    total = 0
-    for pid in (record["pid"], *(child["pid"] for child in record["children"] if child.get("pid"))):
-        try:
-            total += psutil.Process(pid).memory_info().rss
-        except psutil.Error:
-            continue
-    return total or None
-
-
-def _celery_worker(told: Mapping[str, Any]) -> dict[str, Any]:
-    """A worker of Celery's says less: it runs tasks of queues that we do not know."""
-    blank = ("host", "since", "pool", "concurrency", "queues", "tasks", "memory_bytes")
-    host = str(told["node"]).partition("@")[2]
-    return {**dict.fromkeys(blank), **told, "id": told["node"], "host": host or None, "children": []}
 
 
 def _letter(letter: deadletters.DeadLetter) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from opsq import states
 from opsq.monitor import actions, charts
-from opsq.monitor.facts import CHART_MINUTES, Facts
+from opsq.monitor.facts import Facts
+from opsq.monitor.minutes import CHART_MINUTES
 from opsq.monitor.query import PAGE_SIZE, Query
 from opsq.utils.time import humanize_duration
 
