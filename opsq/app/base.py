@@ -9,7 +9,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from opsq import _state, canvas
 from opsq._state import current_app as current_app
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from opsq.app.connection import Connection, Pool
     from opsq.app.control import Control
     from opsq.app.events import Events
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class App(WithTasks):

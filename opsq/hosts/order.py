@@ -112,7 +112,6 @@ def _is_text(value: Any) -> bool:
 
 
 _FIELDS = {field.name for field in fields(Order)}
-_OPTIONAL: Mapping[str, Any] = {"timeout_s": 600.0, "kill_after_s": KILL_AFTER_S, "output": OUTPUT_BYTES}
 _RIGHT: Mapping[str, Any] = {
     "kind": lambda value: value in ("run", "cancel"),
     "job": lambda value: isinstance(value, str) and _ID.fullmatch(value) is not None,

@@ -6,10 +6,9 @@ import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import psutil
-
 from opsq.broker import workers
 from opsq.monitor.nodes import Node
+from opsq.runtime import usage
 
 
 def rows(records: Iterable[Mapping[str, Any]], nodes: Iterable[Node], now: float) -> list[dict[str, Any]]:
@@ -43,13 +42,8 @@ def _memory_here(record: Mapping[str, Any]) -> int | None:
     """What a worker of this machine and its children hold (bytes); None for one of another machine."""
     if record.get("host") != socket.gethostname() or not record.get("pid"):
         return None
-    total = 0
-    for pid in (record["pid"], *(child["pid"] for child in record["children"] if child.get("pid"))):
-        try:
-            total += psutil.Process(pid).memory_info().rss
-        except psutil.Error:
-            continue
-    return total or None
+    pids = (record["pid"], *(child["pid"] for child in record["children"] if child.get("pid")))
+    return sum(usage.resident_bytes(pid) or 0 for pid in pids) or None
 
 
 def _of_celery(told: Mapping[str, Any]) -> dict[str, Any]:

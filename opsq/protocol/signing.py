@@ -190,23 +190,6 @@ def armored(sealed: Sealed, key: PublicKey, namespace: str) -> str:
     return "\n".join([_BEGIN, *(text[at : at + 70] for at in range(0, len(text), 70)), _END, ""])
 
 
-def from_armor(text: str, body: bytes) -> Sealed:
-    """What `ssh-keygen -Y sign` wrote for a body, as a sealed value. Raises KeyFormatError."""
-    try:
-        data = base64.b64decode("".join(line for line in text.split("\n") if not line.startswith("-----")))
-    except binascii.Error:
-        raise KeyFormatError("the signature is no base64") from None
-    if not data.startswith(_MAGIC):
-        raise KeyFormatError("it is no SSH signature")
-    blob, rest = _take(data[len(_MAGIC) + 4 :])
-    for _field in range(3):  # name space, reserved, hash: they are part of what is signed
-        _skipped, rest = _take(rest)
-    signature, _rest = _take(rest)
-    _kind, rest = _take(signature)
-    raw, _rest = _take(rest)
-    return Sealed(PublicKey.from_blob(blob).id, raw, body)
-
-
 def _string(data: bytes) -> bytes:
     """SSH's `string`: length and bytes."""
     return struct.pack(">I", len(data)) + data

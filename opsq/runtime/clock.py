@@ -1,4 +1,4 @@
-"""What time it is, and waiting: by the machine's clocks, or by one that a test moves by hand."""
+"""What time it is, and waiting, by the machine's clocks."""
 
 from __future__ import annotations
 
@@ -24,30 +24,3 @@ class Clock:
         for descriptor in descriptors:
             poll.register(descriptor, select.POLLIN)
         return [descriptor for descriptor, _event in poll.poll(max(seconds, 0.0) * 1000)]
-
-
-class ManualClock(Clock):
-    """A clock that stands still, except that waiting moves it on at once."""
-
-    def __init__(self, now: float) -> None:
-        """`now`: Unix seconds."""
-        self._now = now
-
-    def now(self) -> float:
-        """What it was set to."""
-        return self._now
-
-    def monotonic(self) -> float:
-        """The same."""
-        return self._now
-
-    def advance(self, seconds: float) -> None:
-        """Move it on."""
-        self._now += seconds
-
-    def wait(self, seconds: float, descriptors: Sequence[int] = ()) -> list[int]:
-        """Move on by so much, unless something can be read."""
-        found = super().wait(0, descriptors)
-        if not found:
-            self.advance(max(seconds, 0.0))
-        return found

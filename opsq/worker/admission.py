@@ -15,7 +15,6 @@ from opsq.broker.consumer import Consumer
 from opsq.broker.limits import ADMIT
 from opsq.datastore import keys
 from opsq.datastore.line import Line
-from opsq.datastore.trouble import NoScriptError
 from opsq.protocol.envelope import Envelope
 from opsq.worker.batch import Held
 from opsq.worker.gate import Elsewhere, Later, Verdict
@@ -78,15 +77,13 @@ class Admission:
             names += self._consumer.limit_keys(queue)
             facts = self._policy.facts(self._consumer.queues[queue], lane)
             arguments += (lane, facts, len(told) // 2, *told)
-        answer = self._call(len(names), *names, *arguments)
+        answer = self._call(names, arguments)
         parked, stuck = ([int(number) for number in numbers] for numbers in answer)
         return parked, stuck
 
-    def _call(self, *arguments: Any) -> Any:
+    def _call(self, names: Sequence[str], arguments: Sequence[Any]) -> Any:
         try:
-            return self._line.ask("EVALSHA", ADMIT.sha, *arguments)
-        except NoScriptError:
-            return self._line.ask("EVAL", ADMIT.text, *arguments)
+            return ADMIT.ask(self._line.ask, names, arguments)
         except BaseException:
             self._line.close()  # its answer must not be taken for the next one's
             raise

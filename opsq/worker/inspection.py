@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -235,7 +234,7 @@ _samples: list[str] = []
 @inspect_command
 def memsample(state: State, **_: Any) -> str:  # noqa: ARG001
     """Sample current RSS memory usage."""
-    sample = f"{_resident_bytes() / 2**20:.3f}MB"
+    sample = f"{(usage.resident_bytes(os.getpid()) or 0) / 2**20:.3f}MB"
     _samples.append(sample)
     del _samples[:-1000]
     return sample
@@ -247,15 +246,6 @@ def memdump(state: State, samples: int = 10, **_: Any) -> str:
     shown = _samples[-samples:]
     now = memsample(state)
     return "".join(["- rss (sample):\n", *(f"-    > {each},\n" for each in shown), f"- rss (end): {now}.\n"])
-
-
-def _resident_bytes() -> int:
-    """Memory of this process now; where the system does not tell, the most it ever had."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * mmap.PAGESIZE
-    except OSError:
-        return usage.peak_kib() * 1024
 
 
 def _as_json(value: Any) -> Any:

@@ -7,10 +7,10 @@ Memory is looked at every second, if it is limited: a child inside a long task c
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import time
 
+from opsq.runtime import usage
 from opsq.worker import slots
 from opsq.worker.children import Child, Children
 from opsq.worker.slots import Slot
@@ -21,7 +21,6 @@ logger = logging.getLogger("opsq.worker")
 LOOK_S = 0.05
 #: Between two looks at the children's memory (seconds).
 MEMORY_LOOK_S = 1.0
-_PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 class Watchdog:
@@ -87,7 +86,7 @@ class MemoryWatch:
         return self._look_at - now
 
     def _look_at_one(self, pid: int, slot: Slot) -> None:
-        size_kib = _size_kib(pid)
+        size_kib = (usage.resident_bytes(pid) or 0) // 1024
         if size_kib <= self.limit_kib:
             return
         slot.words[slots.LEAVE] = 1
@@ -98,12 +97,3 @@ class MemoryWatch:
             f"{size_kib:,}",
             f"{self.limit_kib:,}",
         )
-
-
-def _size_kib(pid: int) -> int:
-    """What a process has in memory now; 0 when it is gone."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE_KIB
-    except (OSError, IndexError, ValueError):
-        return 0

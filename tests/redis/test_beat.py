@@ -25,9 +25,10 @@ from opsq.datastore import keys
 from opsq.datastore.priorities import PRIORITIES
 from opsq.exceptions import UsageError
 from opsq.protocol import envelope, writing
-from opsq.runtime.clock import Clock, ManualClock
+from opsq.runtime.clock import Clock
 from opsq.runtime.process import identify
 from opsq.schedules import crontab, schedule
+from tests.support.manual_clock import ManualClock
 
 START = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC).timestamp()
 MakeBeat = Callable[..., Beat]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from opsq import App
 from opsq.exceptions import ImproperlyConfigured
-from opsq.runtime.clock import ManualClock
 from opsq.schedules import ParseException, crontab, maybe_schedule, portable, schedule, solar
+from tests.support.manual_clock import ManualClock
 
 APP = App("schedules", set_as_current=False, timezone="Europe/Berlin")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import subprocess
 from pathlib import Path
@@ -51,10 +52,11 @@ def test_what_ssh_keygen_made_is_read_and_checked_here(tmp_path: Path) -> None:
     assert public.fingerprint in ssh_keygen("-l", "-f", tmp_path / "key.pub")
     (tmp_path / "body").write_bytes(b"hello")
     ssh_keygen("-q", "-Y", "sign", "-n", "opsq-order", "-f", tmp_path / "key", tmp_path / "body")
-    armor = (tmp_path / "body.sig").read_text()
-    assert signing.from_armor(armor, b"hello").is_by(public, signing.ORDER)
-    assert not signing.from_armor(armor, b"hello").is_by(public, signing.ANSWER)
-    assert not signing.from_armor(armor, b"hullo").is_by(public, signing.ORDER)
+    lines = (tmp_path / "body.sig").read_text().split("\n")
+    signature = base64.b64decode("".join(line for line in lines if not line.startswith("-----")))[-64:]
+    assert Sealed(public.id, signature, b"hello").is_by(public, signing.ORDER)
+    assert not Sealed(public.id, signature, b"hello").is_by(public, signing.ANSWER)
+    assert not Sealed(public.id, signature, b"hullo").is_by(public, signing.ORDER)
 
 
 @needs_ssh_keygen
