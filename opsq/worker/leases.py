@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from opsq._state import CLOCK_TOLERANCE_S, set_broker_epoch
 from opsq.broker.broker import LUA
 from opsq.broker.exchanges import announcement
 from opsq.broker.limits import RELEASE
@@ -29,6 +28,7 @@ from opsq.runtime.bell import Bell
 from opsq.runtime.ready import readable
 from opsq.worker import slots
 from opsq.worker.broadcasts import Broadcasts
+from opsq.worker.broker_clock import BrokerClock
 from opsq.worker.later import PROMOTE, Later
 from opsq.worker.limit_options import Ruling
 from opsq.worker.limited import Limited
@@ -74,11 +74,12 @@ class Leases(threading.Thread):
         self.on_command: Callable[[bytes], None] = lambda _payload: None
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._bell = Bell()
+        self._clock = BrokerClock(table)
         self._ending = False
         self._wanted, self._bindings = post.queues, dict(post.bindings)
         self._line = Line(post.url, reply_s=REPLY_S)
         self._line.on_push = self._on_push
-        self._connected = self._tracks = self._clock_is_wrong = False
+        self._connected = self._tracks = False
         self._connected_at = self._next_renewal = 0.0
 
     # -- what the parent calls --------------------------------------------------------------------------------------
@@ -172,7 +173,7 @@ class Leases(threading.Thread):
             self._line.ask("SCRIPT", "LOAD", script.text)
         self._announce_queues()
         sent, (seconds, micros) = time.monotonic(), self._line.ask("TIME")
-        self._look_at_clock(sent, int(seconds) + int(micros) / 1e6)
+        self._clock.told(sent, int(seconds) + int(micros) / 1e6)
         self._learn_limits()
         self._connected, self._connected_at = True, time.monotonic()
         self._next_renewal = 0.0
@@ -274,7 +275,7 @@ class Leases(threading.Thread):
             if isinstance(answer, Exception):
                 raise answer
         self._extend(sent)
-        self._look_at_clock(sent, answers[len(post.queues)][2] / 1000)
+        self._clock.told(sent, answers[len(post.queues)][2] / 1000)
         self._next_renewal = sent + post.lease_s / 3
         later, limited = self._movers
         first = len(commands) + len(moves[0])
@@ -333,23 +334,6 @@ class Leases(threading.Thread):
             words[slots.LAPSES] += 1
             words[slots.GENERATION] += 1
         words[slots.DEADLINE_NS] = int((sent + self.post.lease_s * 0.9) * 1e9)
-
-    def _look_at_clock(self, sent: float, server_s: float) -> None:
-        """Tell the children the broker's time: it was `server_s` (Unix) at some moment since `sent` (monotonic)."""
-        low, high = server_s - time.monotonic() - CLOCK_TOLERANCE_S, server_s - sent + CLOCK_TOLERANCE_S
-        words, own = self.table.words, time.time() - time.monotonic()
-        epoch = words[slots.BROKER_EPOCH_MS] / 1000
-        if not low <= epoch <= high:
-            epoch = own if low <= own <= high else (low + high) / 2
-            words[slots.BROKER_EPOCH_MS] = round(epoch * 1000)
-            words[slots.GENERATION] += 1
-            set_broker_epoch(words[slots.BROKER_EPOCH_MS] / 1000)  # exactly as the children have it
-        ahead = own - epoch
-        wrong = abs(ahead) > CLOCK_TOLERANCE_S
-        if wrong and not self._clock_is_wrong:
-            told = "the clock of this host is %.1f s %s the broker's: what is due goes by the broker's"
-            logger.warning(told, abs(ahead), "ahead of" if ahead > 0 else "behind")
-        self._clock_is_wrong = wrong
 
     def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send all, read all; a server that has forgotten the scripts is told them, and asked again."""
