@@ -6,19 +6,21 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
+from opsq.cli.params import options
 from opsq.exceptions import UsageError
 
 _LEVEL = click.option(
     "-l", "--loglevel", metavar="LEVEL", default="warning", show_default=True, help="Log this and worse, in any case."
 )
-_OPTIONS = (
+#: The options that all of our processes have.
+PROCESS_OPTIONS = (
     click.option("-f", "--logfile", metavar="FILE", help="Log there instead of to stderr."),
     click.option(
         "--log-format",
@@ -31,15 +33,11 @@ _OPTIONS = (
     click.option("--uid", metavar="USER", help="Become this user."),
     click.option("--gid", metavar="GROUP", help="Become this group."),
     click.option("--umask", metavar="OCTAL", help="File mode mask."),
-    click.option("-D", "--detach", is_flag=True, help="(Celery) `opsq up` does it."),
 )
+DETACH = click.option("-D", "--detach", is_flag=True, help="(Celery) `opsq up` does it.")
 
-
-def process_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that all of our processes have."""
-    for option in reversed((_LEVEL, *_OPTIONS)):
-        command = option(command)
-    return command
+#: `--loglevel`, those, and `--detach`.
+process_options = options((_LEVEL, *PROCESS_OPTIONS, DETACH))
 
 
 def refuse_to_detach(name: str, wanted: bool) -> None:
@@ -154,6 +152,14 @@ def warn_at_start(app: Any, name: str) -> None:
         )
     if given := standing.without_effect(app.conf):
         logger.info("settings without effect here: %s (`opsq config NAME` says why)", ", ".join(given))
+
+
+def say_what_has_no_effect(name: str, without_effect: Mapping[str, str], given: Mapping[str, Any]) -> None:
+    """Log of a process (`name`) which of the options that are given have no effect, and why not."""
+    logger = logging.getLogger(f"opsq.{name}")
+    for option, why in without_effect.items():
+        if given[option]:
+            logger.warning("--%s has no effect: %s", option.replace("_", "-"), why)
 
 
 def pidfile(path: str | None) -> AbstractContextManager[None]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from opsq.cli.output import Column
-from opsq.cli.params import Duration
+from opsq.cli.params import Duration, options
 
 if TYPE_CHECKING:
     from opsq.broker.broker import Broker
@@ -36,12 +35,8 @@ _OPTIONS = (
 )
 _NAMES = ("name", "state", "queue", "worker", "since", "grep")
 
-
-def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--name --state --queue --worker --since --grep`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+#: `--name --state --queue --worker --since --grep`.
+filter_options = options(_OPTIONS)
 
 
 def is_filtered(given: dict[str, Any]) -> bool:

@@ -269,6 +269,23 @@ def named_signal(name: str) -> int:
         raise UsageError(str(error), hint="TERM, HUP, USR1, ... or a number") from None
 
 
+def names(_context: click.Context, _option: click.Parameter, value: str | Sequence[str] | None) -> list[str]:
+    """For an option (`callback`): names with commas between them, the option given once or several times."""
+    values = [value] if isinstance(value, str) else value or ()
+    return [name for each in values for name in each.split(",") if name]
+
+
+def options(several: Sequence[Callable[..., Any]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator that gives a command several options, which its help shows in this order."""
+
+    def give(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(several):
+            function = option(function)
+        return function
+
+    return give
+
+
 def limit_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--limit N`: how many are shown."""
     return click.option(

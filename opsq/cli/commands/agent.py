@@ -8,7 +8,7 @@ import click
 
 from opsq.cli.context import Context, pass_context
 from opsq.cli.foreground import change_process, log_level, pidfile, process_options, refuse_to_detach
-from opsq.cli.params import Command
+from opsq.cli.params import Command, names
 
 EXAMPLES = """
 opsq agent -l info
@@ -19,7 +19,15 @@ opsq agent --broker rediss://redis.example:6379/0
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.option("--name", metavar="NAME", help="By which name this host goes; default: its host name.")
-@click.option("--tag", "--tags", "tags", multiple=True, metavar="TAG", help="A group it is in (@TAG); several times.")
+@click.option(
+    "--tag",
+    "--tags",
+    "tags",
+    multiple=True,
+    callback=names,
+    metavar="TAG",
+    help="A group it is in (@TAG); several times.",
+)
 @click.option(
     "--slots", type=click.IntRange(1, 1000), default=8, metavar="N", show_default=True, help="Commands at a time."
 )
@@ -44,7 +52,7 @@ def agent(context: Context, /, **given: Any) -> None:
     wishes = Wishes(
         name=host_name(given["name"]),
         broker=own_broker(context),
-        tags=[tag for text in given["tags"] for tag in text.split(",") if tag],
+        tags=given["tags"],
         slots=given["slots"],
         lease_s=given["lease"],
         stop_wait_s=given["stop_wait"],

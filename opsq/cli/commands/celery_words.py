@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import Json, command, confirm_options, confirmed, group
+from opsq.cli.params import Json, command, confirm_options, confirmed, group, names
 from opsq.exceptions import UsageError
 
 CALL_EXAMPLES = """
@@ -79,14 +79,10 @@ def call(context: Context, /, name: str, **given: Any) -> None:
     context.out.document({"id": result.id, "task": name}) if context.out.json else context.out.line(result.id)
 
 
-def _names(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str]:
-    return [name for name in (value or "").split(",") if name]
-
-
 @command(PURGE_EXAMPLES)
 @click.option("-f", "--force", is_flag=True, help="Do not ask (the same as --yes).")
-@click.option("-Q", "--queues", callback=_names, metavar="LIST", help="These queues; default: all of the app.")
-@click.option("-X", "--exclude-queues", callback=_names, metavar="LIST", help="Queues to leave as they are.")
+@click.option("-Q", "--queues", callback=names, metavar="LIST", help="These queues; default: all of the app.")
+@click.option("-X", "--exclude-queues", callback=names, metavar="LIST", help="Queues to leave as they are.")
 @confirm_options
 @pass_context
 def purge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pprint import pformat
 from typing import Any
 
@@ -12,7 +12,7 @@ import click
 import opsq.worker.control
 import opsq.worker.inspection  # noqa: F401 (both fill the table of commands; an app may add its own)
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import command
+from opsq.cli.params import command, names, options
 from opsq.exceptions import BrokerError, UsageError
 from opsq.worker.panel import Info, Panel
 
@@ -34,35 +34,20 @@ opsq control --list
 """
 
 
-def _names(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str]:
-    return [name for name in (value or "").split(",") if name]
-
-
-def _options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(
-        (
-            click.argument("name", metavar="[COMMAND]", required=False),
-            click.argument("words", metavar="[ARG]...", nargs=-1),
-            click.option("--list", "listed", is_flag=True, help="The commands there are."),
-            click.option(
-                "-t",
-                "--timeout",
-                type=click.FloatRange(0),
-                default=1.0,
-                metavar="S",
-                show_default=True,
-                help="Wait so long.",
-            ),
-            click.option("-d", "--destination", callback=_names, metavar="LIST", help="Only these nodes, with commas."),
-            click.option("-j", "as_json", is_flag=True, help="The same as --json."),
-        )
-    ):
-        function = option(function)
-    return function
+_OPTIONS = (
+    click.argument("name", metavar="[COMMAND]", required=False),
+    click.argument("words", metavar="[ARG]...", nargs=-1),
+    click.option("--list", "listed", is_flag=True, help="The commands there are."),
+    click.option(
+        "-t", "--timeout", type=click.FloatRange(0), default=1.0, metavar="S", show_default=True, help="Wait so long."
+    ),
+    click.option("-d", "--destination", callback=names, metavar="LIST", help="Only these nodes, with commas."),
+    click.option("-j", "as_json", is_flag=True, help="The same as --json."),
+)
 
 
 @command(INSPECT_EXAMPLES)
-@_options
+@options(_OPTIONS)
 @pass_context
 def inspect(context: Context, /, **given: Any) -> None:
     """Ask workers something: what they run, hold, know.
@@ -73,7 +58,7 @@ def inspect(context: Context, /, **given: Any) -> None:
 
 
 @command(CONTROL_EXAMPLES)
-@_options
+@options(_OPTIONS)
 @pass_context
 def control(context: Context, /, **given: Any) -> None:
     """Tell workers to do something.

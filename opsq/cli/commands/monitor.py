@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.foreground import change_process, is_patient, pidfile, process_options, refuse_to_detach, set_up_logs
+from opsq.cli.foreground import (
+    change_process,
+    is_patient,
+    pidfile,
+    process_options,
+    refuse_to_detach,
+    say_what_has_no_effect,
+    set_up_logs,
+)
 from opsq.cli.params import command
 from opsq.config.options.monitor import BASIC_AUTH_VARIABLE, MONITOR_OPTIONS
 from opsq.exceptions import ImproperlyConfigured, SupervisorError, UsageError
@@ -118,9 +126,7 @@ def monitor(context: Context, /, **given: Any) -> None:
     set_up_logs(context.app, given)
     if place.port is None and port != server.DEFAULT_PORT:
         logger.warning("port %d is taken: this monitor listens on %d", server.DEFAULT_PORT, port)
-    for name, why in WITHOUT_EFFECT.items():
-        if given[name] is not None:
-            logger.warning("--%s has no effect: %s", name, why)
+    say_what_has_no_effect("monitor", WITHOUT_EFFECT, given)
     if not is_patient(context.app):
         _check_broker(context)
     with pidfile(given["pidfile"]), _url_file(context, place.url(port)):

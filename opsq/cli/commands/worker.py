@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +20,13 @@ from opsq.cli.foreground import (
     log_level,
     pidfile,
     refuse_to_detach,
+    say_what_has_no_effect,
     set_up_logs,
     warn_at_start,
 )
+from opsq.cli.params import options
 from opsq.cli.user_options import Open, with_defaults
+from opsq.cli.worker_options import OPTIONS, WITHOUT_EFFECT
 from opsq.config import toml_file
 from opsq.exceptions import UsageError
 
@@ -39,111 +41,7 @@ opsq -A proj worker -Q mail,celery -c 4
 opsq worker -A proj -P solo -l debug
 """
 
-#: Options of Celery's whose effect does not exist (yet) here: what to say once when they are used.
-WITHOUT_EFFECT = {
-    "statedb": "revoked tasks are kept in Redis; the file is not needed",
-    "schedule": "when entries last ran is kept in Redis; the file is not needed",
-    "pool_start_method": "children are forked from a clean template",
-    "detach": "use `opsq up`: it keeps the worker running",
-    "executable": "it is for --detach",
-    "loader": "modules are found by -A and --include",
-}
-
-
 _NEWCOMER = "opsq.worker.newcomer"
-
-
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
-
-
-def _names(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str]:
-    """Comma-separated names, the option given once or several times."""
-    return [name for value in values for name in value.split(",") if name]
-
-
-OPTIONS = (
-    click.option("-n", "--hostname", metavar="NAME", help="Node name; %h host, %n its first part, %d its domain."),
-    click.option("-l", "--loglevel", metavar="LEVEL", default="warning", show_default=True, help="In any case."),
-    click.option("-c", "--concurrency", metavar="N|auto", help="Tasks at once; default: the CPUs (asyncio: 100)."),
-    click.option("-P", "--pool", metavar="POOL", help="prefork (default), solo, threads, asyncio, gevent, eventlet."),
-    click.option(
-        "-Q", "--queues", multiple=True, callback=_names, metavar="LIST", help="Queues; default: all of the app."
-    ),
-    click.option("-X", "--exclude-queues", multiple=True, callback=_names, metavar="LIST", help="Queues to leave out."),
-    click.option("-I", "--include", multiple=True, callback=_names, metavar="LIST", help="More modules with tasks."),
-    click.option("--time-limit", type=click.FloatRange(0), metavar="S", help="Hard time limit of a task, seconds."),
-    click.option(
-        "--soft-time-limit", type=click.FloatRange(0), metavar="S", help="Soft time limit of a task, seconds."
-    ),
-    click.option("--max-tasks-per-child", type=click.IntRange(0), metavar="N", help="Replace a child after N tasks."),
-    click.option(
-        "--max-memory-per-child",
-        type=click.IntRange(0),
-        metavar="KIB",
-        help="Replace a child that has grown beyond KIB.",
-    ),
-    click.option(
-        "--prefetch-multiplier",
-        type=click.IntRange(0),
-        metavar="N",
-        help="Most messages in a child's hand; 0 = automatic.",
-    ),
-    click.option(
-        "--lease",
-        allow_from_autoenv=False,
-        type=click.FloatRange(0.3),
-        metavar="S",
-        help="Peers take over this long after its last sign of life; 15.",
-    ),
-    click.option("--purge", "--discard", "purge", is_flag=True, help="Empty the queues first."),
-    click.option("-f", "--logfile", metavar="FILE", help="Log there instead of to stderr."),
-    click.option(
-        "--log-format",
-        allow_from_autoenv=False,
-        type=click.Choice(["text", "json"]),
-        default="text",
-        help="One JSON object a line: json.",
-    ),
-    click.option("--pidfile", metavar="FILE", help="Write the pid there; refuse if that process lives."),
-    click.option("--uid", metavar="USER", help="Become this user."),
-    click.option("--gid", metavar="GROUP", help="Become this group."),
-    click.option("--umask", metavar="OCTAL", help="File mode mask."),
-    click.option(
-        "-E",
-        "--task-events",
-        "--events",
-        "events",
-        is_flag=True,
-        help="Send task events always, not only when somebody listens.",
-    ),
-    click.option("-O", "--optimization", metavar="NAME", help="(Celery) Always fair here."),
-    click.option("--disable-prefetch", is_flag=True, help="A child holds no message but the one it runs."),
-    click.option("--without-gossip", is_flag=True, help="(Celery) There is none: what it tells is in Redis."),
-    click.option("--without-mingle", is_flag=True, help="Do not ask Celery's workers what is revoked."),
-    click.option("--without-heartbeat", is_flag=True, help="Send no worker-heartbeat events; leases go on."),
-    click.option(
-        "--heartbeat-interval", type=click.FloatRange(0), metavar="S", help="Between two heartbeat events; 2."
-    ),
-    click.option("--autoscale", metavar="MAX,MIN", help="As many children as are needed between MIN and MAX."),
-    click.option(
-        "--reload",
-        allow_from_autoenv=False,
-        is_flag=True,
-        help="In development: read the code again when a source file changes.",
-    ),
-    click.option("-B", "--beat", is_flag=True, help="Run the scheduler of periodic tasks too."),
-    click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="FILE", help="(Celery) Kept in Redis."),
-    click.option("--scheduler", metavar="CLASS", help="With -B: where its entries come from, module:Class."),
-    click.option("-S", "--statedb", metavar="FILE", help="(Celery)"),
-    click.option("--pool-start-method", metavar="NAME", help="(Celery)"),
-    click.option("-D", "--detach", is_flag=True, help="(Celery) `opsq up` does it."),
-    click.option("--executable", metavar="FILE", help="(Celery)"),
-    click.option("--loader", metavar="NAME", help="(Celery)"),
-    click.option("--skip-checks", is_flag=True, help="(Celery) There are none."),
-)
 
 
 class _Worker(Open):
@@ -185,7 +83,7 @@ def _telling(ctx: click.Context) -> AbstractContextManager[None]:
 
 
 @click.command(cls=_Worker, examples=EXAMPLES)
-@_options
+@options(OPTIONS)
 @pass_context
 def worker(context: Context, /, **given: Any) -> None:
     """Run a worker in the foreground.
@@ -211,7 +109,7 @@ def worker(context: Context, /, **given: Any) -> None:
         if given["purge"]:
             _purge(app, made.plan.setup.queues)
         _banner(context, app, made.plan, given["log_format"] == "json")
-        _say_what_has_no_effect(given)
+        say_what_has_no_effect("worker", WITHOUT_EFFECT, given)
         warn_at_start(app, "worker")
         code = made.run(lambda: logging.getLogger("celery.worker").info("%s ready.", made.plan.setup.node))
     gc.freeze()  # all that is left goes with the process: searching it for circles takes longer than the stop
@@ -366,10 +264,3 @@ def _size(terms: Any, pool: str) -> tuple[str, str]:
         return "at once", f"{terms.caps.at_once} ({pool})"
     count = str(terms.most) if terms.least == terms.most else f"{terms.least} to {terms.most}"
     return "children", f"{count} ({pool})"
-
-
-def _say_what_has_no_effect(given: dict[str, Any]) -> None:
-    logger = logging.getLogger("opsq.worker")
-    for name, why in WITHOUT_EFFECT.items():
-        if given[name]:
-            logger.warning("--%s has no effect: %s", name.replace("_", "-"), why)
