@@ -149,8 +149,6 @@ class Alone:
             setup=self.plan.setup,
             table=self._table,
             app=self.app,
-            tasks=self.app.tasks,
-            backend=self.app.backend,
             settler=self._settler,
             accept=self._accept,
             buffer=self._buffer,

@@ -91,8 +91,6 @@ class Means:
     setup: Setup
     table: Slots
     app: Any
-    tasks: Any
-    backend: Any
     settler: Settler
     accept: frozenset[str]
     buffer: Buffered | None
@@ -124,7 +122,7 @@ def run(means: Means, index: int) -> None:
     work.listen()
     means.app.on_after_fork.send(means.app)
     signals.worker_process_init.send(means.setup.node)
-    conductor = Conductor(means.app, means.settler) if means.backend.keeps_results else None
+    conductor = Conductor(means.app, means.settler) if means.app.backend.keeps_results else None
     if conductor is not None:
         means.settler.on_complete = conductor.complete
     try:
@@ -185,12 +183,12 @@ def work_of(means: Means, index: int, lines: Lines) -> Work:
         events_channel=setup.news.channel(TASKS),
     )
     herald = Herald(means.table, setup.node, setup.news.exchange)
-    runner = Runner(means.tasks, means.accept, setup.node, _record(means.backend), means.app.following)
+    runner = Runner(means.app.tasks, means.accept, setup.node, _record(means.app.backend), means.app.following)
     runner.discards, runner.around = setup.discards, means.app.around_task
     pool, arguments = POOLS[setup.pool], (consumer, means.settler, slot, herald.take)
     ledger = SharedLedger(*arguments, lock=make_lock(pool)) if pool.many else Ledger(*arguments)
     page = means.table.words
-    policy = Policy(setup.limits, setup.key_prefix, setup.priorities, means.tasks)
+    policy = Policy(setup.limits, setup.key_prefix, setup.priorities, means.app.tasks)
     admission = Admission(consumer, setup.worker_id, policy, means.accept, lambda: int(page[slots.LIMITS]))
     ledger.passed = admission.passed
     gate = Gate(setup.zone, [Revocations(consumer, setup.key_prefix)], [admission])
@@ -257,13 +255,13 @@ def _watch_limits(means: Means) -> None:
 
 def _store_started(means: Means, message: Envelope) -> None:
     """`track_started`: say that the task runs, by whom."""
-    record = _record(means.backend)
+    record = _record(means.app.backend)
     if record is None:
         return
     request = Context.of(message, None, means.setup.node)
     data = record(request, STARTED, {"pid": os.getpid(), "hostname": means.setup.node}, None)
     try:
-        means.backend.store_records([means.settler.result(message.headers.id, data)[1:]])
+        means.app.backend.store_records([means.settler.result(message.headers.id, data)[1:]])
     except TROUBLE as error:
         logger.warning("cannot store that %s[%s] has started: %s", message.name, message.headers.id, error)
 

@@ -164,8 +164,6 @@ class Worker:
             setup=self.plan.setup,
             table=table,
             app=self.app,
-            tasks=self.app.tasks,
-            backend=self.app.backend,
             settler=self._settler,
             accept=self._accept,
             buffer=self._buffer,
