@@ -10,7 +10,8 @@ from opsq.datastore import keys
 from opsq.datastore.line import Ask, questions
 from opsq.datastore.priorities import PRIORITIES, Priorities
 from opsq.exceptions import DecodeError
-from opsq.protocol import delivery_tag, envelope
+from opsq.protocol import envelope
+from opsq.protocol.delivery_tag import published_ms
 
 
 class Place(Protocol):
@@ -144,7 +145,7 @@ def _in_flight(ask: Ask, broker: Place, names: Sequence[str], consumers: Sequenc
 def _state(name: str, steps: Sequence[int], part: Sequence[Any], held: int, now_ms: int) -> QueueState:
     lengths, heads = part[: len(steps)], part[len(steps) : 2 * len(steps)]
     delayed, limited, dead, paused, consumers, _members = part[2 * len(steps) :]
-    published = [ms for head in heads if head is not None and (ms := published_ms(head)) is not None]
+    published = [ms for head in heads if head is not None and (ms := published_of(head)) is not None]
     return QueueState(
         name=name,
         waiting=dict(zip(steps, lengths, strict=True)),
@@ -158,9 +159,10 @@ def _state(name: str, steps: Sequence[int], part: Sequence[Any], held: int, now_
     )
 
 
-def published_ms(raw: bytes) -> int | None:
+def published_of(raw: bytes) -> int | None:
+    """When a message was published (Unix ms), if it tells."""
     try:
         tag = envelope.parse(raw).properties.delivery_tag
     except DecodeError:
         return None
-    return delivery_tag.published_ms(tag) if isinstance(tag, str) else None
+    return published_ms(tag) if isinstance(tag, str) else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsq.broker.broker import Broker
-from opsq.broker.depths import QueueState, known, published_ms, states
+from opsq.broker.depths import QueueState, known, published_of, states
 from opsq.broker.lanes import lanes
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
@@ -85,7 +85,7 @@ def _waiting(raw: bytes, step: int, limits: str | None) -> Waiting:
         id=headers.id,
         task=headers.task,
         step=step,
-        published_ms=published_ms(raw),
+        published_ms=published_of(raw),
         eta=headers.eta,
         retries=headers.retries or 0,
         args=str(said.get("argsrepr") or "")[:_SHOWN],

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from opsq.broker.depths import published_ms
+from opsq.broker.depths import published_of
 from opsq.exceptions import ImproperlyConfigured
 
 logger = logging.getLogger("opsq.worker")
@@ -114,4 +114,4 @@ class Heads:
 
 def _sent_ms(raw: bytes) -> int | None:
     """When a message began to wait (Unix ms); None when it does not say, or was held back until a due time."""
-    return None if b'"eta": "' in raw or b'"eta":"' in raw else published_ms(raw)
+    return None if b'"eta": "' in raw or b'"eta":"' in raw else published_of(raw)

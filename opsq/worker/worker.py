@@ -171,6 +171,7 @@ class Worker:
         )
 
     def become_child(self, index: int) -> None:
+        """In a fresh child of the template: run tasks in this slot (green threads: in a fresh image)."""
         if POOLS[self.plan.setup.pool].library:
             greenchild.execute(self.plan.setup, index, self._table.path, self._calls.writer)
         child.run(self._means(self._table), index)
