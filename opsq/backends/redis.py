@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -104,7 +103,7 @@ class RedisBackend(Records):
         found: list[tuple[str, dict[str, Any]]] = []
         start = self.key("")
         with errors(self.url):
-            for key in client(self.url).scan_iter(match=f"{_escaped(start)}*", count=1000):
+            for key in client(self.url).scan_iter(match=f"{keys.as_pattern(start)}*", count=1000):
                 if limit and len(found) == limit:
                     return found, True
                 task_id = key.decode(errors="replace").removeprefix(start)
@@ -142,8 +141,3 @@ class RedisBackend(Records):
         what = f"the result of {missing[0]}" if len(missing) == 1 else f"{len(missing)} results"
         why = f"Redis at {parse_url(self.url).address} cannot be reached" if self._subscriber.away else ""
         return TimeoutError(f"{what} did not come in time", why=why)
-
-
-def _escaped(text: str) -> str:
-    """The text for MATCH, which gives some characters a meaning."""
-    return re.sub(r"([\[\]*?\\^])", r"\\\1", text)

@@ -74,7 +74,7 @@ def stores(broker: Broker) -> dict[str, set[str]]:
     start = broker.key(keys.inflight("\0", "")).partition("\0")[0]
     found: dict[str, set[str]] = {}
     with errors(broker.url):
-        for key in broker.client.scan_iter(match=f"{start}*", count=1000):
+        for key in broker.client.scan_iter(match=f"{keys.as_pattern(start)}*", count=1000):
             queue, _, consumer = key.decode(errors="replace").removeprefix(start).partition("}:")
             found.setdefault(queue, set()).add(consumer)
     return found

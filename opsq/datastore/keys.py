@@ -201,6 +201,11 @@ def prefix_of(transport_options: Mapping[str, Any] | None) -> str:
     return str((transport_options or {}).get("global_keyprefix") or "")
 
 
+def as_pattern(name: str) -> str:
+    """A name as the pattern, of SCAN or PSUBSCRIBE, that fits it alone."""
+    return "".join(f"\\{each}" if each in "*?[]\\^" else each for each in name)
+
+
 def result(task_id: str) -> str:
     """A task's result; also the channel on which it is announced."""
     return f"celery-task-meta-{task_id}"

@@ -60,7 +60,7 @@ class Broadcasts:
         """Of each exchange its channel and those of all its routing keys: a fanout does not look at them."""
         found = {}
         for queue, exchange in own_broadcasts(post.queues, post.bindings).items():
-            name = _escaped(self._channels.name(exchange))
+            name = keys.as_pattern(self._channels.name(exchange))
             found[name.encode()] = queue
             if self._channels.fanout_patterns:
                 found[f"{name}/*".encode()] = queue
@@ -114,8 +114,3 @@ def _list_of(post: Post, queue: str, raw: bytes) -> str:
     except DecodeError:
         priority = 0
     return post.key_prefix + post.priorities.list_of(queue, priority)
-
-
-def _escaped(name: str) -> str:
-    """A name as a pattern that fits it alone."""
-    return "".join(f"\\{each}" if each in "*?[]\\^" else each for each in name)

@@ -98,7 +98,7 @@ def result(context: Context, task_id: str, task: str | None, traceback: bool, ti
         out.say(f"waiting for {task_id}, which is {found.state}; Ctrl-C ends")
     value = found.get(timeout=timeout, propagate=False)
     if out.json:
-        out.document(describe(found._meta(), task_id))
+        out.document(describe(found.known(), task_id))
         click.get_current_context().exit(0 if found.successful() else 1)
     if not found.successful():
         out.say((found.traceback or "").rstrip())
