@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 from opsq.datastore.connection import client
 from opsq.worker import slots
@@ -16,13 +16,12 @@ from opsq.worker import slots
 if TYPE_CHECKING:
     import redis
 
-if TYPE_CHECKING:
     from opsq.worker.calls import Calls
     from opsq.worker.children import Children
     from opsq.worker.leases import Leases
     from opsq.worker.pulse import Pulse
-    from opsq.worker.record import Record
-    from opsq.worker.worker import Worker
+    from opsq.worker.record import Plan, Record
+    from opsq.worker.sizing import Sizing
 
 Function = Callable[..., Any]
 
@@ -99,6 +98,31 @@ def inspect_command(function: Function | None = None, /, **options: Any) -> Any:
     return Panel.register(function, type="inspect", **options)
 
 
+class Commanded(Protocol):
+    """What commands may ask of a worker; all but the first five in its parent's thread."""
+
+    app: Any
+    hostname: str
+    plan: Plan
+    sizing: Sizing
+
+    @property
+    def wanted_queues(self) -> list[str]:
+        """The queues that it consumes, or will when what it was told has taken effect."""
+
+    def reload(self) -> None:
+        """Today's code and settings."""
+
+    def consume(self, queue: str, wanted: bool) -> None:
+        """Consume a queue besides, or no more."""
+
+    def set_time_limits(self, task: str, soft_s: float | None, hard_s: float | None) -> None:
+        """Limits of all later runs of a task (seconds, None = none)."""
+
+    def ask_to_stop(self, how: str) -> None:
+        """Stop, `warm` or `cold`."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What a command is called with. It runs in a thread of its own: what belongs to the parent or to the thread of the
@@ -107,7 +131,7 @@ class State:
     `accept`: content types that may be read.
     """
 
-    worker: Worker
+    worker: Commanded
     leases: Leases
     pulse: Pulse
     record: Record
