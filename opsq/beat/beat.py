@@ -20,6 +20,7 @@ from opsq.datastore.connection import errors
 from opsq.datastore.trouble import TROUBLE, RedisError
 from opsq.exceptions import BrokerError
 from opsq.runtime import backoff
+from opsq.runtime.bell import Bell
 from opsq.runtime.clock import Clock
 from opsq.schedules import crontab
 
@@ -71,7 +72,7 @@ class Beat:
         self._look_at, self._read_at, self._ask_at = 0.0, 0.0, 0.0
         self._failures, self._stopping = 0, False
         self._closed = False
-        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._bell = Bell()
 
     def run(self, on_ready: Callable[[], Any] = lambda: None, *, patient: bool = False) -> None:
         """Work until stopped; `on_ready` is called when the broker has answered for the first time.
@@ -99,10 +100,7 @@ class Beat:
     def stop(self) -> None:
         """Have `run` return soon; may be called by a signal's handler."""
         self._stopping = True
-        try:
-            os.write(self._writer, b"\0")
-        except BlockingIOError:
-            pass
+        self._bell.ring()
 
     # -- one pass ---------------------------------------------------------------------------------------------------
 
@@ -146,9 +144,9 @@ class Beat:
 
     def _wait(self, seconds: float) -> None:
         watched = [] if self._watched is None else [self._watched]
-        found = self.clock.wait(seconds, [self._reader, *watched, *self._notices.descriptors()])
-        if self._reader in found:
-            os.read(self._reader, 64)
+        found = self.clock.wait(seconds, [self._bell.reader, *watched, *self._notices.descriptors()])
+        if self._bell.reader in found:
+            self._bell.read()
         if self._watched in found:
             self._look_at = 0.0
             self._watch_no_more()
@@ -218,8 +216,7 @@ class Beat:
             logger.debug("the lease ends by itself")
         self._notices.close()
         self._watch_no_more()
-        os.close(self._reader)
-        os.close(self._writer)
+        self._bell.close()
 
     def _broker_is_away(self, error: Exception) -> float:
         self._failures += 1

@@ -25,6 +25,7 @@ from opsq.hosts.runner import STOPPING, environment_of_commands
 from opsq.hosts.slots import Slots
 from opsq.hosts.station import Host, Station
 from opsq.runtime import notify
+from opsq.runtime.bell import Bell
 
 logger = logging.getLogger("opsq.agent")
 
@@ -64,7 +65,7 @@ class Agent:
         facts = fixed_facts(wishes.name, key.public, wishes.tags)
         self._host = Host(wishes.name, key, checks, self._slots, wishes.lease_s, facts)
         self._stations: dict[str, Station] = {}
-        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._bell = Bell()
         self._ready = False
         if not self._urls():
             raise BrokerError(
@@ -78,8 +79,8 @@ class Agent:
         self._open_stations()
         stops = 0
         while not stops:
-            readable, _, _ = select.select([self._read], [], [], _LOOK_S)
-            told = os.read(self._read, 64) if readable else b""
+            readable, _, _ = select.select([self._bell.reader], [], [], _LOOK_S)
+            told = self._bell.read() if readable else b""
             stops = sum(number in (signal.SIGTERM, signal.SIGINT) for number in told)
             self._say_when_ready()
             self._raise_if_refused()
@@ -92,7 +93,7 @@ class Agent:
     def _watch_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
-        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._bell.writer, warn_on_full_buffer=False)
 
     def _urls(self) -> list[str]:
         own = [self._wishes.broker] if self._wishes.broker else []
@@ -108,11 +109,8 @@ class Agent:
         for url in urls:
             if url not in self._stations:
                 lease = Lease(self._host.name, self._machine, self._ring.root, url, self._wishes.lease_s)
-                station = self._stations[url] = Station(self._host, url, lease, self._wake)
+                station = self._stations[url] = Station(self._host, url, lease, self._bell.ring)
                 station.start()
-
-    def _wake(self) -> None:
-        os.write(self._write, b"\0")
 
     def _say_when_ready(self) -> None:
         states = [station.state for station in self._stations.values()]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsq.hosts.order import Order
+from opsq.runtime.bell import Bell
 
 #: Why a command was ended, in an answer.
 TIMEOUT, CANCELLED, STOPPING = "timeout", "cancelled", "stopping"
@@ -72,17 +73,14 @@ class Runner:
     def __init__(self, order: Order, environment: Mapping[str, str]) -> None:
         self.order = order
         self._environment = environment
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._bell = Bell()
         self._reason = ""
         self._out, self._err = Bounded(order.output), Bounded(order.output)
 
     def end(self, reason: str) -> None:
         """End the command and all of its process group."""
         self._reason = self._reason or reason
-        try:
-            os.write(self._wake_write, b"!")
-        except OSError:
-            pass
+        self._bell.ring()
 
     def run(self) -> Ended:
         """Start the command and see it to its end."""
@@ -110,8 +108,7 @@ class Runner:
 
     def close(self) -> None:
         """Let go of what it holds."""
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._bell.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
         order = self.order
@@ -139,7 +136,7 @@ class Runner:
             selector.register(process.stdout, selectors.EVENT_READ, self._out)
             selector.register(process.stderr, selectors.EVENT_READ, self._err)
             selector.register(pidfd, selectors.EVENT_READ, "ended")
-            selector.register(self._wake_read, selectors.EVENT_READ, "end")
+            selector.register(self._bell.reader, selectors.EVENT_READ, "end")
             alive = True
             while alive or (len(selector.get_map()) > 1 and time.monotonic() < deadline):
                 now = time.monotonic()
@@ -156,7 +153,7 @@ class Runner:
                     if isinstance(key.data, Bounded):
                         self._read(selector, key, key.data)
                     elif key.data == "end":
-                        os.read(self._wake_read, 16)
+                        self._bell.read()
                     else:
                         alive = False
                         selector.unregister(pidfd)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import select
 import threading
 import time
@@ -26,6 +25,7 @@ from opsq.hosts.runner import Ended
 from opsq.hosts.slots import Slots, Task
 from opsq.protocol.signing import HEAD_BYTES, Signer
 from opsq.runtime.backoff import delay_s
+from opsq.runtime.bell import Bell
 
 logger = logging.getLogger("opsq.agent")
 
@@ -60,7 +60,7 @@ class Station:
         self.state: State = "connecting"
         self.error: OpsqError | None = None
         self._outbox = Outbox(url, host.name, host.key)
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._bell = Bell()
         self._stopping = False
         self._thread = threading.Thread(target=self._live, name="station", daemon=True)
         self._since = time.time()
@@ -77,7 +77,7 @@ class Station:
     def stop_taking(self) -> None:
         """Take no more orders; what was taken goes on."""
         self._stopping = True
-        os.write(self._wake_write, b"!")
+        self._bell.ring()
         self._thread.join()
 
     def leave(self, patience_s: float) -> None:
@@ -96,8 +96,7 @@ class Station:
                 line.close()
         self._outbox.close(patience_s)
         self._lease.unlock()
-        os.close(self._wake_write)
-        os.close(self._wake_read)
+        self._bell.close()
 
     # -- its life ----------------------------------------------------------------------------------------------------
 
@@ -145,7 +144,7 @@ class Station:
     def _pause(self, seconds: float) -> None:
         """Wait, unless it is to stop."""
         if not self._stopping:
-            select.select([self._wake_read], [], [], seconds)
+            select.select([self._bell.reader], [], [], seconds)
 
     # -- orders ------------------------------------------------------------------------------------------------------
 
@@ -186,8 +185,8 @@ class Station:
         """The next order, moved into `taken`; None when there is none within a third of the lease."""
         line.send(("BLMOVE", self._orders, self._taken, "LEFT", "RIGHT", self._silence_s))
         if not line.readable(0):
-            readable, _, _ = select.select([line.fileno(), self._wake_read], [], [], self._silence_s + _LATE_S)
-            if self._wake_read in readable:
+            readable, _, _ = select.select([line.fileno(), self._bell.reader], [], [], self._silence_s + _LATE_S)
+            if self._bell.reader in readable:
                 return None  # what arrives now lies in `taken`, and is told when the station leaves
         raw: bytes | None = line.receive()
         return raw

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import time
 from collections.abc import Callable
 
+from opsq.runtime.bell import Bell
 
-class Calls:
-    """The parent's ear. `post` and `call` may be used from any thread; a child may write into `writer`."""
+
+class Calls(Bell):
+    """The parent's ear. `post` and `ring` may be used from any thread; a child may write into `writer`.
+
+    What is read are numbers of signals, 0 for a ring.
+    """
 
     def __init__(self) -> None:
-        self.reader, self.writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        super().__init__()
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._timers: list[tuple[float, Callable[[], None]]] = []
 
     def post(self, order: Callable[[], None]) -> None:
         """Have the parent do something in its own thread."""
         self._orders.put(order)
-        self.call()
-
-    def call(self) -> None:
-        """Wake the parent."""
-        try:
-            os.write(self.writer, b"\0")
-        except BlockingIOError:
-            pass
+        self.ring()
 
     def after(self, seconds: float, order: Callable[[], None]) -> None:
         """Have it done later."""
@@ -40,10 +37,6 @@ class Calls:
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False)
-
-    def read(self) -> bytes:
-        """What has come through the pipe: numbers of signals, 0 for a call."""
-        return os.read(self.reader, 4096)
 
     @property
     def due_in_s(self) -> float | None:

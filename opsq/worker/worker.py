@@ -167,7 +167,7 @@ class Worker:
             settler=self._settler,
             accept=self._accept,
             buffer=self._buffer,
-            call_parent=self._calls.call,
+            call_parent=self._calls.ring,
         )
 
     def become_child(self, index: int) -> None:
