@@ -13,6 +13,7 @@ from opsq.datastore.trouble import TROUBLE
 from opsq.events import event
 from opsq.events.event import EXCHANGE, MAILBOX_SUFFIX, Channels, Event, Wrapper
 from opsq.exceptions import DecodeError
+from opsq.runtime.backoff import delay_s
 
 logger = logging.getLogger("opsq.events")
 
@@ -44,12 +45,12 @@ class Receiver:
         Raises RedisError when the first connection cannot be made; later ones are made anew for as long as it
         takes.
         """
-        line, first, pause_s = Line(self._url), True, PAUSE_S[0]
+        line, first, failures = Line(self._url), True, 0
         line.on_push = self._on_push
         while True:
             try:
                 self._attach(line)
-                first, pause_s, self.trouble = False, PAUSE_S[0], ""
+                first, failures, self.trouble = False, 0, ""
                 yield from self._hear(line, tick_s)
             except TROUBLE as error:
                 line.close()
@@ -57,8 +58,8 @@ class Receiver:
                     raise
                 self.trouble = str(error) or type(error).__name__
                 yield []
-                time.sleep(pause_s)
-                pause_s = min(pause_s * 2, PAUSE_S[1])
+                failures += 1
+                time.sleep(delay_s(failures, first_s=PAUSE_S[0], most_s=PAUSE_S[1]))
             finally:
                 line.close()
 

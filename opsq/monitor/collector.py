@@ -26,6 +26,7 @@ from opsq.monitor.intake import Intake
 from opsq.monitor.nodes import Nodes
 from opsq.monitor.record import Event, Record
 from opsq.monitor.store import History, outcomes_missed
+from opsq.runtime.backoff import delay_s
 from opsq.utils.time import parse_iso
 
 logger = logging.getLogger("opsq.monitor")
@@ -128,19 +129,19 @@ class Collector:
     # -- the connection ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        pause = _PAUSE_S
+        failures = 0
         while not self._stopping.is_set():
             line = Line(self.broker.url)
             try:
                 self._listen(line)
-                pause = _PAUSE_S
+                failures = 0
             except TROUBLE as error:
                 if self._tell_trouble(error):
-                    pause = _PAUSE_S
+                    failures = 0
             finally:
                 line.close()
-            self._stopping.wait(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
+            failures += 1
+            self._stopping.wait(delay_s(failures, first_s=_PAUSE_S, most_s=_LONGEST_PAUSE_S))
 
     def _tell_trouble(self, error: Exception) -> bool:
         """Say once why nothing is heard; True when something was heard before."""

@@ -24,6 +24,7 @@ from opsq.datastore.line import Line
 from opsq.datastore.scripts import Script
 from opsq.datastore.trouble import TROUBLE, NoScriptError, RedisError, ResponseError
 from opsq.protocol.routing import Binding
+from opsq.runtime.backoff import delay_s
 from opsq.runtime.bell import Bell
 from opsq.runtime.ready import readable
 from opsq.worker import slots
@@ -44,6 +45,8 @@ RENEW = Script(LUA / "renew.lua")
 #: The least time between two looks at the delayed sets (seconds).
 LATER_PAUSE_S = 0.01
 REPLY_S = 5.0
+#: How often the broker is tried in a row while the worker ends.
+LAST_TRIES = 4
 
 
 class Leases(threading.Thread):
@@ -116,7 +119,7 @@ class Leases(threading.Thread):
 
     def run(self) -> None:
         """Renew, promote and do jobs until told to end."""
-        delay_s, job = 0.05, None
+        failures, job = 0, None
         while True:
             try:
                 if not self._connected:
@@ -132,7 +135,7 @@ class Leases(threading.Thread):
                 self._pulse.tell_lost(self._line)
                 if self.trouble:
                     logger.info("the broker is back")
-                delay_s, self.trouble = 0.05, ""
+                failures, self.trouble = 0, ""
                 self._broadcasts.keep(self.ask_all, self.post)
                 if self._ending:
                     return
@@ -142,10 +145,10 @@ class Leases(threading.Thread):
                     logger.critical("the thread of the leases stumbled over a job and goes on", exc_info=True)
                     job = None
                 self._lost(error)
-                if self._ending and delay_s > 0.5:
+                failures += 1
+                if self._ending and failures > LAST_TRIES:
                     return
-                time.sleep(delay_s)
-                delay_s = min(delay_s * 2, 1.0)
+                time.sleep(delay_s(failures, first_s=0.05, most_s=1.0))
 
     def _next_job(self) -> Callable[[], None] | None:
         try:

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from opsq._state import set_broker_epoch
 from opsq.datastore.trouble import TROUBLE, Replica, ResponseError
+from opsq.runtime.backoff import delay_s
 from opsq.worker import slots
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
@@ -99,7 +100,7 @@ class Upkeep:
 
     def _recover(self, reason: str) -> None:
         """Connect anew and put the ledger in order, for as long as it takes."""
-        delay_s, told, since = 0.05, False, time.monotonic()
+        failures, told, since = 0, False, time.monotonic()
         while True:
             try:
                 if reason and not told:
@@ -112,8 +113,8 @@ class Upkeep:
                 return
             except TROUBLE as error:
                 reason = str(error) or type(error).__name__
-                self._rest.pause(delay_s)
-                delay_s = min(delay_s * 2, 1.0)
+                failures += 1
+                self._rest.pause(delay_s(failures, first_s=0.05, most_s=1.0))
                 self._look_at_page()
                 self._meanwhile()
                 patience_s = STOP_PATIENCE_S if self.ledger.owes else 0
