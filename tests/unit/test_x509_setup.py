@@ -65,10 +65,10 @@ def test_a_certificate_that_is_not_in_the_store_is_not_trusted(files: dict[str, 
         ({"accept_content": ["auth", "json"]}, r"accept_content \['auth', 'json'\]"),
         ({"security_key": None}, "no security_key is set"),
         ({"security_key": None, "security_cert_store": None}, "no security_key and security_cert_store is set"),
-        ({"security_key": "/nowhere"}, "security_key = '/nowhere': no such file"),
+        ({"security_key": "/proc/nowhere"}, "security_key = '/proc/nowhere': no such file"),
         ({"security_key": __file__}, "cannot use security_key"),
         ({"security_certificate": __file__}, "cannot use security_certificate"),
-        ({"security_cert_store": "/nowhere/*"}, "no certificate is there"),
+        ({"security_cert_store": "/proc/nowhere/*"}, "no certificate is there"),
     ],
 )
 def test_what_cannot_be_used_is_one_clear_line(files: dict[str, str], settings: dict[str, Any], why: str) -> None:
