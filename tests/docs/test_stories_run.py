@@ -1,4 +1,4 @@
-"""The stories of docs/from-celery.md: a plain program, Flask, FastAPI, a mixed fleet."""
+"""The stories of docs/from-celery.md: a plain program, Django, Flask, FastAPI, a mixed fleet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import documents
+from support import django_example, documents
+from support.django_example import Example
 from support.processes import Running, Spawner
 
 DOCUMENT = documents.ROOT / "docs" / "from-celery.md"
@@ -84,6 +85,24 @@ def test_a_plain_program(place: Any, spawn: Spawner, tmp_path: Path, redis_url: 
     words = ("-A", "old_shop", "run", "task", "old_shop.charge", '["o-1", 5]', "--wait")
     code, text = run(spawn, tmp_path, redis_url, *words)
     assert (code, json.loads(text.splitlines()[-1])) == (0, {"order": "o-1", "charged": 5})
+    assert worker.stop() == 0
+
+
+def test_django(spawn: Spawner, tmp_path: Path, redis_url: str, wait_for: Callable[..., Any]) -> None:
+    """The Celery project that the example was, moved as the story says; its pages send and read."""
+    shop = Example(django_example.original(tmp_path / "shop"), spawn, redis_url)
+    (line,) = [words for words in documents.commands(DOCUMENT) if words[:2] == ["worker", "-B"]]
+    migrate = ["migrate-code", ".", "--write"]
+    assert migrate in documents.commands(DOCUMENT)
+    done = spawn([OPSQ, *migrate], cwd=shop.folder)
+    assert done.wait() == 0, done.output()
+    settings = shop.folder / "proj" / "settings.py"
+    settings.write_text(settings.read_text().replace('"django_celery_beat",', '"opsq.contrib.django",'))
+    shop.manage("migrate", "-v", "0")
+    shop.schedule("often", "shop.tasks.count_packed", 1)
+    worker = shop.start("-m", "opsq", *line, ready=" ready.")
+    assert shop.ordered("pears") == django_example.packed("pears")
+    wait_for(lambda: "shop.tasks.count_packed" in worker.output(), 30, "the schedule runs")
     assert worker.stop() == 0
 
 

@@ -219,7 +219,7 @@ def test_a_line_elsewhere_is_told_with_the_line_to_write(path: str, line: str, i
     ("path", "line", "why"),
     [
         ("requirements.txt", "kombu==5.3", "not needed"),
-        ("requirements.txt", "django-celery-beat", "beat_schedule"),
+        ("requirements.txt", "django-celery-beat", "INSTALLED_APPS"),
         ("run.sh", "celery multi start w1 -A p", "up` starts workers"),
     ],
 )

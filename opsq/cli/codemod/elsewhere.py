@@ -24,7 +24,7 @@ PACKAGES = {
     "redbeat": "not needed: the schedule is in Redis (opsq schedule)",
     "flower": "`opsq monitor` does its work; Flower may stay",
     "celery-types": "not needed: opsq has types of its own",
-    "django-celery-beat": "its schedules are not read: put them into beat_schedule, or opsq schedule add",
+    "django-celery-beat": "write opsq[django]: opsq.contrib.django in INSTALLED_APPS takes its tables over",
     "django-celery-results": "results are kept in Redis",
     "pytest-celery": "use opsq.contrib.pytest",
 }

@@ -20,6 +20,9 @@ _COMMA = re.compile(r"[ \t]*,[ \t]*")
 #: A path in a text: with two dots, a colon, or the name of a class.
 _PATH = re.compile(r"(?:celery|kombu)(?:\.\w+){2,}|(?:celery|kombu)(?:\.\w+)*:\w+|(?:celery|kombu)(?:\.\w+)*\.[A-Z]\w*")
 
+#: Django apps whose place one of opsq's takes.
+_DJANGO_APPS = {"django_celery_beat": "opsq.contrib.django"}
+
 
 @dataclass(frozen=True, slots=True)
 class Left:
@@ -216,7 +219,9 @@ class _Change:
         for node in ast.walk(self.tree):
             if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in logged:
                 continue
-            if _PATH.fullmatch(node.value):
+            if node.value in _DJANGO_APPS:
+                self._leave(node, f"{node.value!r} is a text: in INSTALLED_APPS write {_DJANGO_APPS[node.value]!r}")
+            elif _PATH.fullmatch(node.value):
                 self._path(node, node.value)
 
     def _path(self, node: ast.Constant, path: str) -> None:
