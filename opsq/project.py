@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 #: The project's own file, under the first of these names that is there.
@@ -31,14 +32,31 @@ def find_project_file(start: Path, environ: Mapping[str, str] = os.environ) -> P
 _SETTINGS = re.compile(r"""DJANGO_SETTINGS_MODULE["'],\s*["']([\w.]+)["']""")
 
 
-def django_app(folder: Path) -> str | None:
-    """The package that a Django project's `manage.py` in this folder names, if it has a `celery.py`."""
+#: The app of a Django project that makes none itself.
+SETTINGS_APP = "opsq.contrib.django"
+
+
+def django_settings(folder: Path) -> str | None:
+    """The module of the settings that a Django project's `manage.py` in this folder names."""
     try:
         found = _SETTINGS.search((folder / "manage.py").read_text(errors="replace"))
     except OSError:
         return None
-    package = found[1].partition(".")[0] if found else ""
-    return package if package and (folder / package / "celery.py").is_file() else None
+    return found[1] if found else None
+
+
+def django_app(folder: Path) -> str | None:
+    """The app of the Django project whose `manage.py` is in this folder.
+
+    It is the package of the settings, if that has a `celery.py`, else one that is made of the settings alone.
+    """
+    settings = django_settings(folder)
+    if settings is None:
+        return None
+    package = settings.partition(".")[0]
+    if (folder / package / "celery.py").is_file():
+        return package
+    return SETTINGS_APP if find_spec("django") is not None else None
 
 
 def _speaks_of_opsq(pyproject: Path) -> bool:

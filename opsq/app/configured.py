@@ -44,6 +44,8 @@ class Configured:
         self.on_after_configure = Signal(("source",), name="app.on_after_configure")
         self._config_source, self._config_silent = config_source, False
         self._declared: tuple[int, DeclaredQueues | None] = (0, None)
+        #: Names of queues that are declared besides those of `task_queues`.
+        self.more_queues: Callable[[], Iterable[str]] = tuple
         self.conf = Settings(self._load_settings, namespace, self._settings_are_loaded)
         for name, value in given.items():
             if value is not None and name not in NOT_SETTINGS:
@@ -144,7 +146,7 @@ class Configured:
         version, found = self._declared
         if found is None or version != self.conf.version:
             self.conf.load()
-            found = DeclaredQueues(self.conf)
+            found = DeclaredQueues(self.conf, self.more_queues())
             self._declared = self.conf.version, found
         return found
 

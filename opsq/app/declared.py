@@ -45,7 +45,8 @@ class Declared:
 class DeclaredQueues:
     """All of an app's, as its settings say. Raises ImproperlyConfigured."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, more: Iterable[str] = ()) -> None:
+        """`more`: names of queues that are declared elsewhere than in the settings."""
         self.default = str(settings.task_default_queue)
         self.default_key = str(settings.task_default_routing_key or self.default)
         self._exchange = str(settings.task_default_exchange or self.default)
@@ -54,6 +55,8 @@ class DeclaredQueues:
         self.by_name: dict[str, Declared] = {}
         for queue in self._read(settings.task_queues):
             self.by_name[queue.name] = queue
+        for name in more:
+            self.by_name.setdefault(name, self._queue(name))
         self._aliases = {queue.alias: queue for queue in self.by_name.values() if queue.alias}
 
     def find(self, queue: Any) -> Declared:

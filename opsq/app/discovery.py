@@ -20,7 +20,7 @@ from opsq.project import django_app
 def named_app(flag: str | None = None, start: Path | None = None) -> tuple[str, str] | None:
     """The app that is to be used and who named it; None if nobody does.
 
-    `-A`, `OPSQ_APP`, `app =` in `opsq.toml`, or a Django project's `manage.py` here, whose package has a `celery.py`.
+    `-A`, `OPSQ_APP`, `app =` in `opsq.toml`, or a Django project's `manage.py` here.
     """
     if flag:
         return flag, "-A"

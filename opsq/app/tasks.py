@@ -59,6 +59,8 @@ class WithTasks(Configured):
         self.on_after_finalize = Signal(name="app.on_after_finalize")
         #: What `autodiscover_tasks()` looks into when it is told no packages.
         self.default_packages: Callable[[], Iterable[str]] = tuple
+        #: Called when the tasks were imported: takes in those that a framework defines in its own way.
+        self.adopt_tasks: Callable[[], None] | None = None
         #: Given a task's function and whether it is `async def`: what a worker calls in its place.
         self.around_task: Callable[[Callable[..., Any], bool], Callable[..., Any]] | None = None
 
@@ -230,6 +232,8 @@ class WithTasks(Configured):
                 self._import_related(packages, related)
             for names in (self.conf.imports, self.conf.include):
                 autodiscover.import_by_name(names)
+            if self.adopt_tasks is not None:
+                self.adopt_tasks()
         except OpsqError:
             raise
         except Exception as error:

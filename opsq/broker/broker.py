@@ -273,6 +273,10 @@ class Broker:
         """Commands, none of them a script, and their answers. Raises errors of Redis."""
         return self._run(commands) if commands else []
 
+    def repeat(self, commands: Sequence[Command]) -> list[Any]:
+        """Commands that may be given twice, tried as often as a publish, and their answers. Raises OperationalError."""
+        return self._with_retries(lambda _again: self._run(commands), RETRY_POLICY)
+
     def _places_here(self) -> dict[tuple[str, int], str]:
         """The lists of queues that this process has made known."""
         if self._process != os.getpid():

@@ -112,6 +112,11 @@ CHORDS = "opsq:chords"
 #: Seconds that a mark says that a chord's body was sent.
 CHORD_SENT_S = 86_400
 
+#: The call of a task of Django's own interface is known so much longer than its result (seconds), and so long where
+#: results are kept for ever.
+DJANGO_RUN_S = 86_400
+DJANGO_TASK_S = 90 * 86_400
+
 
 @dataclass(frozen=True, slots=True)
 class KeyFact:
@@ -165,6 +170,7 @@ TABLE: tuple[KeyFact, ...] = (
     KeyFact("opsq:task-log:<id>", "what a task logged, its latest lines", "64 kB, a day", needs_ttl=True),
     KeyFact("opsq:task-logs", "the tasks of which lines are kept, by their last one", "a day", needs_ttl=True),
     KeyFact("opsq:task-log-sizes", "what the lines of each task take", "task_log_max_bytes, a day", needs_ttl=True),
+    KeyFact("opsq:django-task:<id>", "a call of django.tasks, who has begun it", "a day longer than results", True),
     KeyFact("opsq:limited:{<queue>}:<lane>", "messages that wait for a limit (lists by priority)", "ends when empty"),
     KeyFact("opsq:lanes:{<queue>}", "lanes in which messages wait, and when to look (ms)", "one member a lane"),
     KeyFact("opsq:lane-facts:{<queue>}", "their limits", "as the lanes"),
@@ -355,6 +361,11 @@ def profile(queue: str) -> str:
 def task_log(task_id: str) -> str:
     """String: JSON arrays of time, level and message, a line each; also the channel on which new ones are told."""
     return f"opsq:task-log:{task_id}"
+
+
+def django_task(task_id: str) -> str:
+    """Hash: `call` -> what was called (JSON), a time (Unix seconds) -> the worker that began to run it then."""
+    return f"opsq:django-task:{task_id}"
 
 
 def worker(worker_id: str) -> str:

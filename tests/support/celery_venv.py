@@ -15,6 +15,8 @@ from pathlib import Path
 import platformdirs
 
 NEWEST = "5.7"
+#: Of the Python that runs the tests.
+OWN_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 #: Version -> what it is made of; kombu as it was in its time: its bindings differ.
 VERSIONS = {
     "4.4": ["celery[redis,msgpack,yaml]==4.4.0", "kombu==4.6.*", "redis==3.5.*", "setuptools<70"],
@@ -76,23 +78,23 @@ def older() -> list[str]:
     return [name for name in os.environ.get("OPSQ_TEST_CELERY", "").split(",") if name and name != NEWEST]
 
 
-def made(name: str, requirements: list[str]) -> Path:
-    """A virtual environment with these packages, made if it is not there."""
-    name = f"{name}-python-{sys.version_info.major}.{sys.version_info.minor}"
+def made(name: str, requirements: list[str], interpreter: str = sys.executable, version: str = OWN_VERSION) -> Path:
+    """A virtual environment with these packages, made if it is not there; `version`: of the interpreter."""
+    name = f"{name}-python-{version}"
     folder = platformdirs.user_cache_path("opsq") / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         made_of = folder / "made-of"
         if not made_of.exists() or made_of.read_text() != repr(requirements):
-            _make(folder, requirements)
+            _make(folder, requirements, interpreter)
             made_of.write_text(repr(requirements))
     return folder
 
 
-def _make(folder: Path, requirements: list[str]) -> None:
+def _make(folder: Path, requirements: list[str], interpreter: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([interpreter, "-m", "venv", folder], check=True)
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, *requirements], check=True, stdin=subprocess.DEVNULL)
 

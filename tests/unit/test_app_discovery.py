@@ -113,9 +113,9 @@ def test_a_django_project_names_its_app_by_manage_py(write: Write) -> None:
     assert find_app(None).main == "found"
 
 
-def test_a_django_project_without_celery_py_names_no_app(write: Write) -> None:
-    write({"manage.py": MANAGE, "d_site/__init__.py": ""})
-    assert named_app() is None
+def test_a_django_project_without_celery_py_has_an_app_of_its_settings(write: Write) -> None:
+    folder = write({"manage.py": MANAGE, "d_site/__init__.py": ""})
+    assert named_app() == ("opsq.contrib.django", str(folder / "manage.py"))
 
 
 @pytest.mark.parametrize(

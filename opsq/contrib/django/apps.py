@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+from contextlib import suppress
+
 from django.apps import AppConfig
+from django.conf import settings
 from django.core.checks import register
 
 from opsq.contrib.django import checks
+from opsq.contrib.django.tasks import BACKEND
 
 
 class OpsqConfig(AppConfig):
@@ -17,9 +22,13 @@ class OpsqConfig(AppConfig):
     default_auto_field = "django.db.models.AutoField"
 
     def ready(self) -> None:
-        """Have the settings checked, and what is edited by whomever in this project told to the beat."""
-        from opsq.contrib.django import schedules_models
+        """Have the settings checked, calls sent by an app, and what is edited in this project told to the beat."""
+        from opsq.contrib.django import project, schedules_models
 
+        project.use_settings_app()
+        if any(params.get("BACKEND") == BACKEND for params in getattr(settings, "TASKS", {}).values()):
+            with suppress(ImportError):  # said by Django to whoever uses it
+                importlib.import_module("opsq.contrib.django.tasks_interface")  # it has checks of its own
         for check in checks.ALL:
             register(check, checks.TAG)
         schedules_models.watch()

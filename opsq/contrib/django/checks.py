@@ -8,9 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Warning
 
-from opsq._state import current_app_or_none
-from opsq.app.discovery import find_app
-from opsq.contrib.django.project import celery_package
+from opsq.contrib.django.project import project_app
 from opsq.datastore.line import questions
 from opsq.datastore.trouble import ResponseError
 from opsq.exceptions import OpsqError
@@ -67,14 +65,11 @@ ALL: tuple[Callable[..., list[CheckMessage]], ...] = (eager_in_production, resul
 
 
 def _app() -> Any:
-    """The project's app; None where there is none, or it cannot be loaded: its own users are told why."""
-    app = current_app_or_none()
-    if app is None and (found := celery_package()) is not None:
-        try:
-            return find_app(found[0])
-        except OpsqError:
-            return None
-    return app
+    """The project's app; None where it cannot be loaded: its own users are told why."""
+    try:
+        return project_app()
+    except OpsqError:
+        return None
 
 
 def _keeps_results(app: Any) -> bool:
