@@ -43,23 +43,29 @@ class Dispatch:
         #: When the first order was out, and when the last answer had come (monotonic).
         self.sent_at = 0.0
 
-    def send(self, order: Order, hosts: HostSet, others: Iterable[Any]) -> Job:
-        """Keep the job in Redis, then put its orders into the hosts' lists, all in one write."""
-        parts = [(part, HostSet.parse(part.targets)) for part in order.in_parts(hosts)]
-        job = Job.of(parts, others)
-        self._put(job.id, parts, keep=True)
-        self.sent_at = time.monotonic()
-        return job
+    def prepare(self, order: Order, hosts: HostSet, others: Iterable[Any]) -> Job:
+        """The job of an order for these hosts; nothing is sent yet. `others`: what is known of further hosts."""
+        parts = _parts(order, hosts)
+        self._sealed = self._seal(parts)
+        return Job.of(parts, others)
 
-    def _put(self, job: str, parts: Sequence[tuple[Order, HostSet]], keep: bool) -> None:
-        sealed = [signing.seal(self._signer, signing.ORDER, part.to_bytes()) for part, _hosts in parts]
-        commands = journal.record(job, sealed, time.time()) if keep else []
-        for value, (_part, hosts) in zip(sealed, parts, strict=True):
-            for host in hosts:
-                key = keys.host_orders(host)
-                commands += [("RPUSH", key, value), ("EXPIRE", key, keys.HOST_ORDERS_S)]
-                if keep:
-                    self._sealed[host] = value
+    def send(self, job: Job) -> None:
+        """Keep the job in Redis, then put its orders into the hosts' lists, all in one write."""
+        record = journal.record(job.id, list(dict.fromkeys(self._sealed.values())), time.time())
+        self._put(record, self._sealed)
+        self.sent_at = time.monotonic()
+
+    def _seal(self, parts: Sequence[tuple[Order, HostSet]]) -> dict[str, bytes]:
+        """For each host its part, sealed; one signature a part."""
+        sealed = [(signing.seal(self._signer, signing.ORDER, part.to_bytes()), hosts) for part, hosts in parts]
+        return {host: value for value, hosts in sealed for host in hosts}
+
+    def _put(self, record: Sequence[tuple[Any, ...]], orders: Mapping[str, bytes]) -> None:
+        """`orders`: for each host its own, sealed."""
+        commands = list(record)
+        for host, value in orders.items():
+            key = keys.host_orders(host)
+            commands += [("RPUSH", key, value), ("EXPIRE", key, keys.HOST_ORDERS_S)]
         self._line.send(*commands)
         for _command in commands:
             self._line.receive()
@@ -109,7 +115,7 @@ class Dispatch:
         order = Order("cancel", job.id, 0, "", first.by, now, now + _CANCEL_S, new_nonce())
         self._line.close()  # an answer may have been under way
         self._take_back(job.names("waiting"))
-        self._put(job.id, [(part, HostSet.parse(part.targets)) for part in order.in_parts(hosts)], keep=False)
+        self._put([], self._seal(_parts(order, hosts)))
         until = time.monotonic() + patience_s
         while not job.is_over and (left := until - time.monotonic()) > 0:
             if self._read(job, left):
@@ -163,6 +169,11 @@ class Dispatch:
             return bool(self._line.receive())
         except ResponseError:  # an operator who may only write to the lists; the order's life ends by itself
             return False
+
+
+def _parts(order: Order, hosts: HostSet) -> list[tuple[Order, HostSet]]:
+    """The order in its parts, each with its hosts."""
+    return [(part, HostSet.parse(part.targets)) for part in order.in_parts(hosts)]
 
 
 def life_s(timeout_s: float) -> float:

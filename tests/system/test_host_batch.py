@@ -131,6 +131,20 @@ def test_ctrl_c_cancels_what_was_begun(fleet: Fleet, tmp_path: Path) -> None:
     fleet.wait_for(lambda: not Path(f"/proc/{pid}").exists(), what="the command has ended")
 
 
+def test_ctrl_c_cancels_what_has_only_just_been_sent(fleet: Fleet, redis_client: redis.Redis) -> None:
+    agent = fleet.start("web1")
+    agent.send(signal.SIGSTOP)
+    line = [sys.executable, "-m", "opsq", "run", "host-batch", "sleep 100"]
+    caller = fleet.spawner(line, name="caller", env=fleet.environment())
+    until = time.monotonic() + 30
+    while not redis_client.zcard(keys.JOBS):  # without a pause: what is meant is the moment after the sending
+        assert time.monotonic() < until, caller.report()
+    assert caller.stop(signal.SIGINT) == 130
+    assert "cancelled on web1" in caller.output()
+    agent.send(signal.SIGCONT)
+    fleet.wait_for(lambda: "cancelled by" in agent.output(), what="the agent has heard of it")
+
+
 def test_the_history_tells_what_was_run(fleet: Fleet, tmp_path: Path) -> None:
     fleet.start("web1")
     job = fleet.run("echo hello")["job"]

@@ -43,9 +43,9 @@ def run_on_hosts(context: Context, words: Sequence[str], expression: str | None,
         hosts, others = _chosen(expression, known)
         dispatch = Dispatch(url, signer, {name: host.key for name, host in known.items() if host.key is not None})
         try:
-            job = dispatch.send(_for_now(order, len(hosts)), hosts, others)
+            job = dispatch.prepare(_for_now(order, len(hosts)), hosts, others)
             _name_the_absent(context, others)
-            code = _follow(context, dispatch, job)
+            code = _carry_out(context, dispatch, job)
             data = journal.outputs(redis, job.id, job.results.values())
             journal.summarise(redis, job)
         finally:
@@ -138,14 +138,15 @@ def _groups() -> Mapping[str, str]:
     return targets.groups_of(toml_file.load(path).hosts.get("groups", {})) if path is not None else {}
 
 
-def _follow(context: Context, dispatch: Dispatch, job: Job) -> int | None:
-    """Wait for the answers; the exit code, if it was interrupted."""
+def _carry_out(context: Context, dispatch: Dispatch, job: Job) -> int | None:
+    """Send the orders and wait for the answers; the exit code, if it was interrupted."""
     progress = Progress(wanted=not context.quiet)
 
     def show(changed: Job) -> None:
         progress.show(_progress(changed))
 
     try:
+        dispatch.send(job)
         progress.show(_progress(job), at_once=True)
         dispatch.follow(job, show)
     except KeyboardInterrupt:
