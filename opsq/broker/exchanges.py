@@ -52,13 +52,17 @@ class Asking(Protocol):
     channels: Channels
 
     @property
-    def declared(self) -> Declarations: ...
+    def declared(self) -> Declarations:
+        """What the app declares of queues."""
 
-    def key(self, name: str) -> str: ...
+    def key(self, name: str) -> str:
+        """A key's name with the global prefix."""
 
-    def make_known(self, queue: str, priority: int) -> str: ...
+    def make_known(self, queue: str, priority: int) -> str:
+        """The list of a queue's messages; once in each process the queue is made known."""
 
-    def ask_all(self, commands: Sequence[Command]) -> list[Any]: ...
+    def ask_all(self, commands: Sequence[Command]) -> list[Any]:
+        """Commands and their answers. Raises errors of Redis."""
 
 
 def announcement(queue: str, bindings: Sequence[Binding], key_prefix: str, priorities: Priorities) -> list[Command]:

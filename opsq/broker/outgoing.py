@@ -77,7 +77,8 @@ class Names(Protocol):
 
     priorities: Priorities
 
-    def key(self, name: str) -> str: ...
+    def key(self, name: str) -> str:
+        """A key's name with the global prefix."""
 
 
 def publish_command(names: Names, place: str, messages: Sequence[Outgoing], again: bool) -> Command:

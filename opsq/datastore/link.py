@@ -35,8 +35,11 @@ class Link(Protocol):
     def sock(self) -> Any:
         """The socket; None while it is not connected."""
 
-    def connect(self) -> None: ...
-    def disconnect(self) -> None: ...
+    def connect(self) -> None:
+        """Connect, if it is not. Raises RedisError."""
+
+    def disconnect(self) -> None:
+        """Let go of the connection."""
 
 
 class PlainLink:

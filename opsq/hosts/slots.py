@@ -20,9 +20,14 @@ logger = logging.getLogger("opsq.agent")
 class Desk(Protocol):
     """Where an order came from: who hears what becomes of it."""
 
-    def accepted(self, task: Task) -> None: ...
-    def refused(self, task: Task, reason: str) -> None: ...
-    def ended(self, task: Task, ended: Ended) -> None: ...
+    def accepted(self, task: Task) -> None:
+        """Its command starts now."""
+
+    def refused(self, task: Task, reason: str) -> None:
+        """It passed the checks and was not started after all."""
+
+    def ended(self, task: Task, ended: Ended) -> None:
+        """Its command has ended."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

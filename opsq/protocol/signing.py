@@ -36,7 +36,9 @@ class Signer(Protocol):
     """Whoever can sign with one key: a file, or ssh-agent."""
 
     @property
-    def public(self) -> PublicKey: ...
+    def public(self) -> PublicKey:
+        """The public half."""
+        ...
 
     def sign(self, data: bytes) -> bytes:
         """The 64 bytes of the signature over exactly these bytes."""

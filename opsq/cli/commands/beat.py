@@ -27,7 +27,7 @@ from opsq.cli.foreground import (
     set_up_logs,
     warn_at_start,
 )
-from opsq.cli.user_options import Open
+from opsq.cli.open_command import Open
 from opsq.exceptions import UsageError
 
 EXAMPLES = """

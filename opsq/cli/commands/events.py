@@ -14,9 +14,9 @@ from typing import Any
 import click
 
 from opsq.cli.context import Context, pass_context
+from opsq.cli.open_command import Open
 from opsq.cli.output import harmless
 from opsq.cli.params import Duration
-from opsq.cli.user_options import Open
 from opsq.events.event import Channels, Event
 from opsq.events.receiver import Receiver
 from opsq.events.state import State

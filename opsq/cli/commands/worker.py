@@ -24,8 +24,9 @@ from opsq.cli.foreground import (
     set_up_logs,
     warn_at_start,
 )
+from opsq.cli.open_command import Open
 from opsq.cli.params import options
-from opsq.cli.user_options import Open, with_defaults
+from opsq.cli.user_options import with_defaults
 from opsq.cli.worker_options import OPTIONS, WITHOUT_EFFECT
 from opsq.config import toml_file
 from opsq.exceptions import UsageError
