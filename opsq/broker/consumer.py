@@ -290,10 +290,6 @@ class Consumer:
         about = [prefix + key for key in (keys.lanes(name), keys.lane_facts(name), keys.totals(name))]
         return [self.stores[queue], self.passes[queue], *about]
 
-    def skip_numbers(self) -> None:
-        """Begin numbering beyond what any turn may have used that was sent before (after a reconnect or a takeover)."""
-        self._number += STRIDE
-
 
 def _pairs(answer: Any) -> Iterable[tuple[bytes, bytes]]:
     return answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=True)

@@ -27,7 +27,6 @@ from opsq.execution.context import Context
 from opsq.execution.runner import Runner
 from opsq.protocol.envelope import Envelope
 from opsq.runtime.logs import Buffered, redirect_standard_streams
-from opsq.runtime.parent import die_with_parent
 from opsq.runtime.process import start_ticks
 from opsq.states import STARTED
 from opsq.worker import overrides, slots
@@ -103,9 +102,7 @@ def consumer_name(worker_id: str, index: int) -> str:
 
 
 def run(means: Means, index: int) -> None:
-    """Be the child of a slot until it ends; the process exits after that."""
-    parent = os.getppid()
-    die_with_parent(parent)
+    """Be the child of a slot until it ends; the process exits after that. It ends with the template that forked it."""
     _quiet_signals()
     _name_process(means.setup, index)
     means.table.let_go()

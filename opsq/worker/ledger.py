@@ -233,7 +233,6 @@ class Ledger:
             # It was not started. Who took it over may have taken it for lost: then it goes back to its queue.
             self.settle(self.settler.back(message.queue, message.number, message.source, message.raw))
         self._held = (self._return(stray) if any(stray) else len(held)) + len(taken_over)
-        self.consumer.skip_numbers()
 
     def _return(self, stray: list[set[int]]) -> int:
         """Give back what is held and not known; returns how many messages are held after that."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from opsq._state import broker_time
 from opsq.broker.consumer import Consumer
 from opsq.datastore import keys
 from opsq.datastore.line import Line
+from opsq.datastore.trouble import TROUBLE
 from opsq.protocol.envelope import Envelope
 
 logger = logging.getLogger("opsq.worker")
@@ -35,15 +37,20 @@ class Strangers:
         """`is_being_replaced`: whether others of its worker may have newer code, now or in a moment."""
         self._consumer, self._is_being_replaced = consumer, is_being_replaced
         self._line = Line(consumer.url, reply_s=REPLY_S)
+        #: In a pool of many several messages ask at the same time.
+        self._asking = threading.Lock()
         self._known: set[tuple[str, str]] = set()
         self._asked_at = -PUT_OFF_S
         self._told: set[str] = set()
 
     def due_ms(self, queue: int, message: Envelope) -> int | None:
-        """When to look at a message again (Unix ms); None when nobody knows its task. Raises redis-py's errors."""
+        """When to look at a message again (Unix ms); None when nobody knows its task. In doubt it is put off."""
         task, name = message.headers.task, self._consumer.queues[queue]
-        if not self._is_being_replaced() and (name, task) not in self._known_elsewhere():
-            return None
+        try:
+            if not self._is_being_replaced() and (name, task) not in self._known_elsewhere():
+                return None
+        except TROUBLE as error:
+            logger.warning("cannot ask who knows the task %s, which is put off: %s", task, error)
         if task not in self._told:
             self._told.add(task)
             logger.warning("the task %s is not known here, but may be to newer code or to other workers: put off", task)
@@ -52,15 +59,16 @@ class Strangers:
 
     def _known_elsewhere(self) -> set[tuple[str, str]]:
         """Queue and task of all that live workers know, as their records say."""
-        if time.monotonic() - self._asked_at >= PUT_OFF_S:
-            self._known = {
-                (queue, task)
-                for record in self._records()
-                for queue in record.get("queues") or ()
-                for task in record.get("tasks") or ()
-            }
-            self._asked_at = time.monotonic()
-        return self._known
+        with self._asking:
+            if time.monotonic() - self._asked_at >= PUT_OFF_S:
+                self._known = {
+                    (queue, task)
+                    for record in self._records()
+                    for queue in record.get("queues") or ()
+                    for task in record.get("tasks") or ()
+                }
+                self._asked_at = time.monotonic()
+            return self._known
 
     def _records(self) -> list[dict[str, Any]]:
         prefix = self._consumer.key_prefix

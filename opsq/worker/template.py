@@ -60,7 +60,7 @@ def serve(
                 slots_by_pid[pid] = index
                 say(link, {"born": index, "pid": pid, "ticks": start_ticks(pid) or 0})
             elif "tell" in order:
-                tellers.add(_fork(link, partial(_tell, tell_epilogue, order["tell"])))
+                tellers.add(_fork(link, partial(tell_epilogue, order["tell"])))
         _report_ends(link, slots_by_pid, tellers)
 
 
@@ -75,11 +75,13 @@ def receive(link: socket.socket) -> dict[str, Any] | None:
 
 
 def _fork(link: socket.socket, become: Callable[[], None]) -> int:
-    """Fork a process that becomes something, and ends; its pid."""
+    """Fork a process that becomes something, and ends, at the latest with this one; its pid."""
+    here = os.getpid()
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
+            die_with_parent(here)  # first of all: a child by exec takes its time to import the app
             link.close()
             become()
             status = 0
@@ -90,11 +92,6 @@ def _fork(link: socket.socket, become: Callable[[], None]) -> int:
         finally:
             child.leave(status)
     return pid
-
-
-def _tell(tell_epilogue: Callable[[str], None], path: str) -> None:
-    die_with_parent(os.getppid())
-    tell_epilogue(path)
 
 
 def _report_ends(link: socket.socket, slots_by_pid: dict[int, int], tellers: set[int]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import redis
+from chaos.sentinels import Pair
 from chaos.wire import Wire
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -218,7 +219,8 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = PATIENC
 @dataclass(frozen=True)
 class Setup:
     """How the arena is set up. `lease_s`: None = the default; `rude`: how many of the tasks are (0..1); `hold_s`: how
-    long such a one keeps the interpreter's lock (seconds); `limits`: most tasks are under limits.
+    long such a one keeps the interpreter's lock (seconds); `limits`: most tasks are under limits; `sentinels`: in place
+    of one server there are a master and its replica.
     """
 
     lease_s: float | None = 2.0
@@ -226,6 +228,7 @@ class Setup:
     hold_s: float = 3.0
     appendfsync: str = "always"
     limits: bool = False
+    sentinels: bool = False
 
     @property
     def lease(self) -> float:
@@ -317,10 +320,11 @@ class Arena:
         (folder / "tasks.py").write_text(TASKS)
         (folder / "producer.py").write_text(PRODUCER)
         self.spawn = Spawner(folder)
-        self.store = Store(folder / "redis", network, setup.appendfsync)
+        place = folder / "redis"
+        self.store: Any = Pair(place) if setup.sentinels else Store(place, network, setup.appendfsync)
         wait_for(self.store.is_up, "Redis answers")
         self.memory_before = self.memory()
-        self.wire = Wire(self.store.folder / "sock")
+        self.wire = None if setup.sentinels else Wire(self.store.folder / "sock")
         self.worlds = {name: World(folder / f"world-{name}") for name in TAKES} if compiler() else {}
         self.results_db = results_db
         self.marks = Marks(folder / "marks")
@@ -339,7 +343,8 @@ class Arena:
     def environment(self, name: str = "") -> dict[str, str]:
         """Of a worker, or of the producer."""
         hub = HUB if self.network else "127.0.0.1"
-        place = {"a": f"127.0.0.1:{self.wire.port}", "b": f"{hub}:{self.store.port}"}.get(name)
+        places = {"a": f"127.0.0.1:{self.wire.port}", "b": f"{hub}:{self.store.port}"} if self.wire else {}
+        place = places.get(name)
         urls = [f"redis://{place}/{db}" if place else self.store.url(db) for db in (0, self.results_db)]
         return {
             **(self.worlds[name].environment if name in self.worlds else {}),
@@ -413,9 +418,8 @@ class Arena:
 
     def _watch(self) -> None:
         """Look again and again whether a message that was sent once is in two places."""
-        client = self.store.client()
         while not self._over.wait(0.05):
-            with suppress(redis.RedisError, OSError):
+            with suppress(redis.RedisError, OSError), self.store.client() as client:
                 found: Any = client.eval(_IN_TWO_PLACES, 2, "celery", "side")
                 self.doubled |= {line.decode() for line in found if line.startswith(b"tasks.early ")}
 
@@ -423,7 +427,9 @@ class Arena:
         """End everything."""
         self._over.set()
         self._watcher.join()
-        self.wire.speak()
+        if self.wire:
+            self.wire.speak()
         self.spawn.end_all()
-        self.wire.close()
+        if self.wire:
+            self.wire.close()
         self.store.kill()

@@ -1,7 +1,7 @@
 """Two workers, a Redis with an append-only file, and everything that can happen to them, at random instants.
 
     python tests/chaos/nothing_lost.py [--strikes 60] [--only child,redis_killed] [--results-db 1] [--seed N] [--keep]
-        [--defaults] [--limits] [--appendfsync everysec] [--write docs/chaos.md]
+        [--defaults] [--limits] [--sentinels] [--appendfsync everysec] [--write docs/chaos.md]
 
 What was sent is written down by the producer, what was done by the tasks. Prints a table; ends with 1 if a promise was
 broken, or if fewer than half of the kills landed while a task ran.
@@ -28,7 +28,7 @@ import click
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from chaos import oracle
 from chaos.arena import Arena, Setup, Stuck, wait_for
-from chaos.strikes import KILLS, OTHERS, possible
+from chaos.strikes import KILLS, OTHERS, UNDER_SENTINELS, failover, possible
 from support import redis_server
 from support.namespaces import NotPossible, bare_network
 
@@ -65,6 +65,7 @@ class Run:
         how = f"--strikes {sum(self.strikes.values())} --seed {self.seed}" + (f" --only {only}" if only else "")
         how += " --defaults" if self.setup.lease_s is None else ""
         how += " --limits" if self.setup.limits else ""
+        how += " --sentinels" if self.setup.sentinels else ""
         how += f" --appendfsync {self.setup.appendfsync}" if self.setup.appendfsync != "always" else ""
         told = "; ".join(self.verdict.broken) or "every promise was kept"
         lines = [f"`python tests/chaos/nothing_lost.py {how}`", "", f"{told.capitalize()}, {self.seconds:.0f} s."]
@@ -72,7 +73,9 @@ class Run:
             lines.append(f"Not possible on this machine: {', '.join(sorted(self.skipped))}.")
         lines += [
             machine(),
-            f"The server's file is synced {self.setup.appendfsync}.",
+            "A master, its replica and three Sentinels."
+            if self.setup.sentinels
+            else f"The server's file is synced {self.setup.appendfsync}.",
             "",
             "| what | count |",
             "|---|---:|",
@@ -93,14 +96,15 @@ def strike(folder: Path, names: Sequence[str], seed: int, results_db: int = 1, s
     with ExitStack() as stack:
         network = None
         try:
-            network = stack.enter_context(bare_network(folder, ["b"]))
+            if not setup.sentinels:
+                network = stack.enter_context(bare_network(folder, ["b"]))
         except NotPossible as error:
             click.echo(f"no cable is laid: {error}", err=True)
         return _strike(Arena(folder, random.Random(seed), results_db, setup, network), names, Run(seed, setup))
 
 
 def _strike(arena: Arena, names: Sequence[str], run: Run) -> Run:
-    chance, begin = arena.chance, time.monotonic()
+    chance, begin, kills = arena.chance, time.monotonic(), {**KILLS, "failover": failover}
     try:
         for name in ("a", "b"):
             arena.start_worker(name)
@@ -112,8 +116,8 @@ def _strike(arena: Arena, names: Sequence[str], run: Run) -> Run:
                 continue
             time.sleep(chance.uniform(0.0, 0.3))
             wait_for(arena.busy, "a task runs")
-            if name in KILLS:
-                hit = KILLS[name](arena)
+            if name in kills:
+                hit = kills[name](arena)
                 run.kills += hit is not None
                 run.hits += bool(hit)
             else:
@@ -139,6 +143,7 @@ def _strike(arena: Arena, names: Sequence[str], run: Run) -> Run:
 @click.option("--seed", type=int, help="Repeat a run's choices.")
 @click.option("--defaults", is_flag=True, help="Workers without any option: a lease of 15 s, and a task of 30 s in C.")
 @click.option("--limits", is_flag=True, help="Most tasks are under a rate and a limit of how many run at once.")
+@click.option("--sentinels", is_flag=True, help="A master and a replica under Sentinels, who fail over.")
 @click.option("--appendfsync", default="always", show_default=True, help="When the server syncs its file.")
 @click.option("--write", type=click.Path(path_type=Path), help="Add the table to a Markdown file.")
 @click.option("--keep", is_flag=True, help="Keep the folder with all logs and name it.")
@@ -149,6 +154,7 @@ def main(
     seed: int | None,
     defaults: bool,
     limits: bool,
+    sentinels: bool,
     appendfsync: str,
     write: Path | None,
     keep: bool,
@@ -157,11 +163,12 @@ def main(
     seed = random.randrange(10**6) if seed is None else seed
     chance = random.Random(seed)
     chosen = only.split(",") if only else []
-    names = [chance.choice(chosen or sorted(chance.choice((KILLS, OTHERS)))) for _ in range(strikes)]
+    kinds = (UNDER_SENTINELS,) if sentinels else (KILLS, OTHERS)
+    names = [chance.choice(chosen or sorted(chance.choice(kinds))) for _ in range(strikes)]
     folder = Path(tempfile.mkdtemp(prefix="opsq-chaos-"))
     usual = Setup(appendfsync=appendfsync)
     setup = Setup(lease_s=None, rude=0.01, hold_s=30.0, appendfsync=appendfsync) if defaults else usual
-    setup = replace(setup, limits=limits)
+    setup = replace(setup, limits=limits, sentinels=sentinels)
     run = strike(folder, names, seed, results_db, setup)
     if not keep:
         shutil.rmtree(folder)

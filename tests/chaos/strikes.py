@@ -140,6 +140,13 @@ def slow_disk(arena: Arena) -> bool | None:
     return hit
 
 
+def failover(arena: Arena) -> bool | None:
+    """The master dies, or only falls silent, and the Sentinels choose its replica."""
+    silent, hit = arena.chance.random() < 0.5, bool(arena.busy())
+    arena.store.fail_over(silent)
+    return None if silent else hit
+
+
 def connections(arena: Arena) -> None:
     """All connections are closed by the server."""
     arena.store.client().client_kill_filter(_type="normal", skipme=True)
@@ -260,4 +267,9 @@ OTHERS: dict[str, Callable[[Arena], None]] = {
         *(freeze, connections, lost_answers, silence, out_of_memory, read_only),
         *(busy, forgotten_scripts, wrong_type, no_permission, cable, clock_jump, ten_thousand),
     )
+}
+#: What is done where Sentinels watch a master and its replica: the kills of Redis are failovers.
+UNDER_SENTINELS: dict[str, Strike | Callable[[Arena], None]] = {
+    each.__name__: each
+    for each in (failover, child, template, parent, group, host_lost, freeze, connections, forgotten_scripts)
 }

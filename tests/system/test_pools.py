@@ -14,10 +14,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 from support import lab as labs
 from support.lab import Lab
 from support.processes import Running
+from support.worker_project import children_of
 
 from opsq.concurrency.base import pool_named
 
@@ -36,6 +38,10 @@ from opsq.signals import worker_process_init
 
 STATE = threading.local()
 VALUE = contextvars.ContextVar("value", default="nobody")
+
+
+while os.path.exists(os.environ["MARKS"] + "-closed"):
+    time.sleep(0.01)
 
 
 @worker_process_init.connect
@@ -303,7 +309,7 @@ def test_a_warm_stop_lets_end_what_runs_and_gives_back_the_rest(lab: Lab, pool: 
     lab.push("celery", *[(SLEEPER[pool], text, 2.0) for text in texts])
     lab.wait_for(lambda: len(begun(lab, set(texts))) == 5, "five have begun")
     assert running.stop() == 0
-    assert len({mark.text for mark in lab.written("end")} & set(texts)) == 5
+    assert len({mark.text for mark in lab.written("end")} & set(texts)) == 5, running.report()
     assert lab.depth() == 7
     assert lab.in_flight() == 0
     lab.redis.delete("celery")
@@ -371,6 +377,30 @@ def test_nothing_is_lost_or_run_twice_however_often_the_processes_are_killed(lab
     assert len(buried & ends) < 12
     assert len(buried - begins.keys()) < 12
     lab.redis.delete("opsq:dead:{celery}", "opsq:dead-index:{celery}")
+
+
+@pytest.mark.parametrize("pool", [name for name in POOLS if name in ("gevent", "eventlet")], indirect=True)
+def test_a_child_that_still_imports_the_app_ends_with_the_process_that_started_it(lab: Lab, pool: str) -> None:
+    """Else it would work on beside the one that takes its place, under the same name."""
+    running = start(lab, pool, 5)
+    gate = lab.folder / "marks-closed"
+    gate.touch()
+    os.kill(child_of(lab), signal.SIGKILL)
+    orphan = lab.wait_for(lambda: importing(running), "the next child imports the app", 30)
+    (template,) = psutil.Process(running.pid).children()
+    template.kill()
+    psutil.wait_procs([orphan], timeout=30)
+    assert not orphan.is_running()
+    gate.unlink()
+    assert lab.value(lab.send("add", 1, 2), timeout=30) == 3
+    assert running.stop() == 0
+
+
+def importing(running: Running) -> psutil.Process | None:
+    """A child of a green pool that has been started by exec."""
+    with contextlib.suppress(psutil.Error):
+        return next((each for each in children_of(running) if "opsq.concurrency.patched" in each.cmdline()), None)
+    return None
 
 
 def test_a_thread_that_does_not_react_to_its_hard_limit_is_killed_after_its_neighbours(lab: Lab) -> None:

@@ -13,6 +13,7 @@ import pytest
 from support import lab as labs
 from support.lab import Lab
 
+from opsq.broker import audit
 from opsq.protocol import envelope
 
 #: How much later than its time a message may begin to run (seconds).
@@ -124,6 +125,15 @@ def test_many_that_are_due_together_all_run_in_their_order(lab: Lab) -> None:
     assert len({mark.text for mark in crowd}) == 1200
     assert min(mark.time for mark in crowd) >= due.timestamp()
     assert max(mark.time for mark in crowd) - due.timestamp() < LATE_S
+
+
+def test_what_is_for_later_stays_where_it_is_until_it_is_due(lab: Lab) -> None:
+    """Who took it before would put it back, and take it again."""
+    (before,) = audit.balances(lab.app.broker, ["celery"])
+    lab.result(lab.send("note", "once", countdown=1.5))
+    (after,) = audit.balances(lab.app.broker, ["celery"])
+    assert after.taken - before.taken < 5
+    assert after.moved - before.moved < 5
 
 
 def test_an_earlier_one_wakes_who_sleeps_until_a_later_one(lab: Lab) -> None:
