@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -133,26 +132,14 @@ class DjangoProject:
         return {"ENGINE": "django.db.backends.sqlite3", "NAME": name, "OPTIONS": {"timeout": self.patience_s}}
 
     @contextmanager
-    def locked(self, due: str) -> Iterator[None]:
-        """An entry is due two seconds from now on, and meanwhile the entries can be read, and not written."""
-        now = datetime.now(UTC)
-        soon = (now + timedelta(seconds=2)).isoformat(" ")
-        makes_due = (
-            f"UPDATE django_celery_beat_periodictask SET start_time = '{soon}' WHERE name = '{due}'",
-            f"UPDATE django_celery_beat_periodictasks SET last_update = '{now.isoformat(' ')}'",
-        )
+    def locked(self) -> Iterator[None]:
+        """Meanwhile the entries can be read, and not written."""
         if self.database is not None:
-            with self.database.connect() as lock:
-                with lock.transaction():
-                    for statement in makes_due:
-                        lock.execute(statement)
-                with lock.transaction():
-                    lock.execute("LOCK TABLE django_celery_beat_periodictask IN EXCLUSIVE MODE")
-                    yield
+            with self.database.connect() as lock, lock.transaction():
+                lock.execute("LOCK TABLE django_celery_beat_periodictask IN EXCLUSIVE MODE")
+                yield
             return
-        with closing(sqlite3.connect(self.folder / "db.sqlite3", isolation_level=None, timeout=20)) as lite:
-            for statement in makes_due:
-                lite.execute(statement)
+        with closing(sqlite3.connect(self.folder / "db.sqlite3", isolation_level=None)) as lite:
             lite.execute("BEGIN IMMEDIATE")
             yield
             lite.execute("ROLLBACK")
