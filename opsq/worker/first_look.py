@@ -134,6 +134,7 @@ def _results(backend: Any, database: int | None) -> Results:
         backend.format.failure_ttl_s,
         database,
         backend.store_records,
+        backend.record,
         backend.chords.part,
         backend.chords.count,
     )

@@ -251,7 +251,9 @@ class Ledger:
         """Dead letters in place of outcomes that cannot be written."""
         for settlement, error in self._hopeless.values():
             raw = holdings[settlement.queue].get(settlement.number, b"")
-            self.settler.bury(settlement, self._list_of(settlement.queue, raw), raw, error)
+            # Told at first; if that cannot be written either, buried without a word.
+            tell = settlement.tries == TRIES
+            self.settler.bury(settlement, self._list_of(settlement.queue, raw), raw, error, tell)
             self.settle(settlement)
         self._hopeless.clear()
 

@@ -19,7 +19,8 @@ from opsq.broker.settlement import Settlement, Word
 from opsq.datastore import keys
 from opsq.datastore.priorities import PRIORITIES, Priorities
 from opsq.datastore.trouble import TROUBLE, NoPermissionError, ResponseError
-from opsq.exceptions import DecodeError
+from opsq.exceptions import BackendStoreError, DecodeError
+from opsq.execution.context import Context
 from opsq.execution.outcome import ChordPart, FollowUp, Outcome, Record
 from opsq.protocol import envelope, writing
 from opsq.protocol.delivery_tag import new_delivery_tag
@@ -56,7 +57,7 @@ class Results:
     """Where results go: their key prefix, how long they and failures are kept (seconds, 0 = for ever), who writes them.
 
     `database`: their database on the broker's own server: the turn writes them. Else `store` does, before the turn:
-    it takes (key, seconds, bytes) of each.
+    it takes (key, seconds, bytes) of each. `record` makes the bytes of a request, a state, a value and a traceback.
     """
 
     prefix: str = ""
@@ -64,6 +65,7 @@ class Results:
     failure_ttl_s: int = 86_400
     database: int | None = None
     store: Callable[[list[tuple[str, int, bytes]]], None] | None = None
+    record: Callable[[Any, str, Any, str | None], bytes] | None = None
     part: Callable[..., tuple[Any, ...]] | None = None
     count: Callable[[Sequence[Sequence[Any]]], list[str]] | None = None
 
@@ -188,14 +190,27 @@ class Settler:
         writes, count = self._buried(queue, list_key, raw, str(error))
         return Settlement(queue, number, writes, count, "dead", _some_task(raw) or "")
 
-    def bury(self, settlement: Settlement, list_key: str, raw: bytes, error: str) -> None:
-        """A dead letter in place of an outcome that cannot be written."""
+    def bury(self, settlement: Settlement, list_key: str, raw: bytes, error: str, tell: bool) -> None:
+        """A dead letter in place of an outcome that cannot be written. `tell`: its result says so to who waits."""
         logger.error("the outcome of a task cannot be written, its message goes to the dead letters: %s", error)
         reason = f"its outcome could not be written: {error}"
         parts = [write for write in _split(settlement.writes)[0] if write[0] == "C"]
         letter, count = self._buried(settlement.queue, list_key, raw, reason)
-        settlement.writes = (*(word for part in parts for word in part), *letter)
-        settlement.count, settlement.word = len(parts) + count, "dead"
+        result = self._failure(raw, reason) if tell else ()
+        settlement.writes = (*result, *(word for part in parts for word in part), *letter)
+        settlement.count, settlement.word = bool(result) + len(parts) + count, "dead"
+
+    def _failure(self, raw: bytes, reason: str) -> tuple[Any, ...]:
+        """The write of a result that tells a failure of ours; empty where none is kept."""
+        try:
+            message = envelope.parse(raw)
+        except DecodeError:
+            return ()
+        if self.results.record is None or message.headers.ignore_result:
+            return ()
+        request = Context.of(message, None, HOST)
+        record = self.results.record(request, states.FAILURE, BackendStoreError(reason), None)
+        return self.result(message.headers.id, record, failed=True)
 
     def _buried(self, queue: int, list_key: str, raw: bytes, reason: str) -> tuple[tuple[Any, ...], int]:
         """The writes that bury a message that may not be readable, and their number."""

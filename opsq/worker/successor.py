@@ -188,7 +188,7 @@ def _settle(
     for settlement in settlements:
         if settlement.number in refused:
             number, list_key = settlement.number, consumer.list_of(settlement.queue, 0)
-            settler.bury(settlement, list_key, raws[number], refused[number])
+            settler.bury(settlement, list_key, raws[number], refused[number], tell=False)
     passed = consumer.passed()
     for settlement in settlements:
         if settlement.number in passed[settlement.queue]:

@@ -22,6 +22,8 @@ def test_a_result_that_cannot_be_stored_is_buried_and_blocks_nobody(project, red
     (letter,) = (json.loads(record) for record in redis_client.hvals("opsq:dead:{celery}"))
     assert letter["id"] == "id-5"
     assert "WRONGTYPE" in letter["reason"]
+    record = json.loads(redis_client.get("celery-task-meta-id-5"))
+    assert (record["status"], record["result"]["exc_type"]) == ("FAILURE", "BackendStoreError"), "who waits is told"
     assert max(project.effects().values()) == 1
     redis_client.delete("opsq:delayed:{celery}")
     wait_for(lambda: all_done(redis_client))
