@@ -17,6 +17,7 @@ from opsq.execution.context import Context
 from opsq.execution.request import Request
 from opsq.result.eager import EagerResult
 from opsq.result.single import AsyncResult
+from opsq.runtime.aside import aside
 
 if TYPE_CHECKING:
     from opsq.app.base import App
@@ -159,6 +160,16 @@ class Task(Workflows, Generic[P, R]):
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult:
         """Send it with these arguments."""
         return self.apply_async(args, kwargs)
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult:
+        """`delay` for an event loop, which goes on meanwhile however long the broker takes."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> AsyncResult:
+        """`apply_async` for an event loop. A caller that is cancelled meanwhile may have sent the call all the same."""
+        return await aside(self.apply_async, args, kwargs, **options)
 
     def apply_async(
         self,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing, suppress
 from typing import Any
 
 from opsq import states
 from opsq.backends.base import Format, encode_meta
 from opsq.backends.chords import Chords
 from opsq.backends.records import Records
-from opsq.backends.waiting import Subscriber
+from opsq.backends.waiting_in_loops import LoopSubscriber
 from opsq.datastore import keys
 from opsq.datastore.connection import client, errors, parse_url
 from opsq.datastore.trouble import WatchError
@@ -24,7 +24,7 @@ class RedisBackend(Records):
     def __init__(self, url: str, wanted: Format, key_prefix: str = "", chords: Chords | None = None) -> None:
         parse_url(url)
         super().__init__(url, wanted, key_prefix, chords or Chords(url, wanted, key_prefix))
-        self._subscriber = Subscriber(url)
+        self._subscriber = LoopSubscriber(url)
 
     @classmethod
     def of(cls, url: str, conf: Mapping[str, Any]) -> RedisBackend:
@@ -136,6 +136,26 @@ class RedisBackend(Records):
                     if not left:
                         return
         raise self._too_late(list(left.values()))
+
+    async def await_one(
+        self,
+        task_id: str,
+        timeout_s: float | None = None,
+        on_interval: Callable[[], Awaitable[None]] | None = None,
+        interval_s: float = 0.5,
+    ) -> dict[str, Any]:
+        """What is known of one that has ended, awaited in an event loop. Raises TimeoutError."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        keys = (self.key(task_id).encode(),)
+        async with aclosing(self._subscriber.updates_in_loop(keys, until, interval_s)) as updates:
+            async for key, data in updates:
+                if key:
+                    meta = self.format.decode(data)
+                    if meta["status"] in states.READY_STATES:
+                        return meta
+                elif on_interval is not None:
+                    await on_interval()
+        raise self._too_late([task_id])
 
     def _too_late(self, missing: Sequence[str]) -> TimeoutError:
         what = f"the result of {missing[0]}" if len(missing) == 1 else f"{len(missing)} results"

@@ -46,6 +46,9 @@ class Waiter:
 
     __slots__ = ("error", "inbox", "keys", "wake")
 
+    #: Whether its thread may read the connection.
+    leads = True
+
     def __init__(self, keys: Sequence[bytes]) -> None:
         self.keys = keys
         self.inbox: deque[tuple[bytes, bytes]] = deque()
@@ -72,6 +75,8 @@ class Subscriber:
         self._lock = threading.Lock()
         self._waiters: dict[bytes, list[Waiter]] = {}
         self._leader: Waiter | None = None
+        #: Leads when nobody else can: it waits for no key of its own.
+        self._reader: Waiter | None = None
         self._stale: set[bytes] = set()
         self._line: Line | None = None
         self._asked: deque[Sequence[bytes]] = deque()
@@ -90,7 +95,9 @@ class Subscriber:
 
         Ends at `until` (monotonic). The caller closes it when enough has come.
         """
-        waiter = Waiter(keys)
+        return self._updates(Waiter(keys), until, interval_s)
+
+    def _updates(self, waiter: Waiter, until: float | None, interval_s: float) -> Updates:
         try:
             with self._lock:
                 self._enter(waiter)
@@ -120,9 +127,9 @@ class Subscriber:
     def _enter(self, waiter: Waiter) -> None:
         for key in waiter.keys:
             self._waiters.setdefault(key, []).append(waiter)
-        if self._leader is None:
+        if self._leader is None and waiter.leads:
             self._leader = waiter
-        if self._line is not None:
+        if self._line is not None and waiter.keys:
             try:
                 self._ask(self._line, waiter.keys)
             except (RedisError, OSError):
@@ -137,7 +144,8 @@ class Subscriber:
                     del self._waiters[key]
                     self._stale.add(key)
         if self._leader is waiter:
-            self._leader = next((each[0] for each in self._waiters.values()), None)
+            able = (each for waiters in self._waiters.values() for each in waiters if each.leads)
+            self._leader = next(able, self._reader)
             if self._leader is not None:
                 self._leader.notify()
 
@@ -166,7 +174,8 @@ class Subscriber:
         line.connect()
         self._line = line
         self._heard_at, self._pinged = time.monotonic(), False
-        self._ask(line, list(self._waiters))
+        if self._waiters:
+            self._ask(line, list(self._waiters))
         return line
 
     def _drop(self) -> None:

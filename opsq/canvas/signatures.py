@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from opsq import _state
 from opsq.canvas import stamping
 from opsq.protocol import writing
+from opsq.runtime.aside import aside
 from opsq.utils.ids import new_task_id
 
 Made = TypeVar("Made", bound="type[Signature]")
@@ -123,6 +124,16 @@ class Signature(dict[str, Any]):
     def delay(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
         """Send it, with these arguments before its own."""
         return self.apply_async(partial_args, partial_kwargs)
+
+    async def adelay(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+        """`delay` for an event loop, which goes on meanwhile however long the broker takes."""
+        return await self.aapply_async(partial_args, partial_kwargs)
+
+    async def aapply_async(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
+        """`apply_async` for an event loop."""
+        return await aside(self.apply_async, args, kwargs, **options)
 
     def apply(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Run it here and wait."""

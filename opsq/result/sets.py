@@ -135,6 +135,17 @@ class ResultSet(ResultBase):
         """
         return self.join_native(timeout, propagate, interval, **options)
 
+    async def aget(self, timeout: float | None = None, propagate: bool = True, interval: float = 0.5) -> list[Any]:
+        """`get` for an event loop, which goes on meanwhile: their values in order."""
+        import asyncio  # programs without an event loop do not pay for it
+
+        awaited = [asyncio.ensure_future(each.aget(timeout, propagate, interval)) for each in self.results]
+        try:
+            return list(await asyncio.gather(*awaited))
+        finally:
+            for each in awaited:
+                each.cancel()
+
     def join(
         self,
         timeout: float | None = None,

@@ -11,7 +11,8 @@ from opsq.exceptions import TimeoutError
 from opsq.result.graph import Trees
 from opsq.result.of_app import OfApp, app_for, plain
 from opsq.result.raising import throw
-from opsq.result.waiting import assert_will_not_block
+from opsq.result.waiting import assert_will_not_block, ended
+from opsq.runtime.aside import aside
 from opsq.utils.time import parse_iso
 
 
@@ -77,6 +78,28 @@ class AsyncResult(Trees, ResultBase):
         return self._value(propagate, callback, PROPAGATE_STATES)
 
     wait = get
+
+    async def aget(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float = 0.5,
+        follow_parents: bool = True,
+        disable_sync_subtasks: bool = True,
+    ) -> Any:
+        """`get` for an event loop, which goes on meanwhile; however many wait, they share one connection.
+
+        Raises TimeoutError after `timeout` seconds; the task goes on.
+        """
+        if self.ignored:
+            return None
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        if self._cache is None:
+            follows = follow_parents and propagate and self.parent is not None
+            check = await aside(self._parents_check, None) if follows else None
+            self._keep(await ended(self.backend, self.id, timeout, check, interval))
+        return self._value(propagate, None)
 
     def _parents_check(self, on_interval: Callable[[], Any] | None) -> Callable[[], None]:
         """An error of an earlier task of the chain is raised here: this one would never come."""

@@ -1,12 +1,16 @@
-"""Whether a result may be waited for here: not inside a task that a worker runs, unless it is said."""
+"""Whether a result may be waited for here (not inside a task that a worker runs, unless it is said); how loops wait."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
-from opsq import _state
+from opsq import _state, states
+from opsq.exceptions import TimeoutError
+from opsq.runtime.aside import aside
 
 _MAY_WAIT = ContextVar("opsq_may_wait_in_tasks", default=False)
 
@@ -39,3 +43,30 @@ def denied_join_result() -> Iterator[None]:
         yield
     finally:
         _MAY_WAIT.reset(token)
+
+
+async def ended(
+    backend: Any, task_id: str, timeout_s: float | None, check: Callable[[], None] | None, interval_s: float
+) -> dict[str, Any]:
+    """What is known of a task once it has ended; `check` is called at intervals. Raises TimeoutError.
+
+    A place for results that announces nothing to event loops is asked at intervals.
+    """
+
+    async def checked() -> None:
+        if check is not None:
+            await aside(check)
+
+    if hasattr(backend, "await_one"):
+        found: dict[str, Any] = await backend.await_one(task_id, timeout_s, checked, interval_s)
+        return found
+    import asyncio  # programs without an event loop do not pay for it
+
+    until = None if timeout_s is None else time.monotonic() + timeout_s
+    while (meta := await aside(backend.get_meta, task_id))["status"] not in states.READY_STATES:
+        left = interval_s if until is None else min(interval_s, until - time.monotonic())
+        if left <= 0:
+            raise TimeoutError(f"the result of {task_id} did not come in time")
+        await asyncio.sleep(left)
+        await checked()
+    return dict(meta)
