@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 #: The project's own file, under the first of these names that is there.
 NAMES = ("opsq.toml", "opsq.yaml", "opsq.yml")
@@ -30,33 +31,39 @@ def find_project_file(start: Path, environ: Mapping[str, str] = os.environ) -> P
 
 #: How every `manage.py` names the settings.
 _SETTINGS = re.compile(r"""DJANGO_SETTINGS_MODULE["'],\s*["']([\w.]+)["']""")
-
-
 #: The app of a Django project that makes none itself.
 SETTINGS_APP = "opsq.contrib.django"
 
 
-def django_settings(folder: Path) -> str | None:
-    """The module of the settings that a Django project's `manage.py` in this folder names."""
+class Django(NamedTuple):
+    """A Django project: the folder of its `manage.py`, the module of its settings, and its app.
+
+    The app is the package around the settings that has a `celery.py`, else one that is made of the settings alone.
+    """
+
+    folder: Path
+    settings: str
+    app: str
+
+
+def find_django(start: Path) -> Django | None:
+    """The Django project that the nearest `manage.py` upwards from `start` is of."""
+    start = start.absolute()
+    for folder in (start, *start.parents):
+        if (settings := _settings_of(folder)) is not None:
+            package = settings.rpartition(".")[0]
+            while package and not (folder / package.replace(".", "/") / "celery.py").is_file():
+                package = package.rpartition(".")[0]
+            return Django(folder, settings, package or SETTINGS_APP) if package or find_spec("django") else None
+    return None
+
+
+def _settings_of(folder: Path) -> str | None:
     try:
         found = _SETTINGS.search((folder / "manage.py").read_text(errors="replace"))
     except OSError:
         return None
     return found[1] if found else None
-
-
-def django_app(folder: Path) -> str | None:
-    """The app of the Django project whose `manage.py` is in this folder.
-
-    It is the package of the settings, if that has a `celery.py`, else one that is made of the settings alone.
-    """
-    settings = django_settings(folder)
-    if settings is None:
-        return None
-    package = settings.partition(".")[0]
-    if (folder / package / "celery.py").is_file():
-        return package
-    return SETTINGS_APP if find_spec("django") is not None else None
 
 
 def _speaks_of_opsq(pyproject: Path) -> bool:

@@ -14,13 +14,16 @@ from opsq.app.base import App
 from opsq.app.blame import broken
 from opsq.config import toml_file
 from opsq.exceptions import OpsqError, UsageError, did_you_mean
-from opsq.project import django_app
+from opsq.project import find_django
+
+#: Why an app of Celery's is refused.
+OF_CELERY = "it is made by Celery, not by opsq"
 
 
 def named_app(flag: str | None = None, start: Path | None = None) -> tuple[str, str] | None:
     """The app that is to be used and who named it; None if nobody does.
 
-    `-A`, `OPSQ_APP`, `app =` in `opsq.toml`, or a Django project's `manage.py` here.
+    `-A`, `OPSQ_APP`, `app =` in `opsq.toml`, or the Django project whose `manage.py` is here or above.
     """
     if flag:
         return flag, "-A"
@@ -30,10 +33,9 @@ def named_app(flag: str | None = None, start: Path | None = None) -> tuple[str, 
     if path is not None and (named := toml_file.load(path).app):
         _put_on_path(path.parent)
         return named, str(path)
-    folder = start or Path.cwd()
-    if package := django_app(folder):
-        _put_on_path(folder)
-        return package, str(folder / "manage.py")
+    if (django := find_django(start or Path.cwd())) is not None:
+        _put_on_path(django.folder)
+        return django.app, str(django.folder / "manage.py")
     return None
 
 
@@ -171,7 +173,7 @@ def _checked(spec: str, found: Any) -> App:
     if _is_of_celery(found):
         raise UsageError(
             f"cannot use the app {spec!r}",
-            why="it is made by Celery, not by opsq",
+            why=OF_CELERY,
             hint="change `from celery import Celery` to `from opsq import Celery`",
         )
     raise UsageError(f"cannot use {spec!r} as an app", why=f"it is a {type(found).__name__}")

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from opsq.exceptions import UsageError
+from opsq.project import find_django
 
 if TYPE_CHECKING:
     from opsq.app.base import App
@@ -123,7 +125,7 @@ class Context:
         """Whether anything here may name an app."""
         from opsq.config import toml_file
 
-        if self.app_spec or {"OPSQ_APP", "CELERY_CONFIG_MODULE"} & {*os.environ} or os.path.exists("manage.py"):
+        if self.app_spec or {"OPSQ_APP", "CELERY_CONFIG_MODULE"} & {*os.environ} or find_django(Path.cwd()):
             return True
         path = toml_file.find(os.getcwd())
         return path is not None and toml_file.load(path).app is not None

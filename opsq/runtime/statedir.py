@@ -12,10 +12,11 @@ from pathlib import Path
 
 from opsq.exceptions import OpsqError, RefusedError
 from opsq.platforms import is_root
-from opsq.project import find_project_file
+from opsq.project import find_django, find_project_file
 
 #: A Unix socket's path has room for 108 bytes, the last of them zero.
 _LONGEST_SOCKET_PATH = 107
+_SHARED = Path("/tmp")
 _HINT = "name another one with --state-dir or OPSQ_STATE_DIR"
 
 
@@ -73,7 +74,11 @@ class StateDir:
     @property
     def short(self) -> Path:
         """Where sockets lie whose path in `run` would be too long; the same for whoever looks, whatever is set."""
-        return Path(f"/tmp/opsq-{os.geteuid()}-{self.key}")
+        return _SHARED / f"opsq-{os.geteuid()}-{self.key}"
+
+    def of_user(self, uid: int | None) -> Path:
+        """The state directory of programs that run as another user (None: as this one): this one is closed to them."""
+        return self.root if uid is None else _SHARED / f"opsq-{uid}-{self.key}"
 
     def _socket(self, name: str) -> Path:
         path = self.run / name
@@ -101,7 +106,7 @@ class StateDir:
             raise _unusable(path, error) from None
         if not stat.S_ISDIR(found.st_mode) and not path.is_dir():
             raise OpsqError(f"cannot use {path} as state directory", why="it is no directory", hint=_HINT)
-        if path != self.root and hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+        if (path != self.root or path.parent == _SHARED) and hasattr(os, "geteuid") and found.st_uid != os.geteuid():
             raise RefusedError(f"cannot use {path}", why="it belongs to another user", hint=_HINT)
         if not os.access(path, os.W_OK | os.X_OK):
             raise RefusedError(f"cannot write the state directory {path}", why="permission denied", hint=_HINT)
@@ -115,14 +120,16 @@ def _unusable(path: Path, error: OSError) -> OpsqError:
 def find(explicit: str | None = None, environ: Mapping[str, str] = os.environ, start: Path | None = None) -> StateDir:
     """The state directory for what is done in the folder `start` (the current one).
 
-    `--state-dir`; `OPSQ_STATE_DIR`; `.opsq` beside the project's file; else one of this user's, named after `start`.
+    `--state-dir`; `OPSQ_STATE_DIR`; `.opsq` beside the project's file; else one of this user's, named after the folder
+    of the Django project around `start`, or after `start`.
     """
     if named := explicit or environ.get("OPSQ_STATE_DIR"):
         return StateDir(Path(named).resolve())
     start = start or Path.cwd()
     if (file := find_project_file(start, environ)) is not None:
         return StateDir(file.parent.resolve() / ".opsq")
-    folder = start.resolve()
+    django = find_django(start)
+    folder = (django.folder if django is not None else start).resolve()
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
     return StateDir(_user_state() / f"{folder.name or 'root'}-{digest}")
 

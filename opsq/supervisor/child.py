@@ -57,6 +57,9 @@ class Child:
         self.reason: str | None = None
         #: It was told to read its code again and has not said yet what has come of that; why it could not.
         self.reloading, self.reload_trouble = False, ""
+        #: Of a command of Celery's: whose program it has become, and what that could not carry over.
+        self.runs: str | None = None
+        self.note = ""
         self._timer: Timer | None = None
 
     @property
@@ -125,6 +128,7 @@ class Child:
         self.asked, self.adopted = False, adopted
         self.process = self.last_process = process
         self.started_at = time.time()
+        self.runs, self.note = (self.runs, self.note) if adopted else (None, "")
         if self.state is State.STOPPING:
             self._signal_stop()
         else:
@@ -167,6 +171,11 @@ class Child:
             if self.state is State.STARTING:
                 self._move(Event.UP)
             self._hands.changed(self)
+
+    def says_what_runs(self, runs: str, note: str) -> None:
+        """A command of Celery's has become opsq's program, or Celery's own."""
+        self.runs, self.note = runs, note
+        self._hands.changed(self)
 
     def says_reloaded(self, trouble: str) -> None:
         """It has read its code again, or could not."""
@@ -243,7 +252,7 @@ class Child:
         """What the daemon's successor must know."""
         names = ("state", "since", "wanted", "asked", "again", "ready", "started_at", "restarts", "failures", "reason")
         processes = {"process": self.process, "last_process": self.last_process}
-        return {name: getattr(self, name) for name in names} | {
+        return {name: getattr(self, name) for name in (*names, "runs", "note")} | {
             name: [process.pid, process.start_ticks] if process else None for name, process in processes.items()
         }
 

@@ -8,7 +8,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from typing import Any
 from opsq.config import toml_file
 from opsq.config.toml_file import SERVICES, ProjectFile
 from opsq.exceptions import UsageError
-from opsq.project import django_app
+from opsq.project import find_django
 from opsq.runtime import notify, statedir
 from opsq.runtime.statedir import StateDir
-from opsq.supervisor import plan, private_redis, supervisord_file, tables
+from opsq.supervisor import celery_commands, plan, private_redis, supervisord_file, tables
 from opsq.supervisor.plan import Broker, Plan, Program
 
 #: The app of a worker for which nobody named one.
@@ -32,8 +33,9 @@ _USES_OPSQ = re.compile(r"^\s*(?:from|import)\s+opsq\b", re.MULTILINE)
 class Place:
     """Where and for what: the folder, its file, the app (None: nobody named one), broker and results given by flags.
 
-    `found`: what a supervisord file says, which then takes the place of `file`; `scale`: how many copies of a program;
-    `origin`: what `find_place` was told, so that it can be told once more.
+    `reload`: workers read their code again when a file changes; `found`: what a supervisord file says, which then takes
+    the place of `file`; `scale`: how many copies of a program; `origin`: what `find_place` was told, so that it can be
+    told once more.
     """
 
     state: StateDir
@@ -42,6 +44,7 @@ class Place:
     app: str | None
     broker: str | None = None
     results: str | None = None
+    reload: bool = False
     found: supervisord_file.Found | None = None
     scale: Mapping[str, int] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -57,8 +60,18 @@ class Place:
         """Which of our own programs are wanted."""
         if self.file.services is not None:
             return self.file.services
-        supervision_only = (self.file.programs or self.found) and self.app is None
-        return () if supervision_only else SERVICES
+        if (self.file.programs or self.found) and self.app is None:
+            return ()
+        taken = celery_commands.roles(self._commands(), self.app)
+        return tuple(name for name in SERVICES if name not in taken)
+
+    def _commands(self) -> Iterator[tuple[str, ...]]:
+        if self.found is not None:
+            yield from (program.command for program in self.found.programs.values())
+            return
+        for table in self.file.programs.values():
+            with suppress(KeyError, ValueError):  # what is wrong is told of the program
+                yield tables.words(table["command"])
 
 
 def find_place(
@@ -76,16 +89,20 @@ def find_place(
     path = toml_file.find(here) if supervisord is None else None
     file = toml_file.load(path) if path is not None else ProjectFile(here / "opsq.toml")
     beside = path is not None and path.parent.is_dir() and not app
+    named = app or file.app
+    django = find_django(here) if supervisord is None and not named else None
+    folder = django.folder if django is not None else file.path.parent if beside else here
     scale = scale or {}
     config = os.environ.get("OPSQ_CONFIG")
-    told = {"app": app, "broker": flags.get("broker"), "result_backend": flags.get("result_backend")}
+    told = {"app": app, **{name: flags.get(name) for name in ("broker", "result_backend", "reload")}}
     return Place(
         state,
-        file.path.parent if beside else here,
+        folder,
         file,
-        app or file.app or (django_app(here) if supervisord is None else None),
+        named or (django.app if django is not None else None),
         told["broker"],
         told["result_backend"],
+        bool(told["reload"]),
         supervisord_file.read(Path(supervisord), here, scale) if supervisord is not None else None,
         scale,
         {"here": str(here), "flags": told, "config": config, "supervisord": supervisord, "scale": dict(scale)},
@@ -117,6 +134,8 @@ def compose(place: Place) -> Plan:
         programs |= _copies(place, name, programs)
     if place.found is not None:
         programs |= place.found.programs
+    needs = {private_redis.NAME: "ready"} if private else {}
+    programs = {name: celery_commands.as_ours(program, needs) for name, program in programs.items()}
     shared = _shared_environment(place, private)
     programs = {
         name: replace(
@@ -135,8 +154,10 @@ def compose(place: Place) -> Plan:
 
 def _told(program: Program) -> dict[str, str]:
     """A worker stops by itself just before it would be killed: what it holds is settled."""
-    is_ours = "worker" in (program.name, program.group) and "opsq" in program.command
-    return {notify.STOPWAITSECS: f"{program.stopwaitsecs:g}"} if is_ours else {}
+    celerys = celery_commands.written(program)
+    ours = "worker" in (program.name, program.group) and "opsq" in program.command
+    is_worker = celerys.name == "worker" if celerys is not None else ours
+    return {notify.STOPWAITSECS: f"{program.stopwaitsecs:g}"} if is_worker else {}
 
 
 def _named_in_file(place: Place, ours: Mapping[str, Program]) -> dict[str, Program]:
@@ -201,7 +222,7 @@ def _own(place: Place, private: bool, words: list[str], flags: Mapping[str, Any]
 
 def _worker(place: Place, private: bool) -> Program:
     """Its flags are in `[worker]`, which it reads itself, and again when it is told to; a supervisord.conf has none."""
-    flags = {"loglevel": False} if place.found is None else {}
+    flags = {"loglevel": place.found is not None and "info", "reload": place.reload}
     made = _own(place, private, ["-A", place.app or OWN_APP, "worker"], flags)
     if place.found is None:
         made = replace(made, environment={toml_file.WORKER_FLAGS: str(place.file.path)})

@@ -10,7 +10,7 @@ from typing import Any
 
 from opsq._version import __version__
 from opsq.exceptions import SupervisorError, UsageError, did_you_mean
-from opsq.supervisor import messages, sampling
+from opsq.supervisor import celery_commands, messages, sampling
 from opsq.supervisor.child import Child
 from opsq.supervisor.lifecycle import State
 from opsq.supervisor.plan import Plan
@@ -235,6 +235,7 @@ def _told(child: Child, usage: Mapping[Any, sampling.Usage]) -> dict[str, Any]:
         reason = "adopted: its keeper had died"
     elif child.state is State.STARTING and child.program.ready == "notify" and reason is None:
         reason = "has not said yet that it is ready"
+    celerys = celery_commands.told(child.program, child.runs, child.note)
     return {
         "name": child.name,
         "group": child.program.group,
@@ -246,6 +247,8 @@ def _told(child: Child, usage: Mapping[Any, sampling.Usage]) -> dict[str, Any]:
         "wanted": child.wanted,
         "cpu_percent": used.cpu_percent if used else None,
         "memory_bytes": used.memory_bytes if used else None,
-        "reason": reason,
+        "reason": reason or (celerys["reason"] if child.process else None),
+        "written": celerys["written"],
+        "runs": celerys["runs"],
         "uptime": time.time() - child.started_at if child.process and child.started_at else None,
     }

@@ -67,7 +67,7 @@ def environment(state: StateDir, program: Program) -> dict[str, str | None]:
     """What is added to the keeper's environment; None takes away."""
     return {
         **dict.fromkeys(_NOT_FOR_PROGRAMS),
-        "OPSQ_STATE_DIR": str(state.root),
+        "OPSQ_STATE_DIR": str(state.of_user(run_as(program.user).uid)),
         **program.environment,
         units.MARK: units.mark_of(program.name, state.key),
         "NOTIFY_SOCKET": str(state.notify_socket),

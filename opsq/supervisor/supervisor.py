@@ -17,7 +17,7 @@ from opsq.exceptions import OpsqError
 from opsq.runtime import notify, pidfile
 from opsq.runtime.process import ProcessId, boot_id
 from opsq.runtime.statedir import StateDir
-from opsq.supervisor import launch, orders, precedence, readiness, statefile, units
+from opsq.supervisor import celery_commands, launch, orders, precedence, readiness, statefile, units
 from opsq.supervisor.child import Child
 from opsq.supervisor.lifecycle import State
 from opsq.supervisor.link import KeeperLink, Message
@@ -181,6 +181,8 @@ class Supervisor:
                 continue
             if notice.values.get("READY") == "1":
                 child.says_ready()
+            if runs := notice.values.get(celery_commands.RUNS):
+                child.says_what_runs(runs, notice.values.get(celery_commands.NOTE, ""))
             trouble = notify.reload_trouble(notice.values.get("STATUS", ""))
             if trouble is not None:
                 child.says_reloaded(trouble)

@@ -141,11 +141,12 @@ def _plain(key: str) -> Any:
 _KINDS: Mapping[type, str] = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
 
 
-def _command(value: Any, _folder: Path) -> tuple[str, ...]:
-    words = shlex.split(value) if isinstance(value, str) else value
-    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+def words(command: Any) -> tuple[str, ...]:
+    """The words of a command. Raises ValueError."""
+    found = shlex.split(command) if isinstance(command, str) else command
+    if not isinstance(found, list) or not found or not all(isinstance(word, str) for word in found):
         raise ValueError("it must be a list of words, or one line")
-    return tuple(words)
+    return tuple(found)
 
 
 def _directory(value: Any, folder: Path) -> str:
@@ -208,7 +209,7 @@ def _ready(value: Any, _folder: Path) -> str:
 
 
 _READERS: Mapping[str, Any] = {
-    "command": _command,
+    "command": lambda value, _folder: words(value),
     "directory": _directory,
     "stdout_logfile": lambda value, folder: _none_if_auto(_logfile(value, folder)),
     "stderr_logfile": _logfile,

@@ -29,6 +29,7 @@ opsq up
 opsq -A proj up
 opsq up redis
 opsq up -c supervisord.conf
+opsq up --reload
 opsq up --foreground --log-format json
 """
 
@@ -40,10 +41,17 @@ opsq up --foreground --log-format json
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", help="json: --foreground shows objects."
 )
+@click.option("--reload", is_flag=True, help="In development: workers read their code again when a file changes.")
 @click.option("-d", "--detach", is_flag=True, help="What it does anyway, without --foreground.")
 @pass_context
 def up(
-    context: Context, names: tuple[str, ...], configuration: str | None, foreground: bool, log_format: str, detach: bool
+    context: Context,
+    names: tuple[str, ...],
+    configuration: str | None,
+    foreground: bool,
+    log_format: str,
+    reload: bool,
+    detach: bool,
 ) -> None:
     """Start what this project needs (or the named programs and what they need), and keep it running.
 
@@ -57,6 +65,8 @@ def up(
     if foreground and detach:
         raise UsageError("--detach and --foreground do not fit together")
     supervisord = _configuration(context, configuration)
+    if reload:
+        context.flags["reload"] = True
     state = context.state_dir
     place = compose.find_place(state, Path.cwd(), context.flags, supervisord)
     if place.app is None and supervisord is None:
@@ -124,11 +134,16 @@ def _tell_up(context: Context, answer: Mapping[str, Any]) -> None:
         out.document({"programs": programs, "already": answer["already"]})
     out.say(f"running: {', '.join(running) or 'nothing'}{app}")
     out.say(f"logs: {context.state_dir.log}")
-    if "monitor" in running and (page := url_under_supervision(context)):
+    shows_page = any(_is_monitor(program) for program in programs if program["ready"])
+    if shows_page and (page := url_under_supervision(context)):
         out.say(f"page: {page}")
     out.say("follow them: opsq logs -f")
     out.say("stop everything: opsq down")
     exit_for_failures(programs)
+
+
+def _is_monitor(program: Mapping[str, Any]) -> bool:
+    return program["name"] == "monitor" or "flower" in (program["runs"] or "").split()
 
 
 def exit_for_failures(programs: Sequence[Mapping[str, Any]]) -> None:

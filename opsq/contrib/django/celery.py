@@ -13,7 +13,7 @@ from opsq.app.base import App
 from opsq.config.broker import Found
 from opsq.contrib.django.project import home_of_settings
 from opsq.exceptions import UsageError
-from opsq.project import django_settings
+from opsq.project import find_django
 
 
 class SettingsApp(App):
@@ -28,11 +28,12 @@ class SettingsApp(App):
 
 
 def _make() -> SettingsApp:
-    named = os.environ.get("DJANGO_SETTINGS_MODULE") or django_settings(Path.cwd())
+    around = find_django(Path.cwd())
+    named = os.environ.get("DJANGO_SETTINGS_MODULE") or (around.settings if around is not None else None)
     if not named:
         raise UsageError(
             "cannot find the settings of a Django project",
-            why=f"DJANGO_SETTINGS_MODULE is not set, and {Path.cwd()} has no manage.py that names them",
+            why=f"DJANGO_SETTINGS_MODULE is not set, and no manage.py in {Path.cwd()} or above names them",
             hint="go to the folder of manage.py, or set DJANGO_SETTINGS_MODULE",
         )
     os.environ["DJANGO_SETTINGS_MODULE"] = named
