@@ -213,6 +213,7 @@ complete -c opsq -n '__opsq_at \'\'' -s h -l help -d 'Show this message and exit
 complete -c opsq -n '__opsq_at \'up\'' -s c -l configuration -r -F -d 'An opsq.toml, or a supervisord.conf with [program:x].'
 complete -c opsq -n '__opsq_at \'up\'' -l foreground -d 'Stay here and show all logs; Ctrl-C stops everything.'
 complete -c opsq -n '__opsq_at \'up\'' -l log-format -x -a 'text json' -d 'json: --foreground shows objects.'
+complete -c opsq -n '__opsq_at \'up\'' -l reload -d 'In development: workers read their code again when a file changes.'
 complete -c opsq -n '__opsq_at \'up\'' -s d -l detach -d 'What it does anyway, without --foreground.'
 complete -c opsq -n '__opsq_at \'up\'' -s h -l help -d 'Show this message and exit.'
 complete -c opsq -n '__opsq_at \'up\' 0+' -a '(__opsq_words programs)'

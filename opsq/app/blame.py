@@ -17,6 +17,8 @@ def broken(what: str, error: BaseException) -> UsageError:
         why = f"{error.msg} ({_short(error.filename)}, line {error.lineno})"
     else:
         place = _place(error)
+        if isinstance(error, ModuleNotFoundError) and "site-packages" in place:
+            place = ""  # a framework was told the name
         if isinstance(error, SystemExit):
             words = f"its import ended with exit code {error.code}"
         else:

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from opsq import _state
 from opsq.app import home, security
+from opsq.app.blame import broken
 from opsq.app.declared import DeclaredQueues
 from opsq.backends import keyvalue
 from opsq.backends.disabled import DisabledBackend
@@ -19,12 +20,19 @@ from opsq.broker.broker import Broker
 from opsq.config import sources
 from opsq.config.broker import Found, names_class, resolve_broker, resolve_results
 from opsq.config.settings import Settings
-from opsq.exceptions import ImproperlyConfigured
+from opsq.exceptions import ImproperlyConfigured, OpsqError
 from opsq.signals import Signal
 from opsq.utils.time import local_zone
 
 #: Celery's parameters that name classes of its own parts, which are not made to be exchanged here.
 NOT_SETTINGS = frozenset(("loader", "amqp", "events", "log", "control", "fixups", "config_source_silent"))
+
+
+def _named(source: Any) -> str:
+    """Where settings come from, in words."""
+    if isinstance(source, str) and source.startswith("django.conf:"):
+        return f"{os.environ.get('DJANGO_SETTINGS_MODULE')!r} (DJANGO_SETTINGS_MODULE)"
+    return repr(source) if isinstance(source, str) else f"a {type(source).__name__}"
 
 
 def _zone(name: str) -> tzinfo:
@@ -104,6 +112,10 @@ class Configured:
             except ImproperlyConfigured:
                 if not self._config_silent:
                     raise
+            except OpsqError:
+                raise
+            except (Exception, SystemExit) as error:  # a framework's settings are imported when they are looked at
+                raise broken(f"cannot read the settings of {_named(source)}", error) from error
         return layers + home.project_settings(self.home)
 
     def _settings_are_loaded(self) -> None:

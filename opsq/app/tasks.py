@@ -61,6 +61,8 @@ class WithTasks(Configured):
         self.default_packages: Callable[[], Iterable[str]] = tuple
         #: Called when the tasks were imported: takes in those that a framework defines in its own way.
         self.adopt_tasks: Callable[[], None] | None = None
+        #: Called before tasks are imported.
+        self.before_imports: Callable[[], None] = lambda: None
         #: Given a task's function and whether it is `async def`: what a worker calls in its place.
         self.around_task: Callable[[Callable[..., Any], bool], Callable[..., Any]] | None = None
 
@@ -225,6 +227,7 @@ class WithTasks(Configured):
     def import_tasks(self) -> None:
         """Import every module that defines tasks, as a worker does when it starts. Raises UsageError."""
         try:
+            self.before_imports()
             for _receiver, answer in import_modules.send(self):
                 if isinstance(answer, Exception):
                     raise answer

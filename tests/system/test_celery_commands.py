@@ -113,7 +113,7 @@ def test_worker_beat_and_flower_of_a_supervisord_file_are_opsqs(shop: Supervised
 def test_programs_of_an_opsq_toml_are_treated_so_too(shop: Supervised, redis_url: str) -> None:
     shop.environment["OPSQ_BROKER_URL"] = redis_url
     shop.toml("app = 'proj'\n[programs.mail]\ncommand = ['celery', '-A', 'proj', 'worker', '-B', '-P', 'solo']\n")
-    assert "running: monitor, agent, mail (app proj)" in shop.opsq("up").stderr
+    assert "running: monitor, agent, mail\n" in shop.opsq("up").stderr
     assert shop.program("mail")["runs"] == "opsq -A proj worker -B -P solo"
     shop.opsq("down")
 

@@ -187,6 +187,18 @@ def test_a_connection_lives_as_long_as_conn_max_age_says(project: DjangoLab, wor
 
 
 @ON_BOTH
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_green_pools_treat_connections_by_greenlet(project: DjangoLab, worker: Any, pool: str) -> None:
+    """And fail an `async def` task, which could wait for ever for what Django does in a thread."""
+    worker("-P", pool, CONNECTION_AGE="None")
+    assert [project.run("use_database")["opened"] for _ in range(3)] == [False, True, True]
+    task_id = project.send("use_database_async")
+    failure = project.lab.result(task_id, "FAILURE")["result"]
+    assert "cannot run in a gevent or eventlet pool" in str(failure["exc_message"])
+    assert project.run("use_database")["opened"]
+
+
+@ON_BOTH
 @POOLS
 def test_an_idle_worker_holds_no_connection(project: DjangoLab, worker: Any, pool: str) -> None:
     running = worker("-P", pool)

@@ -36,6 +36,13 @@ CELERY_TASK_ALWAYS_EAGER = True
 CELERY_RESULT_EXPIRES = None
 """
 
+#: What is added to the settings, and what `manage.py check` says of it.
+MISTAKES = [
+    ("CELERY_TASK_ALWAYS_EAGER = True\nCELERY_ALWAYS_EAGER = False", "opsq.E001", "names of one setting"),
+    ("CELERY_BROKER_URL = 'redis//x'", "opsq.E001", "cannot use 'redis//x' as broker"),
+    ("CELERY_WORKER_CONCURENCY = 3", "opsq.W004", "Did you mean CELERY_WORKER_CONCURRENCY?"),
+]
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DjangoLab]:
@@ -107,3 +114,15 @@ def test_check_warns_of_a_broker_that_evicts(project: DjangoLab) -> None:
     before = time.monotonic()
     assert "no issues" in project.manage("check", OPSQ_BROKER_URL="redis://127.0.0.1:1/0")
     assert time.monotonic() - before < 30
+
+
+@pytest.mark.parametrize(("settings", "check", "says"), MISTAKES)
+def test_check_tells_of_settings_that_cannot_be_meant(project: DjangoLab, settings: str, check: str, says: str) -> None:
+    (project.folder / "proj" / "mistaken_settings.py").write_text(f"from .settings import *\n\n{settings}\n")
+    environment = {"OPSQ_BROKER_URL": ""} if "BROKER" in settings else {}
+    argv = ["manage.py", "check", "--settings", "proj.mistaken_settings"]
+    done = project.python(*argv, **environment)
+    assert done.stderr.count(check) == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (check == "opsq.E001")

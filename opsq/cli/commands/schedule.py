@@ -59,7 +59,7 @@ def schedule(context: Context, ctx: click.Context, limit: int) -> None:
     found = _entries(context)
     several = len({entry.app for entry in found}) > 1
     rows = [_row(entry, context.out.json, several) for entry in limited(found, limit)]
-    context.out.table("schedule", COLUMNS, rows, total=len(found), empty="no entries: beat_schedule is empty")
+    context.out.table("schedule", COLUMNS, rows, total=len(found), empty="the schedule is empty")
     for app in sorted({entry.app for entry in found}):
         if store.leader(context.broker, app) is None:
             context.out.say(f"no beat ticks for {app}: opsq up, or opsq beat")

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Warning
+from django.core.checks import CheckMessage, Error, Warning
 
+from opsq.config import standing
+from opsq.config.names import canonical, meant
 from opsq.contrib.django.project import project_app
 from opsq.datastore.line import questions
 from opsq.datastore.trouble import ResponseError
-from opsq.exceptions import OpsqError
+from opsq.exceptions import ImproperlyConfigured, OpsqError
 
 TAG = "opsq"
 
@@ -61,10 +63,54 @@ def evicting_broker(**_told: Any) -> list[CheckMessage]:
     ]
 
 
-ALL: tuple[Callable[..., list[CheckMessage]], ...] = (eager_in_production, results_for_ever, evicting_broker)
+def settings_that_cannot_be_used(**_told: Any) -> list[CheckMessage]:
+    """What a worker would refuse to start with."""
+    if (app := _known_app()) is None:
+        return []
+    try:
+        standing.check(app.conf)
+        app.find_broker()
+    except ImproperlyConfigured as error:
+        return [Error(str(error), hint=error.hint or None, id="opsq.E001")]
+    except OpsqError:  # there may be a broker where it runs
+        pass
+    return []
+
+
+def mistyped_names(**_told: Any) -> list[CheckMessage]:
+    """Names with our prefix that are no setting, but nearly one: they would have no effect, without a word."""
+    app = _app()
+    prefix = f"{(app.conf.namespace or '').rstrip('_')}_" if app is not None else "_"
+    if prefix == "_":
+        return []
+    unknown = [name for name in dir(settings) if name.startswith(prefix) and not canonical(name, app.conf.namespace)]
+    near = {name: known for name in unknown if (known := meant(name.removeprefix(prefix).lower()))}
+    return [
+        Warning(f"{name} is no setting", hint=f"Did you mean {prefix}{known.upper()}?", id="opsq.W004")
+        for name, known in near.items()
+    ]
+
+
+ALL: tuple[Callable[..., list[CheckMessage]], ...] = (
+    settings_that_cannot_be_used,
+    eager_in_production,
+    results_for_ever,
+    evicting_broker,
+    mistyped_names,
+)
 
 
 def _app() -> Any:
+    """The project's app; None where its settings cannot be read, which is told once."""
+    if (app := _known_app()) is not None:
+        try:
+            app.conf.load()
+        except OpsqError:
+            return None
+    return app
+
+
+def _known_app() -> Any:
     """The project's app; None where it cannot be loaded: its own users are told why."""
     try:
         return project_app()

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from opsq import signals
+from opsq.app.blame import broken
 from opsq.app.task import Task
 from opsq.exceptions import FixupWarning, ImproperlyConfigured
 
@@ -43,15 +44,19 @@ def install(app: Any) -> None:
 
     app.adopt_tasks = adopt_tasks
 
-    def set_up(**_told: Any) -> None:
-        importlib.import_module("opsq.contrib.django.setup").set_up()
+    def set_up() -> None:
+        app.conf.load()  # what is wrong with the settings is told as such
+        try:
+            importlib.import_module("opsq.contrib.django.setup").set_up()
+        except (Exception, SystemExit) as error:
+            raise broken("cannot set up Django", error) from error
         _state().watch_forks()
 
     def let_go(sender: Any, **_told: Any) -> None:
         if sender.app is app:
             _state().let_go()
 
-    signals.import_modules.connect(set_up, sender=app, weak=False)
+    app.before_imports = set_up
     signals.worker_init.connect(let_go, weak=False)
 
 

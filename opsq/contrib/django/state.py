@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,8 @@ from django.core.cache import caches, close_caches
 from django.db import Error, connections, reset_queries
 from django.db.backends.signals import connection_created
 from django.utils import timezone, translation
+
+from opsq.exceptions import OpsqError
 
 #: Connections that a parent has opened: kept for ever, since their destructors may speak on the parent's socket.
 _inherited: list[Any] = []
@@ -44,7 +47,12 @@ def around(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def around_coroutine(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for an `async def` task, whose connections live in the thread that Django has for such code."""
+    """The same for an `async def` task, whose connections live in the thread that Django has for such code.
+
+    Where threads are greenlets there is no such thread: what waits for it would wait for ever.
+    """
+    if _threads_are_greenlets():
+        return _refused
     begin, end = sync_to_async(_begin, thread_sensitive=True), sync_to_async(_end, thread_sensitive=True)
 
     @functools.wraps(call)
@@ -59,6 +67,22 @@ def around_coroutine(call: Callable[..., Any]) -> Callable[..., Any]:
                 await end()
 
     return run
+
+
+def _threads_are_greenlets() -> bool:
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    return bool(
+        (gevent is not None and gevent.is_module_patched("threading"))
+        or (eventlet is not None and eventlet.is_monkey_patched("thread"))
+    )
+
+
+async def _refused(*_args: Any, **_kwargs: Any) -> None:
+    raise OpsqError(
+        "an async def task of a Django project cannot run in a gevent or eventlet pool",
+        why="Django asks its database for such code in a thread, and threads are greenlets there",
+        hint="run it in a worker with -P asyncio, -P threads or prefork",
+    )
 
 
 def _begin() -> None:
