@@ -144,7 +144,7 @@ def test_a_broker_that_hangs_stalls_no_other_request(project: DjangoLab) -> None
             while not any(each.done() for each in sending) and time.monotonic() - began < 2:
                 assert site.get("quick") == {"quick": True}
                 answered += 1
-            assert answered > 20
+            assert answered >= 3
             assert not any(each.done() for each in sending)
             site.running.process.kill()
             for each in sending:
