@@ -124,9 +124,3 @@ def test_a_mistake_is_one_line(
     assert says in said
     assert sum(line.startswith("opsq: ") for line in said.splitlines()) == 1
     assert len(said.splitlines()) <= 2
-
-
-def test_a_project_without_an_app_is_told_where_it_would_be(shop: Supervised) -> None:
-    (shop.folder / "proj" / "celery.py").unlink()
-    assert "manage.py speaks of proj.settings, but there is no proj/celery.py" in shop.opsq("up", "redis").stderr
-    shop.opsq("down")
