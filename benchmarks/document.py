@@ -22,10 +22,11 @@ import click
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
-#: The sections in their order: program, title.
+#: The sections in their order: program (and, after a stroke, the server it is run with), title.
 SECTIONS: Mapping[str, str] = {
     "peers": "Beside the others",
     "drain": "How fast a queue is drained",
+    "drain/private": "How fast a queue is drained that is kept on disk",
     "scaling": "More children",
     "pools": "The pools",
     "enqueue": "How fast tasks are sent",
@@ -51,15 +52,17 @@ is worth something only beside the others of its own table.
 
 def measured(name: str, options: Sequence[str]) -> str:
     """The section of a program: it is run now."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", *options, "--json"]
+    program, _, server = name.partition("/")
+    options = [*(["--server", server] if server else []), *options]
+    command = [sys.executable, "-m", f"benchmarks.{program}", *options, "--json"]
     told = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
-    about = (importlib.import_module(f"benchmarks.{name}").__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    about = (importlib.import_module(f"benchmarks.{program}").__doc__ or "").split("\n\n")[0].replace("\n", " ")
     day = time.strftime("%Y-%m-%d", time.gmtime(told["time"]))
     shown = " ".join(word if "/" not in word else "…" for word in options)
     parts = [
         f"## {SECTIONS[name]}",
         about,
-        f"`python -m benchmarks.{name}{' ' + shown if shown else ''}`, {day}, {told['machine']}. {told['settings']}.",
+        f"`python -m benchmarks.{program}{' ' + shown if shown else ''}`, {day}, {told['machine']}. {told['settings']}.",
         table(told["rows"]),
         *told["notes"],
     ]

@@ -32,8 +32,8 @@ def fill(server: Server, count: int) -> None:
 
 def first_ones(server: Server, count: int) -> float:
     """Tasks a second until so many of a queue have been taken."""
+    whole, begin = int(server.client.llen(PREPARED)), time.perf_counter()
     server.client.rename(PREPARED, LIST)
-    whole, begin = int(server.client.llen(LIST)), time.perf_counter()
     while whole - int(server.client.llen(LIST)) < count:
         time.sleep(LOOK_S)
     return (whole - int(server.client.llen(LIST))) / (time.perf_counter() - begin)

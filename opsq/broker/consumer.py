@@ -246,6 +246,14 @@ class Consumer:
         """Whether something can be read within the time (seconds); reads nothing."""
         return self._line.readable(timeout_s)
 
+    def arm(self) -> bool:
+        """Ask for a notice without a turn; false when a list is not empty, so that a turn is worth its while."""
+        self.noticed = False
+        self._line.send(("CLIENT", "CACHING", "YES"), ("EXISTS", *self.lists))
+        self._line.receive()
+        self.listening = not self._line.receive()
+        return self.listening
+
     def fileno(self) -> int:
         """The connection's descriptor, for who waits for other things too; -1 while there is none."""
         return self._line.fileno()

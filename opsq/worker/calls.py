@@ -44,8 +44,8 @@ class Calls(Bell):
         return max(min(when for when, _ in self._timers) - time.monotonic(), 0.0) if self._timers else None
 
     def obey(self) -> None:
-        """Do what was ordered, and what is due."""
-        while not self._orders.empty():
+        """Do what was ordered so far, and what is due: however fast orders come, signals are read between them."""
+        for _ in range(self._orders.qsize()):
             self._orders.get_nowait()()
         now = time.monotonic()
         due = [order for when, order in self._timers if when <= now]

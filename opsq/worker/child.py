@@ -34,6 +34,7 @@ from opsq.worker.admission import Admission
 from opsq.worker.attempt import Attempts, Ports
 from opsq.worker.chords import Conductor
 from opsq.worker.course import Course
+from opsq.worker.crowd import Crowd
 from opsq.worker.gate import Gate
 from opsq.worker.herald import Herald, News
 from opsq.worker.idle import Waiting
@@ -219,7 +220,7 @@ def work_of(means: Means, index: int, lines: Lines) -> Work:
 
     ports = Ports(store_started, limit_begins, strangers.due_ms)
     attempts = Attempts(runner, ledger, slot, lines, herald, ports, gate)
-    waiting = Waiting(setup.waiting_lock, setup.lease_s)
+    waiting = Waiting(setup.waiting_lock, setup.lease_s, Crowd(means.table.words))
     line = Line(means.table, slot, ledger, attempts, waiting, lines, means.call_parent, setup.caps)
     line.take_overrides = take_overrides
     return Work(line, lambda: waiting.install(_on_usr1(line, waiting)), line.run)

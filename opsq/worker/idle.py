@@ -11,7 +11,6 @@ could have work: when all that was asked for came, or (by the stall thread) when
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 from collections.abc import Callable
@@ -21,9 +20,8 @@ from typing import Any
 
 from opsq.broker.consumer import Consumer, Turn
 from opsq.runtime import flock
+from opsq.worker.crowd import Crowd
 
-#: A waiter that was woken in vain waits up to this long before it arms again (seconds).
-VAIN_MOST_S = 0.05
 #: Who has met messages that only others can run lets these go first so long, when it is woken (seconds).
 DEFERENCE_S = 0.03
 #: How often a server that gives no notices is asked (seconds): from, to.
@@ -45,14 +43,14 @@ class Woken(BaseException):
 class Waiting:
     """The waiting of one child."""
 
-    def __init__(self, lock: Path, lease_s: float) -> None:
-        self._path, self._lease_s = lock, lease_s
+    def __init__(self, lock: Path, lease_s: float, crowd: Crowd) -> None:
+        self._path, self._lease_s, self._crowd = lock, lease_s, crowd
         self._descriptor: int | None = None
         self._handler: Callable[[int, FrameType | None], None] = self.on_signal
         self.held = False
         self._may_wake = False
-        self._vain_s = 0.0
         self._poll_s = POLL_S[0]
+        self._turned_at = 0.0
 
     def install(self, handler: Callable[[int, FrameType | None], None]) -> None:
         """In the child: open the lock's file anew (a lock belongs to an open file); `handler` gets SIGUSR1."""
@@ -71,20 +69,22 @@ class Waiting:
 
         `wanted(turn)` is true for a turn that the caller must see.
         """
-        keep = False
+        keep = look = False
         if signal.getsignal(signal.SIGUSR1) is not self._handler:  # a task has taken it away
             signal.signal(signal.SIGUSR1, self._handler)
         try:
             if not self.held:
                 self._take_lock()
             while True:
-                if not (self.held and consumer.listening):
+                if not (self.held and consumer.listening) and not (look and consumer.arm()):
+                    self._turned_at = time.monotonic()
                     turn = consumer.turn((), want, armed=consumer.tracks)
                     if turn.leased or turn.unregistered or wanted(turn):
-                        self._vain_s, self._poll_s = 0.0, POLL_S[0]
+                        self._crowd.fed()
+                        self._poll_s = POLL_S[0]
                         keep = 0 < sum(len(leased.messages) for leased in turn.leased) < want
                         return turn
-                self._sleep(consumer)
+                look = self._sleep(consumer)
                 consumer.listening = False
         except Woken:
             return None
@@ -116,12 +116,15 @@ class Waiting:
         if self._descriptor is not None:
             flock.let_go(self._descriptor)
 
-    def _sleep(self, consumer: Consumer) -> None:
-        """Until the next turn is due: a notice, a lease without one, or the next look at a server without notices."""
+    def _sleep(self, consumer: Consumer) -> bool:
+        """Until the next turn is due: a notice, a lease without one, or the next look at a server without notices.
+
+        True when a look at the lists will do: somebody else may have taken what there was.
+        """
         if not consumer.tracks:
             self._doze(self._poll_s)
             self._poll_s = min(self._poll_s * 2, POLL_S[1])
-            return
+            return False
         deadline = time.monotonic() + self._lease_s
         while not consumer.noticed and (left := deadline - time.monotonic()) > 0:
             self._may_wake = True
@@ -130,14 +133,14 @@ class Waiting:
             if ready:
                 consumer.read_notices()
         if not consumer.noticed:
-            self._vain_s = 0.0
-            return
-        # Whoever was woken in vain before lets others go first: many waiters run for few messages.
+            self._crowd.fed()
+            return False
         if consumer.defers_until_s:
             self._doze(deference_s(consumer))
-        if self._vain_s:
-            self._doze(random.uniform(0, self._vain_s))
-        self._vain_s = min(max(self._vain_s * 2, 0.001), VAIN_MOST_S)
+        delay_s = self._crowd.delay_s()
+        if delay_s:
+            self._doze(delay_s)
+        return delay_s > 0 and time.monotonic() - self._turned_at < self._lease_s
 
     def _doze(self, seconds: float) -> None:
         self._may_wake = True

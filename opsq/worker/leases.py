@@ -279,6 +279,8 @@ class Leases(threading.Thread):
                 raise answer
         self._extend(sent)
         self._clock.told(sent, answers[len(post.queues)][2] / 1000)
+        workers, waiters = answers[len(post.queues)][3], [answer[3] for answer in answers[: len(post.queues)]]
+        self.table.words[slots.CROWD] = min(workers, max(waiters, default=0))
         self._next_renewal = sent + post.lease_s / 3
         later, limited = self._movers
         first = len(commands) + len(moves[0])

@@ -8,7 +8,6 @@ does many; what is not begun while all runners are busy goes back at once.
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,7 +18,8 @@ from opsq.worker import slots
 from opsq.worker.alarm import Alarm
 from opsq.worker.attempt import Attempts
 from opsq.worker.batch import SPAN_S, Batch
-from opsq.worker.idle import POLL_S, VAIN_MOST_S, deference_s
+from opsq.worker.crowd import Crowd
+from opsq.worker.idle import POLL_S, deference_s
 from opsq.worker.lines import Lines
 from opsq.worker.runs import Runs
 from opsq.worker.shared_ledger import SharedLedger
@@ -56,7 +56,8 @@ class ManyLine(Upkeep):
         self.runs = ledger.runs = Runs(slot, ledger.waiting, self._may_begin, self.alarm.ring, lock)
         #: Whether the tasks of the last batch run on.
         self._long = False
-        self._again_s, self._vain_s, self._armed_at = POLL_S[0], 0.0, 0.0
+        self._crowd = Crowd(table.words)
+        self._again_s, self._armed_at = POLL_S[0], 0.0
 
     def equip(self, attempts: Attempts, executor: Executor, on_work: Callable[[], None], lease_s: float) -> None:
         """Who runs messages. `on_work` is called when it is connected and begins to take them."""
@@ -149,7 +150,8 @@ class ManyLine(Upkeep):
         ledger, consumer = self.ledger, self.ledger.consumer
         want = self._wanted()
         if consumer.listening and time.monotonic() - self._armed_at > self._lease_s:
-            consumer.listening, self._vain_s = False, 0.0  # a notice may have got lost with its connection
+            consumer.listening = False  # a notice may have got lost with its connection
+            self._crowd.fed()
         if ledger.idle and not self.attempts.herald.events and (consumer.listening or not want):
             self._sleep(want, next_limit_s)
             return
@@ -158,7 +160,8 @@ class ManyLine(Upkeep):
             self._armed_at = time.monotonic()
         turn = ledger.receive()
         if turn.leased:
-            self._again_s, self._vain_s = POLL_S[0], 0.0
+            self._again_s = POLL_S[0]
+            self._crowd.fed()
         elif turn.unregistered:
             self.alarm.pause(0.05)
         elif want and not consumer.tracks:
@@ -178,12 +181,12 @@ class ManyLine(Upkeep):
                 consumer.read_notices()
         if listens and consumer.noticed:
             consumer.listening = False
-            # Whoever was woken in vain before lets others go first: many waiters run for few messages.
             if consumer.defers_until_s:
                 self.alarm.wait(deference_s(consumer))
-            if self._vain_s:
-                self.alarm.wait(random.uniform(0, self._vain_s))
-            self._vain_s = min(max(self._vain_s * 2, 0.001), VAIN_MOST_S)
+            delay_s = self._crowd.delay_s()
+            if delay_s:
+                self.alarm.wait(delay_s)
+                consumer.arm()
 
     # -- a batch ----------------------------------------------------------------------------------------------------
 

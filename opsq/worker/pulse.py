@@ -22,6 +22,8 @@ from opsq.worker.slots import Slots
 
 logger = logging.getLogger("opsq.worker")
 
+#: A sign of life that nobody hears is sent less often (seconds): who comes to listen calls, or hears the next one.
+UNHEARD_S = 6.0
 #: Who calls may begin to listen a moment later (Celery's receivers do): looked at again after this time (seconds).
 AGAIN_S = 0.25
 
@@ -42,7 +44,7 @@ class Pulse:
         self._sender = Sender(wrapper, node)
         self._nothing = wrapper.wrap(NOTHING, TASKS)
         self.mailbox = news.channels.name(news.mailbox) if news.mailbox else ""
-        self._next_at = 0.0
+        self._next_at = self._unheard_until = 0.0
         self.muted = False
         self._online = self._called = self._refused = False
         self._page[slots.EVENTS] = news.tasks == ALWAYS
@@ -56,10 +58,14 @@ class Pulse:
         """A sign of life, and a look whether somebody listens."""
         if not self._news.interval_s:
             return
-        self._next_at = time.monotonic() + (AGAIN_S if self._called else self._news.interval_s)
-        self._called = False
+        now, called, self._called = time.monotonic(), self._called, False
+        self._next_at = now + (AGAIN_S if called else self._news.interval_s)
+        if now < self._unheard_until:
+            self.on_beat()
+            return
         heard = self._say(line, "worker-heartbeat" if self._online else "worker-online")
         self._online = True
+        self._unheard_until = 0.0 if heard or called else now + UNHEARD_S
         self.on_beat()
         if not (self.muted or self._news.tasks in (ALWAYS, NEVER)):
             self._page[slots.EVENTS] = bool(heard and self._publish(line, TASKS, self._nothing))
@@ -89,7 +95,7 @@ class Pulse:
 
     def call(self) -> None:
         """Somebody has attached: it is told of this worker at once, and tasks are told of if it listens to them."""
-        self._next_at, self._called = time.monotonic(), True
+        self._next_at, self._unheard_until, self._called = time.monotonic(), 0.0, True
 
     def mute(self) -> None:
         """Tell nothing of tasks, until `unmute`."""

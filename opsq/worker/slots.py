@@ -31,7 +31,7 @@ SIZE = PAGE + COUNT * (SLOT + 2 * NOTEBOOK)
 
 # The parent's page: words of 8 bytes.
 _MAGIC, GENERATION, DEADLINE_NS, LAPSES, STOPPING, WATCHING, EVENTS, CLOCK = range(8)
-BROKER_EPOCH_MS, HELP, FACTS_AT, LIMITS, OVERRIDES, REPLACING = range(8, 14)
+BROKER_EPOCH_MS, HELP, FACTS_AT, LIMITS, OVERRIDES, REPLACING, CROWD = range(8, 15)
 _BOOT = slice(128, 192)
 #: Two places for the facts; the word FACTS_AT tells which one counts, so that nobody ever reads half of them.
 _FACTS = (slice(512, PAGE // 2), slice(PAGE // 2, PAGE))

@@ -21,10 +21,10 @@ from multiprocessing import process
 import opsq.worker.chords as chords
 import opsq.worker.ledger as ledger
 import opsq.worker.settle as settle
-import opsq.worker.worker as worker
+import opsq.worker.sizing as sizing
 
 chords.LOOK_S = 0.2
-worker.SHORT_LIFE_S = 0.02
+sizing.SHORT_LIFE_S = 0.02
 app.backend.chords.claim_s = 1
 PLAN = os.environ.get("PLAN", "").split()
 TURNS = int(os.environ.get("TURNS", "0"))

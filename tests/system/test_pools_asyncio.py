@@ -144,7 +144,7 @@ def test_functions_go_on_while_a_coroutine_blocks_the_loop_and_limits_hold_after
     path = lab.folder / "blocked"
     blocking = lab.send("blocks", "blocking", str(path))
     lab.wait_mark("begin", "blocking")
-    late = lab.send("limited", "/nowhere")
+    late = lab.send("limited", str(lab.folder / "never"))
     assert [lab.run("add", number, 1) for number in range(20)] == [number + 1 for number in range(20)]
     assert lab.state(blocking) is None
     path.touch()

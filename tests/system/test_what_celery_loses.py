@@ -71,12 +71,13 @@ def two_workers(lab: Lab) -> list[Running]:
 def test_a_message_that_comes_while_the_waiter_is_frozen_survives_its_death(lab: Lab) -> None:
     """Celery pops and records in two steps: frozen in BRPOP, then killed, it had lost the message 3 times of 3."""
     for number in range(3):
-        worker = lab.worker("-c", "1", "--lease", "1")
+        queue = f"frozen-{number}"  # each its own: the next worker must not have begun it when it is killed
+        worker = lab.worker("-c", "1", "--lease", "1", "-Q", queue)
         os.killpg(worker.pid, signal.SIGSTOP)
-        lab.send("late", f"frozen {number}")
+        lab.send("late", f"frozen {number}", queue=queue)
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
-    worker = lab.worker("-c", "1", "--lease", "1")
+    worker = lab.worker("-c", "1", "--lease", "1", "-Q", "frozen-0,frozen-1,frozen-2")
     for number in range(3):
         lab.wait_mark("end", f"frozen {number}")
         assert len(lab.written("begin", f"frozen {number}")) == 1

@@ -55,6 +55,13 @@ def test_a_queue_is_bound_to_an_exchange_for_celerys_clients(lab: Lab) -> None:
     ask(lab, "add_consumer", "bound", "posts", "direct", "key")
     assert lab.redis.sismember("_kombu.binding.posts", "key\x06\x16\x06\x16bound")
     assert lab.run("add", 1, 1, queue="bound") == 2
-    assert "direct exchange only" in ask(lab, "add_consumer", "other", "posts", "topic", "a.*")["error"]
     ask(lab, "cancel_consumer", "bound")
+    lab.wait_for(lambda: queues(lab) == {"celery"}, "it is consumed no more")
+
+
+def test_a_queue_that_is_added_to_a_topic_gets_what_matches(lab: Lab) -> None:
+    ask(lab, "add_consumer", "news", "topics", "topic", "news.*")
+    assert lab.run("add", 1, 1, exchange="topics", routing_key="news.today") == 2
+    assert "only by task_queues" in ask(lab, "add_consumer", "other", "all", "fanout")["error"]
+    ask(lab, "cancel_consumer", "news")
     lab.wait_for(lambda: queues(lab) == {"celery"}, "it is consumed no more")

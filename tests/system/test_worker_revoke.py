@@ -241,7 +241,7 @@ def test_revocations_are_bounded_by_number(lab: Lab) -> None:
     from opsq.broker.revoked import REVOKE
 
     before = int(lab.redis.zcard("opsq:revoked"))
-    REVOKE.run(lab.redis, ["opsq:revoked"], [1000, before + 2, 0, "x1", "x2", "x3"])
+    lab.redis.eval(REVOKE.text, 1, "opsq:revoked", 1000, before + 2, 0, "x1", "x2", "x3")
     assert int(lab.redis.zcard("opsq:revoked")) == before + 2
     assert lab.redis.ttl("opsq:revoked") > 0
     lab.redis.zrem("opsq:revoked", "x1", "x2", "x3")

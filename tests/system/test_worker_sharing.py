@@ -84,3 +84,20 @@ def test_after_a_long_task_short_ones_are_taken_many_at_once_again(lab: Lab) -> 
         lab.push("celery", *[("add", n, 1) for n in range(3000)])
         lab.wait_for(lab.is_quiet, "they are done", 30)
         assert turns(lab) - before < 500
+
+
+def test_who_is_woken_in_vain_looks_but_takes_no_turn(lab: Lab) -> None:
+    """Somebody else is always faster: then a look at the lists is all that a waiter asks of Redis."""
+
+    def calls(command: str) -> int:
+        return int(lab.redis.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0))
+
+    lab.wait_for(lab.is_quiet, "nothing is left")
+    before, renewed = turns(lab), renewals(lab)
+    for _ in range(40):
+        looks = calls("exists")
+        with lab.redis.pipeline() as pipe:
+            pipe.lpush("celery", b"taken").rpop("celery").execute()
+        lab.wait_for(lambda looks=looks: calls("exists") > looks, "it has looked")
+    assert turns(lab) - before - (renewals(lab) - renewed) < 10
+    assert lab.run("add", 1, 2) == 3

@@ -3,7 +3,7 @@
 -- KEYS  1 registry (consumer -> end of its lease, ms)  2.. the consumers' in-flight stores, in the order of ARGV[2..]
 -- ARGV  1 lease in ms  2.. consumers
 -- Returns {for each consumer the number of messages in its store, consumers whose leases have run out (at most 100),
---          the server's time (ms)}
+--          the server's time (ms), how many consumers there are}
 --
 -- Invariant: the end of a lease is by the server's clock alone.
 
@@ -15,4 +15,4 @@ for i = 2, #ARGV do
   redis.call('ZADD', KEYS[1], deadline, ARGV[i])
   held[i - 1] = KEYS[i] and redis.call('HLEN', KEYS[i]) or 0
 end
-return { held, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - 1, 'LIMIT', 0, 100), now }
+return { held, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - 1, 'LIMIT', 0, 100), now, redis.call('ZCARD', KEYS[1]) }
