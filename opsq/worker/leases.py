@@ -1,6 +1,6 @@
 """The worker's thread at the broker: renews its leases, and does all else that its parent wants of Redis.
 
-One pipeline every third of the lease and a sign of life every two seconds are all that an idle worker sends besides its
+One pipeline every third of the lease and a sign of life every few seconds are all that an idle worker sends besides its
 waiter's turn. What is due (`later`, `limited`), who is gone (`rescue`) and what is told (`pulse`) have files of their
 own. So the parent itself never waits for Redis.
 """
@@ -83,7 +83,7 @@ class Leases(threading.Thread):
         self._line = Line(post.url, reply_s=REPLY_S)
         self._line.on_push = self._on_push
         self._connected = self._tracks = False
-        self._connected_at = self._next_renewal = 0.0
+        self._connected_at = self._next_renewal = self._looked_at = 0.0
 
     # -- what the parent calls --------------------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class Leases(threading.Thread):
         self._clock.told(sent, int(seconds) + int(micros) / 1e6)
         self._learn_limits()
         self._connected, self._connected_at = True, time.monotonic()
-        self._next_renewal = 0.0
+        self._next_renewal = self._looked_at = 0.0
 
     def _learn_limits(self) -> None:
         """The limits as they are now, here and in the children."""
@@ -271,7 +271,8 @@ class Leases(threading.Thread):
         info = json.dumps(self._describe())
         commands.append(("SET", prefix + keys.worker(post.worker_id), info, "PX", 3 * lease_ms))
         commands.append(self.limited.rates_question())
-        moves = [mover.commands(self._tracks) for mover in self._movers]
+        looks = self._looks_for_due()
+        moves = [mover.commands(self._tracks) if looks else [] for mover in self._movers]
         sent = time.monotonic()
         answers = self.ask_all([*commands, *moves[0], *moves[1], *self._exchanges()])
         for answer in answers[: len(commands)]:
@@ -282,10 +283,12 @@ class Leases(threading.Thread):
         workers, waiters = answers[len(post.queues)][3], [answer[3] for answer in answers[: len(post.queues)]]
         self.table.words[slots.CROWD] = min(workers, max(waiters, default=0))
         self._next_renewal = sent + post.lease_s / 3
-        later, limited = self._movers
-        first = len(commands) + len(moves[0])
-        later.take(answers[len(commands) : first])
-        limited.take(answers[first : first + len(moves[1])])
+        if looks:
+            later, limited = self._movers
+            first = len(commands) + len(moves[0])
+            later.take(answers[len(commands) : first])
+            limited.take(answers[first : first + len(moves[1])])
+            self._looked_at = sent
         if self.limited.differs(answers[len(commands) - 1]):
             self._learn_limits()
         queues = answers[: len(post.queues)]
@@ -296,6 +299,13 @@ class Leases(threading.Thread):
             self.rescue.reap(self._line, expired, gone, self._next_renewal)
         self.rescue.restore_celerys(self._line)
 
+    def _looks_for_due(self) -> bool:
+        """Whether what is due is asked for with this renewal: while nothing is, a notice tells of it, and once a lease
+        it is asked for all the same."""
+        if not self._tracks or time.monotonic() - self._looked_at >= self.post.lease_s:
+            return True
+        return any(mover.noticed or mover.due_in_s is not None for mover in self._movers)
+
     def _look_at_queues(self) -> None:
         """The queues are those that are wanted and those that a child still consumes (after a reload)."""
         held = [name for queues in self.registered.values() for name in queues]
@@ -304,6 +314,7 @@ class Leases(threading.Thread):
             self.post = self.rescue.post = replace(self.post, queues=queues, bindings=dict(self._bindings))
             self._movers = (Later(queues, self.post.key_prefix, self.post.priorities), self.limited)
             self.limited.look_after(self.post)
+            self._looked_at = 0.0
             self._announce_queues()
             self._broadcasts.listen(self._line, self.post)
 
