@@ -59,10 +59,11 @@ def measured(name: str, options: Sequence[str]) -> str:
     about = (importlib.import_module(f"benchmarks.{program}").__doc__ or "").split("\n\n")[0].replace("\n", " ")
     day = time.strftime("%Y-%m-%d", time.gmtime(told["time"]))
     shown = " ".join(word if "/" not in word else "…" for word in options)
+    ran = f"`python -m benchmarks.{program}{' ' + shown if shown else ''}`"
     parts = [
         f"## {SECTIONS[name]}",
         about,
-        f"`python -m benchmarks.{program}{' ' + shown if shown else ''}`, {day}, {told['machine']}. {told['settings']}.",
+        f"{ran}, {day}, {told['machine']}. {told['settings']}.",
         table(told["rows"]),
         *told["notes"],
     ]
