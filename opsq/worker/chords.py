@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -179,24 +179,22 @@ class Watch(threading.Thread):
             if self._ended:
                 return
             try:
-                found = self._chords.look()
-                if found:  # in one process: a thousand of them would not be forked faster than they are found
-                    self._tell(_write(self._folder, found, self._chords.token))
+                for name, why in self._chords.look():
+                    self._tell(_write(self._folder, name, why, self._chords.token))
             except TROUBLE as error:
                 logger.debug("cannot look after chords: %s", error)
 
 
-def _write(folder: Path, found: Sequence[tuple[str, str]], token: str) -> Path:
-    """Write down whose bodies are to be sent: chords, each with the reason."""
-    return write_new(folder, SUFFIX, msgspec.msgpack.encode((found, token)))
+def _write(folder: Path, name: str, why: str, token: str) -> Path:
+    """Write down that a chord's body is to be sent."""
+    return write_new(folder, SUFFIX, msgspec.msgpack.encode((name, why, token)))
 
 
 def dispatch_file(path: Path, app: Any, settler: Settler) -> None:
-    """In the fresh child: send the bodies of the chords that were written down."""
-    found, token = msgspec.msgpack.decode(path.read_bytes())
+    """In the fresh child: send the body of the chord that was written down."""
+    name, why, token = msgspec.msgpack.decode(path.read_bytes())
     path.unlink()
     app.backend.chords.token = token
     conductor = Conductor(app, settler)
-    for name, why in found:
-        conductor.dispatch(name, why)
+    conductor.dispatch(name, why)
     conductor.finish()

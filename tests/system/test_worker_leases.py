@@ -182,6 +182,8 @@ def test_an_idle_worker_renews_three_times_a_lease_arms_once_and_beats_and_sends
     )
     assert 7 <= renewals <= 10
     assert 1 <= turns <= 4
+    looks = sum(command.startswith("EVALSHA") and " opsq:delayed:" in command for command in seen)
+    assert 1 <= looks <= 4, "what is due is asked for once a lease while nothing is"
     told_whole = [command for command in seen if command.startswith("EVAL ")]
     assert len(told_whole) <= 1, "a server that has just started is told the turn once"
     words = {command.split()[0] for command in seen if command not in told_whole}
@@ -192,7 +194,7 @@ def test_an_idle_worker_renews_three_times_a_lease_arms_once_and_beats_and_sends
 
 
 #: What MONITOR shows of the scripts' inside.
-LUA_CALLS = ("TIME", "ZADD", "HLEN", "ZRANGEBYSCORE", "ZRANGE", "HDEL", "EXISTS", "LLEN")
+LUA_CALLS = ("TIME", "ZADD", "HLEN", "ZRANGEBYSCORE", "ZRANGE", "HDEL", "EXISTS", "LLEN", "ZCARD")
 
 
 def test_sixteen_idle_children_stop_within_a_tenth_of_a_second(project) -> None:
