@@ -26,6 +26,7 @@ FUNCTIONS = LUA / "chord_functions.lua"
 _PART = Script(LUA / "chord_part.lua", FUNCTIONS)
 LOOK = Script(LUA / "chord_look.lua", FUNCTIONS)
 _DONE = Script(LUA / "chord_done.lua")
+_TAKE = Script(LUA / "chord_take.lua")
 
 #: A counter that is missing for so long after the last part is lost: Celery's clients set it with the last message.
 COUNTER_LOST_S = 300
@@ -174,6 +175,12 @@ class Chords:
         times = COUNTER_LOST_S, self.claim_s, self.token, LOOK_AGAIN_S * 1000, LOOK_AT
         found: list[bytes] = LOOK.ask(self._lines.ask, [prefix + keys.CHORDS], [*words, *times])
         return [(name.decode(), why.decode()) for name, why in zip(found[::2], found[1::2], strict=True)]
+
+    def take(self, group_id: str, token: str) -> bool:
+        """Make the body ours to send that `look` has found for the process of this token; false when it is sent, or
+        somebody else has it by now."""
+        with errors(self.url):
+            return bool(_TAKE.run(client(self.url), [self.key(group_id)], [token, self.token, self.claim_s]))
 
     def is_ours(self, group_id: str) -> bool:
         """Whether the body is ours to send, for the whole time from now on."""

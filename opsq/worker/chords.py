@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,22 +179,30 @@ class Watch(threading.Thread):
             if self._ended:
                 return
             try:
-                for name, why in self._chords.look():
-                    self._tell(_write(self._folder, name, why, self._chords.token))
+                found = self._chords.look()
+                if found:  # by one process, one after the other: a hundred would be in each other's way
+                    self._tell(_write(self._folder, found, self._chords.token))
             except TROUBLE as error:
                 logger.debug("cannot look after chords: %s", error)
 
 
-def _write(folder: Path, name: str, why: str, token: str) -> Path:
-    """Write down that a chord's body is to be sent."""
-    return write_new(folder, SUFFIX, msgspec.msgpack.encode((name, why, token)))
+def _write(folder: Path, found: Sequence[tuple[str, str]], token: str) -> Path:
+    """Write down whose bodies are to be sent: chords, each with the reason."""
+    return write_new(folder, SUFFIX, msgspec.msgpack.encode((found, token)))
 
 
 def dispatch_file(path: Path, app: Any, settler: Settler) -> None:
-    """In the fresh child: send the body of the chord that was written down."""
-    name, why, token = msgspec.msgpack.decode(path.read_bytes())
+    """Send the bodies of the chords that were written down, unless others do meanwhile."""
+    found, token = msgspec.msgpack.decode(path.read_bytes())
     path.unlink()
-    app.backend.chords.token = token
+    own = app.backend.chords
     conductor = Conductor(app, settler)
-    conductor.dispatch(name, why)
+    for name, why in found:
+        try:
+            taken = own.take(name, token)
+        except (*TROUBLE, OpsqError) as error:
+            logger.warning("bodies of chords are not sent yet: %s", error)
+            return
+        if taken:
+            conductor.dispatch(name, why)
     conductor.finish()

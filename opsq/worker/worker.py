@@ -20,6 +20,7 @@ from opsq.execution.runner import Runner
 from opsq.protocol.envelope import Envelope
 from opsq.runtime import notify
 from opsq.runtime.logs import Buffered
+from opsq.utils.ids import new_task_id
 from opsq.worker import child, chords, epilogue, greenchild, mingle, overrides, slots, successor, watchdog
 from opsq.worker.autoscale import Heads, autoscaler_of
 from opsq.worker.broadcasts import Broadcasts
@@ -179,6 +180,7 @@ class Worker:
     def tell_epilogue(self, path: str) -> None:
         """In a fresh child: what a file says is to be told, or the body of a chord to be sent."""
         if path.endswith(chords.SUFFIX):
+            self.app.backend.chords.token = new_task_id()  # what it takes it has before its brothers
             chords.dispatch_file(Path(path), self.app, self._settler)
         else:
             epilogue.tell(Path(path), self.judge.runner)

@@ -185,3 +185,19 @@ def test_parts_are_counted_on_a_server_that_is_full(chords: Chords, client: Any)
         assert chords.count([chords.part(part(chords, 0))]) == ["g"]
     finally:
         client.config_set("maxmemory", "0")
+
+
+def test_of_several_who_are_told_of_a_chord_one_has_it_at_a_time(chords: Chords, redis_url: str, client: Any) -> None:
+    chords.set_size("g", 1, BODY)
+    chords.count([chords.part(part(chords, 0), claim=False)])
+    client.zadd("opsq:chords", {"g": 0})
+    assert chords.look() == [("g", "complete")]
+    one, two = (Chords(redis_url, Format(), ordered=chords.ordered) for _ in range(2))
+    assert one.take("g", chords.token)
+    assert not two.take("g", chords.token)
+    assert one.take("g", chords.token), "its own again"
+    client.delete("celery-taskset-meta-g.c")
+    assert two.take("g", chords.token), "who had it has taken too long"
+    assert not one.is_ours("g")
+    assert two.done("g")
+    assert not one.take("g", chords.token), "it is sent"

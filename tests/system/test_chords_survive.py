@@ -25,7 +25,7 @@ import opsq.worker.sizing as sizing
 
 chords.LOOK_S = 0.2
 sizing.SHORT_LIFE_S = 0.02
-app.backend.chords.claim_s = 1
+app.backend.chords.claim_s = 2
 PLAN = os.environ.get("PLAN", "").split()
 TURNS = int(os.environ.get("TURNS", "0"))
 STRIKES = int(os.environ.get("STRIKES", "0"))
@@ -110,13 +110,14 @@ def settled(lab: Lab) -> bool:
     return not lab.redis.zcard("opsq:chords")
 
 
+@pytest.mark.timeout(240)
 def test_a_hundred_senders_of_bodies_are_killed_between_count_and_dispatch(lab: Lab) -> None:
     lab.worker("-c", "8", name="worker", PLAN="before between")
-    names = [str(name) for name in range(120)]
+    names = [str(name) for name in range(110)]
     for name in names:
         chord([sig(lab, "part", 1), sig(lab, "part", 2)], sig(lab, "body", name)).delay()
-    lab.wait_for(lambda: len({mark.text for mark in lab.written("body")}) == len(names), "all bodies run", 45)
-    lab.wait_for(lambda: settled(lab), "no chord is left", 30)
+    lab.wait_for(lambda: len({mark.text for mark in lab.written("body")}) == len(names), "all bodies run", 150)
+    lab.wait_for(lambda: settled(lab), "no chord is left", 60)
     assert len(lab.written("killed")) >= 100
     assert sorted(mark.text for mark in lab.written("body")) == sorted(f"{name} [1, 2]" for name in names)
 
@@ -142,7 +143,7 @@ def test_results_elsewhere_are_counted_once_whoever_dies_after_the_count(lab: La
             header = [signature("proj.part", (number,), app=app) for number in range(3)]
             header[0].link(signature("proj.part", app=app))
             chord(header, signature("proj.body", (name,), app=app), app=app).delay()
-        lab.wait_for(lambda: len({mark.text for mark in lab.written("body")}) == len(names), "all bodies run", 30)
+        lab.wait_for(lambda: len({mark.text for mark in lab.written("body")}) == len(names), "all bodies run", 60)
         lab.wait_for(lambda: not redis.zcard("opsq:chords"), "no chord is left", 30)
         assert sorted(mark.text for mark in lab.written("body")) == sorted(f"{name} [0, 1, 2]" for name in names)
         assert len(lab.written("killed")) >= 12
@@ -151,7 +152,7 @@ def test_results_elsewhere_are_counted_once_whoever_dies_after_the_count(lab: La
 
 
 def test_a_lost_counter_fails_the_chord(lab: Lab) -> None:
-    lab.app.backend.chords.claim_s = 1
+    lab.app.backend.chords.claim_s = 2
     header = group([sig(lab, "part", 1), sig(lab, "part", 2).set(countdown=1.5)])
     result = (header | sig(lab, "body", "lost")).delay()
     lab.redis.delete(f"celery-taskset-meta-{result.parent.id}.s")
