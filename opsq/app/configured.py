@@ -13,13 +13,13 @@ from opsq import _state
 from opsq.app import home, security
 from opsq.app.blame import broken
 from opsq.app.declared import DeclaredQueues
+from opsq.app.own_settings import AppSettings
 from opsq.backends import keyvalue
 from opsq.backends.disabled import DisabledBackend
 from opsq.backends.redis import RedisBackend
 from opsq.broker.broker import Broker
 from opsq.config import sources
 from opsq.config.broker import Found, names_class, resolve_broker, resolve_results
-from opsq.config.settings import Settings
 from opsq.exceptions import ImproperlyConfigured, OpsqError
 from opsq.signals import Signal
 from opsq.utils.time import local_zone
@@ -54,7 +54,7 @@ class Configured:
         self._declared: tuple[int, DeclaredQueues | None] = (0, None)
         #: Names of queues that are declared besides those of `task_queues`.
         self.more_queues: Callable[[], Iterable[str]] = tuple
-        self.conf = Settings(self._load_settings, namespace, self._settings_are_loaded)
+        self.conf = AppSettings(self._load_settings, namespace, self._settings_are_loaded)
         for name, value in given.items():
             if value is not None and name not in NOT_SETTINGS:
                 self.conf.put(name, value, f"{type(self).__name__}(...)")

@@ -6,15 +6,13 @@ import platform
 from typing import Any
 
 from opsq._version import __version__
-from opsq.app.masking import masked
 
 
 def report(app: Any) -> str:
     """The text, in Celery's form."""
     from importlib.metadata import version  # it loads the whole of email
 
-    conf = app.conf
-    settings = {name: masked(name, conf[name]) for name in conf.changed() if not name.startswith("__")}
+    settings = app.conf.table()
     lines = [
         "",
         f"software -> opsq:{__version__} py:{platform.python_version()} redis:{version('redis')}",
@@ -23,7 +21,7 @@ def report(app: Any) -> str:
         f"loader   -> {app.main or '(no name)'}",
         f"settings -> transport:redis results:{settings.get('result_backend') or 'disabled'}",
         "",
-        *(f"{name}: {value!r}" for name, value in settings.items()),
+        app.conf.humanize(),
         "",
     ]
     return "\n".join(lines)

@@ -134,6 +134,7 @@ class WithTasks(Configured):
             "__doc__": function.__doc__,
             "__module__": function.__module__,
             "__wrapped__": function if bind else staticmethod(function),
+            "__name__": function.__name__,
             "__qualname__": function.__qualname__,
             **options,
         }

@@ -13,6 +13,7 @@ from opsq.app.routes import Destination
 from opsq.broker.outgoing import Outgoing
 from opsq.events.dispatcher import Sender
 from opsq.events.event import Channels, Wrapper
+from opsq.protocol.writing import shown
 
 if TYPE_CHECKING:
     from opsq.app.base import App
@@ -24,7 +25,7 @@ def tell_before(
     name: str, task_id: str, body: Any, place: Destination, call: dict[str, Any], policy: Mapping[str, Any] | None
 ) -> None:
     """The signal `before_task_publish`. Receivers may change headers and properties: they are put into `call`."""
-    headers = _headers(name, task_id, call)
+    headers = _headers(name, task_id, body, call)
     properties = {"correlation_id": task_id, "priority": call["priority"], **call["properties"]}
     where = {"exchange": place.exchange, "routing_key": place.routing_key}
     signals.before_task_publish.send(
@@ -36,7 +37,7 @@ def tell_before(
 def tell_after(name: str, task_id: str, body: Any, place: Destination, call: Mapping[str, Any]) -> None:
     """The signals `after_task_publish` and, of old programs, `task_sent`."""
     where = {"exchange": place.exchange, "routing_key": place.routing_key}
-    signals.after_task_publish.send(name, body=body, headers=_headers(name, task_id, call), **where)
+    signals.after_task_publish.send(name, body=body, headers=_headers(name, task_id, body, call), **where)
     told = {"task": name, "args": body[0], "kwargs": body[1], "eta": call.get("eta"), "taskset": call.get("group")}
     signals.task_sent.send(name, task_id=task_id, **told)
 
@@ -64,11 +65,16 @@ class SentEvents:
         self._app.broker.tell(self._channel, messages)
 
 
-def _headers(name: str, task_id: str, call: Mapping[str, Any]) -> dict[str, Any]:
+def _headers(name: str, task_id: str, body: Any, call: Mapping[str, Any]) -> dict[str, Any]:
     """The headers that a message is about to get, as signals tell them."""
     same = {
-        key: call.get(key) for key in ("shadow", "eta", "expires", "group", "group_index", "parent_id", "ignore_result")
+        key: call.get(key)
+        for key in (
+            *("shadow", "eta", "expires", "group", "group_index", "parent_id", "ignore_result"),
+            "stamped_headers",
+        )
     }
+    args, kwargs = call.get("argsrepr"), call.get("kwargsrepr")
     return {
         "lang": "py",
         "task": name,
@@ -78,5 +84,9 @@ def _headers(name: str, task_id: str, call: Mapping[str, Any]) -> dict[str, Any]
         "timelimit": call["timelimit"],
         "root_id": call.get("root_id") or task_id,
         "origin": call["origin"],
+        "argsrepr": shown(repr(tuple(body[0]))) if args is None else args,
+        "kwargsrepr": shown(repr(body[1])) if kwargs is None else kwargs,
+        "replaced_task_nesting": call.get("replaced_task_nesting", 0),
+        "stamps": call.get("stamps") or {},
         **(call.get("headers") or {}),
     }

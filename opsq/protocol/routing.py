@@ -14,6 +14,14 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 TYPES = ("direct", "topic", "fanout")
+#: What kombu's exchanges and queues say of themselves unless they are told otherwise.
+_OF_EXCHANGES = {"durable": True, "auto_delete": False, "passive": False, "delivery_mode": None, "arguments": None}
+_OF_QUEUES = {
+    **dict.fromkeys(("queue_arguments", "binding_arguments", "consumer_arguments", "expires", "message_ttl")),
+    **dict.fromkeys(("max_length", "max_length_bytes", "max_priority")),
+    **dict.fromkeys(("exclusive", "auto_delete", "no_ack", "no_declare"), False),
+    "durable": True,
+}
 #: What the queues of broadcasts begin with: kombu's, and ours.
 BROADCAST = "bcast."
 _DOT = r"\."
@@ -69,6 +77,12 @@ class Exchange:
             raise ValueError(f"an exchange is {', '.join(TYPES)}, not {type!r}")
         self.name, self.type, self.options = name, type, options
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return {**_OF_EXCHANGES, **self.__dict__["options"]}[name]
+        except KeyError:
+            raise AttributeError(f"an exchange has no {name!r}") from None
+
     def __repr__(self) -> str:
         return f"Exchange({self.name!r}, {self.type!r})"
 
@@ -87,6 +101,14 @@ class binding:
 
     def __init__(self, exchange: Exchange | str | None = None, routing_key: str = "", **options: Any) -> None:
         self.exchange, self.routing_key, self.options = _exchange(exchange), routing_key, options
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, binding):
+            return NotImplemented
+        return (self.exchange, self.routing_key) == (other.exchange, other.routing_key)
+
+    def __hash__(self) -> int:
+        return hash((self.exchange, self.routing_key))
 
     def __repr__(self) -> str:
         return f"binding({self.exchange!r}, {self.routing_key!r})"
@@ -119,9 +141,20 @@ class Queue:
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return self.__dict__["options"][name]
+            return {**_OF_QUEUES, **self.__dict__["options"]}[name]
         except KeyError:
             raise AttributeError(f"a queue has no {name!r}") from None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Queue):
+            return NotImplemented
+        own = all(
+            getattr(self, name) == getattr(other, name) for name in ("name", "exchange", "routing_key", "bindings")
+        )
+        return own and {**_OF_QUEUES, **self.options} == {**_OF_QUEUES, **other.options}
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.exchange!r}, {self.routing_key!r})"

@@ -1,7 +1,7 @@
 """A worker in one process: it runs its tasks in threads of its own, a thread more renews its leases.
 
-For tests, and for systems that cannot fork. It knows the pools solo and threads. It takes no remote commands, reloads
-nothing, and a task that clings to the interpreter past its hard limit holds up its end.
+For tests, and for systems that cannot fork. It knows the pools solo and threads. It reloads nothing, and a task that
+clings to the interpreter past its hard limit holds up its end.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from typing import Any
 from opsq import signals
 from opsq.protocol.envelope import Envelope
 from opsq.runtime.logs import Buffered
-from opsq.worker import chords, slots
+from opsq.worker import chords, mingle, overrides, remote, slots
 from opsq.worker.broadcasts import Broadcasts
 from opsq.worker.child import Means, Work, work_of
 from opsq.worker.chords import Conductor
+from opsq.worker.commanded import AtOnce, OneChild
 from opsq.worker.herald import Herald
 from opsq.worker.leases import Leases
 from opsq.worker.limited import Limited
 from opsq.worker.limits import Policy
 from opsq.worker.lines import Lines
 from opsq.worker.many import ManyLine
+from opsq.worker.panel import State
 from opsq.worker.post import Post
 from opsq.worker.pulse import Pulse
 from opsq.worker.record import Plan, Record
@@ -59,8 +61,7 @@ class Alone:
         self, plan: Plan, judge: Judge, settler: Settler, accept: frozenset[str], buffer: Buffered | None
     ) -> None:
         """All that it needs to run. `accept`: content types; `buffer`: of its log, if it is ours."""
-        setup = replace(plan.setup, pool=_RUN_BY, news=replace(plan.setup.news, mailbox=""))
-        self.plan = replace(plan, setup=setup)
+        self.plan = replace(plan, setup=replace(plan.setup, pool=_RUN_BY))
         self._judge, self._settler, self._accept, self._buffer = judge, settler, accept, buffer
 
     def run(self, on_ready: Callable[[], None]) -> int:
@@ -69,6 +70,8 @@ class Alone:
         folder = Path(tempfile.mkdtemp(prefix="opsq-worker-"))
         try:
             self._table = Slots.private(Facts(setup.worker_id, setup.queues, "", [os.getpid()]))
+            self._table.path = folder / "own.slots"
+            self._table.slot(0).words[slots.PID] = os.getpid()
             self._record = Record(self.plan, self._table)
             signals.worker_init.send(self)
             self._leases = self._make_leases(folder)
@@ -83,6 +86,7 @@ class Alone:
             self._leases.submit(self._leases.sign_off)
             self._leases.end()
             self._leases.join(timeout=30.0)
+            self._ear.end()
             signals.worker_shutdown.send(self)
             return 0
         finally:
@@ -95,6 +99,19 @@ class Alone:
             self._table.words[slots.STOPPING] = 1
             self._table.words[slots.GENERATION] += 1
             self._wake()
+
+    # -- what remote commands ask for ---------------------------------------------------------------------------------
+
+    def ask_to_stop(self, _how: str) -> None:
+        """Stop when what runs has ended, however it is asked: nobody could settle what is left."""
+        self.stop()
+
+    def set_time_limits(self, task: str, soft_s: float | None, hard_s: float | None) -> None:
+        """Limits of all later runs of a task (seconds, None = none), until the worker ends."""
+        overrides.write(self._table, task, soft_s, hard_s)
+        self._child.announce()
+
+    # -- running ------------------------------------------------------------------------------------------------------
 
     def _take_signals(self) -> None:
         """INT and TERM stop it when what runs has ended; a second one ends the process at once."""
@@ -173,7 +190,14 @@ class Alone:
         rescue = Rescue(post, self._judge, self.plan.leftovers)
         policy = Policy(setup.limits, setup.key_prefix, setup.priorities, self.app.tasks)
         parts = rescue, pulse, Limited(post, policy), Broadcasts(setup.news.channels)
-        return Leases(post, self._table, *parts, self._record.describe, self._on_strays)
+        leases = Leases(post, self._table, *parts, self._record.describe, self._on_strays)
+        self._child = OneChild(self._table, self._wake)
+        state = State(self, leases, pulse, self._record, self._child, AtOnce(), self._accept)
+        self._ear = remote.Ear(state, self._accept, self.app.conf.task_serializer)
+        leases.on_command = self._ear.heard
+        if setup.news.mailbox and setup.news.mingles:
+            leases.submit(lambda: mingle.begin(state, setup.news.mailbox))
+        return leases
 
     def _tell_heartbeat(self) -> None:
         signals.heartbeat_sent.send(self)

@@ -15,6 +15,7 @@ from opsq.datastore import keys
 from opsq.protocol.envelope import Envelope
 from opsq.protocol.routing import Binding
 from opsq.runtime.process import signal_number
+from opsq.worker.commanded import OneChild
 from opsq.worker.holdings import held_by
 from opsq.worker.panel import NO_REPLY, Panel, State, control_command, inspect_command, nok, ok
 from opsq.worker.revocations import stamps_on
@@ -24,6 +25,8 @@ __all__ = ["Panel", "control_command", "inspect_command"]
 
 logger = logging.getLogger("opsq.worker")
 
+#: What a worker answers that has no children to replace.
+_ONE_PROCESS = "this worker is one process: its code and its queues are those that it has started with"
 #: Until a child that has an order is given the next one (seconds).
 AGAIN_S = 0.01
 
@@ -84,9 +87,10 @@ def _terminate(state: State, signum: int, is_meant: Callable[[Envelope], bool]) 
 
 def _end(state: State, slot: int, number: int, signum: int) -> None:
     """In the parent."""
-    if not POOLS[state.worker.plan.setup.pool].many:
-        state.children.terminate(slot, number, signum)
-    elif not state.children.order_end(slot, number, signum):
+    children = state.children
+    if not isinstance(children, OneChild) and not POOLS[state.worker.plan.setup.pool].many:
+        children.terminate(slot, number, signum)
+    elif not children.order_end(slot, number, signum):
         state.calls.after(AGAIN_S, partial(_end, state, slot, number, signum))
 
 
@@ -171,23 +175,24 @@ def pool_shrink(state: State, n: int = 1, **_: Any) -> Any:
 
 
 def _resize(state: State, more: int, answer: str) -> Any:
-    if state.worker.plan.setup.pool != "prefork":
+    worker = state.parent
+    if worker is None or worker.plan.setup.pool != "prefork":
         return nok("this pool has one process")
-    state.in_parent(lambda: state.worker.sizing.grow(more))
+    state.in_parent(lambda: worker.sizing.grow(more))
     return ok(answer)
 
 
 @control_command(args=[("max", int), ("min", int)], signature="[max [min]]")
 def autoscale(state: State, max: int | None = None, min: int | None = None, **_: Any) -> Any:
     """Modify autoscale settings."""
-    terms = state.record.terms
-    if not terms.scales:
+    terms, worker = state.record.terms, state.parent
+    if worker is None or not terms.scales:
         raise ValueError("Autoscale not enabled")
     most = terms.most if max is None else int(max)
     least = terms.least if min is None else int(min)
     if not 0 <= least <= most <= MOST_CHILDREN or not most:
         raise ValueError(f"cannot scale between {least} and {most} processes")
-    state.in_parent(lambda: state.worker.sizing.resize(least or 1, most))
+    state.in_parent(lambda: worker.sizing.resize(least or 1, most))
     return ok(f"autoscale now max={most} min={least}")
 
 
@@ -196,7 +201,9 @@ def pool_restart(state: State, **_: Any) -> Any:
     """Restart execution pool: today's code and settings, as after SIGHUP."""
     if not state.app.conf.worker_pool_restarts:
         raise ValueError("Pool restarts not enabled")
-    state.in_parent(state.worker.reload)
+    if state.parent is None:
+        return nok(_ONE_PROCESS)
+    state.in_parent(state.parent.reload)
     return ok("reload started")
 
 
@@ -219,22 +226,28 @@ def add_consumer(
     kind = exchange_type or "direct"
     if kind not in ("direct", "topic"):
         return nok(f"a queue can be bound to a {kind} exchange only by task_queues, and opsq reload")
+    worker = state.parent
+    if worker is None:
+        return nok(_ONE_PROCESS)
     if exchange:
         post, bound = state.leases.post, Binding(exchange, routing_key or queue, kind)
         state.app.broker.ask_all(announcement(queue, [bound], post.key_prefix, post.priorities))
-    if queue not in state.worker.wanted_queues:
-        state.in_parent(lambda: state.worker.consume(queue, True))
+    if queue not in worker.wanted_queues:
+        state.in_parent(lambda: worker.consume(queue, True))
     return ok(f"add consumer {queue}")
 
 
 @control_command(args=[("queue", str)], signature="<queue>")
 def cancel_consumer(state: State, queue: str, **_: Any) -> Any:
     """Tell worker(s) to stop consuming from task queue by name."""
-    queues = state.worker.wanted_queues
+    worker = state.parent
+    if worker is None:
+        return nok(_ONE_PROCESS)
+    queues = worker.wanted_queues
     if queues == [queue]:
         return nok(f"{queue} is the only queue of this worker; shutdown stops it")
     if queue in queues:
-        state.in_parent(lambda: state.worker.consume(queue, False))
+        state.in_parent(lambda: worker.consume(queue, False))
     return ok(f"no longer consuming from {queue}")
 
 

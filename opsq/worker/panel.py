@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
 
 from opsq.datastore.connection import client
 from opsq.worker import slots
+from opsq.worker.commanded import AtOnce, OneChild
 
 if TYPE_CHECKING:
     import redis
@@ -99,11 +100,22 @@ def inspect_command(function: Function | None = None, /, **options: Any) -> Any:
 
 
 class Commanded(Protocol):
-    """What commands may ask of a worker; all but the first five in its parent's thread."""
+    """What commands may ask of any worker; the last two in its parent's thread."""
 
     app: Any
     hostname: str
     plan: Plan
+
+    def set_time_limits(self, task: str, soft_s: float | None, hard_s: float | None) -> None:
+        """Limits of all later runs of a task (seconds, None = none)."""
+
+    def ask_to_stop(self, how: str) -> None:
+        """Stop: `warm` or `cold`."""
+
+
+class Parent(Commanded, Protocol):
+    """What they may ask of one that has children besides; in its own thread, but for the queues."""
+
     sizing: Sizing
 
     @property
@@ -115,12 +127,6 @@ class Commanded(Protocol):
 
     def consume(self, queue: str, wanted: bool) -> None:
         """Consume a queue besides, or no more."""
-
-    def set_time_limits(self, task: str, soft_s: float | None, hard_s: float | None) -> None:
-        """Limits of all later runs of a task (seconds, None = none)."""
-
-    def ask_to_stop(self, how: str) -> None:
-        """Stop, `warm` or `cold`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +141,14 @@ class State:
     leases: Leases
     pulse: Pulse
     record: Record
-    children: Children
-    calls: Calls
+    children: Children | OneChild
+    calls: Calls | AtOnce
     accept: frozenset[str]
+
+    @property
+    def parent(self) -> Parent | None:
+        """The worker, where it has children that can be replaced; None where it is one process."""
+        return None if isinstance(self.children, OneChild) else cast("Parent", self.worker)
 
     @property
     def app(self) -> Any:

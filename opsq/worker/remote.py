@@ -32,7 +32,7 @@ class Ear:
     def __init__(self, state: State, accept: frozenset[str], serializer: str) -> None:
         """`accept`: content types of commands that are read; `serializer`: of replies."""
         self._state, self._accept, self._serializer = state, accept, serializer
-        self._payloads: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._payloads: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def heard(self, payload: bytes) -> None:
@@ -42,10 +42,14 @@ class Ear:
             self._thread = threading.Thread(target=self._run, name="opsq-remote", daemon=True)
             self._thread.start()
 
+    def end(self) -> None:
+        """Hear no more."""
+        self._payloads.put(None)
+
     def _run(self) -> None:
-        while True:
+        while (payload := self._payloads.get()) is not None:
             try:
-                self._take(self._payloads.get())
+                self._take(payload)
             except TROUBLE as error:
                 logger.warning("a remote command cannot be answered: %s", error)
             except Exception:

@@ -212,7 +212,7 @@ class Runs:
         run = self.running.get(number)
         if run is None or run.place is None:
             return
-        if signum == signal.SIGUSR1:
+        if signum == getattr(signal, "SIGUSR1", None):  # which not every system has
             run.place.interrupt(run, SoftTimeLimitExceeded)
         else:
             self.interrupt(run, Terminated(signum))

@@ -646,4 +646,165 @@ def always_eager():
         ]
     finally:
         app.conf.update(task_always_eager=False, task_eager_propagates=False)
+
+
+# -- declarations ----------------------------------------------------------------------------------------------------
+
+
+def another(**options):
+    return Celery("another", broker="redis://", backend="redis://", set_as_current=False, **options)
+
+
+def declared_tasks():
+    own = another()
+
+    @own.task
+    def plain_one(x):
+        "What it does."
+        return x
+
+    @own.task(name="n", bind=True, max_retries=5, rate_limit="1/m", time_limit=5, acks_late=True, queue="q", errback_=3)
+    def bound(self, x):
+        return self.name, x
+
+    class Double(Task):
+        name = "t.Double"
+
+        def run(self, x):
+            return x * 2
+
+    double = own.register_task(Double())
+
+    @own.task(base=Double, name="of_base")
+    def of_base():
+        pass
+
+    names = (
+        "max_retries default_retry_delay rate_limit time_limit soft_time_limit ignore_result acks_late track_started"
+    )
+    more = "serializer priority send_events throws trail reject_on_worker_lost store_errors_even_if_ignored expires"
+    return each(
+        lambda: [plain_one.name, plain_one.__name__, plain_one.__doc__, plain_one.__wrapped__(3), plain_one.run(4)],
+        lambda: [getattr(plain_one, name) for name in (names + " " + more).split()],
+        lambda: [bound.max_retries, bound.rate_limit, bound.time_limit, bound.acks_late, bound.queue, bound.errback_],
+        lambda: [plain_one(5), bound(6), double(4), double.name, isinstance(of_base, Double), "n" in own.tasks],
+        lambda: sorted(name for name in own.tasks if name.startswith("celery.")),
+        lambda: [
+            own.gen_task_name("n", "m"),
+            plain_one.request.called_directly,
+            plain_one.request.id,
+            own.current_task,
+        ],
+        lambda: own.task(5),
+    )
+
+
+def settings_of_an_app():
+    class Source:
+        timezone = "Europe/London"
+        result_expires = 5
+
+    named, old, mixed = another(), another(), another(changes={"task_serializer": "yaml"})
+    named.config_from_object({"CELERY_RESULT_EXPIRES": 7, "OTHER": 1}, namespace="CELERY")
+    old.config_from_object({"CELERY_TASK_RESULT_EXPIRES": 9, "CELERYD_CONCURRENCY": 2})
+    own = another()
+    own.config_from_object(Source)
+    own.conf.update(enable_utc=True, broker_password="secret-word")
+    own.conf["worker_concurrency"] = 3
+    return each(
+        lambda: [own.conf.timezone, own.conf.result_expires, own.conf.worker_concurrency, str(own.timezone)],
+        lambda: [named.conf.result_expires, old.conf.result_expires, old.conf.worker_concurrency],
+        lambda: [mixed.conf.task_serializer, own.conf.get("nobody", 4), own.conf.CELERY_TASK_SERIALIZER],
+        lambda: [own.conf.table()["worker_concurrency"], "worker_concurrency: 3" in own.conf.humanize()],
+        lambda: ["secret-word" in own.conf.humanize(), "secret-word" in own.conf.humanize(censored=False)],
+        lambda: [own.conf.accept_content, own.conf.task_default_queue, own.conf.imports, own.conf.include],
+        lambda: ["task_serializer" in own.conf, own.conf.task_queues, own.conf.task_routes],
+    )
+
+
+def schedules():
+    now = datetime(2026, 5, 17, 10, 31, tzinfo=timezone.utc)
+    found = []
+    for words in (
+        {},
+        {"minute": 0, "hour": 0},
+        {"minute": 0, "hour": "*/3"},
+        {"minute": 0, "hour": "0,3,6,9,12,15,18,21"},
+        {"minute": "*/15"},
+        {"day_of_week": "sunday"},
+        {"minute": "*", "hour": "*", "day_of_week": "sun"},
+        {"minute": "*/10", "hour": "3,17,22", "day_of_week": "thu,fri"},
+        {"minute": 0, "hour": "*/2,*/3"},
+        {"minute": 0, "hour": "*/5"},
+        {"minute": 0, "hour": "*/3,8-17"},
+        {"minute": 0, "hour": 0, "day_of_month": "2"},
+        {"minute": 0, "hour": 0, "day_of_month": "2-30/2"},
+        {"minute": 0, "hour": 0, "day_of_month": "1-7,15-21"},
+        {"minute": 0, "hour": 0, "day_of_month": "11", "month_of_year": "5"},
+        {"minute": 0, "hour": 0, "month_of_year": "*/3"},
+    ):
+        when = crontab(**words, nowfun=lambda: now)
+        found.append([repr(when), str(when.remaining_estimate(now)), plain(when.is_due(now))])
+    return found + each(
+        lambda: [
+            crontab(1, 2) == crontab("1", "2"),
+            crontab(1, 2) != crontab(1, 3),
+            sorted(crontab(minute="*/20").minute),
+        ],
+        lambda: pickle.loads(pickle.dumps(crontab(1))) == crontab(1),
+        lambda: repr(crontab.from_string("*/5 * * * *")),
+        lambda: [repr(schedule(10)), schedule(120).human_seconds, schedule(120).seconds, schedule(5) == schedule(5)],
+    )
+
+
+def queues_and_exchanges():
+    media = Queue("videos", Exchange("media", type="topic"), routing_key="media.video")
+    both = Queue("b", [binding(Exchange("e1"), routing_key="x"), binding(Exchange("e2"), routing_key="y")])
+    told = Queue(
+        "a", Exchange("e", durable=False), routing_key="k", max_priority=9, queue_arguments={"x-max-priority": 10}
+    )
+    every = Broadcast("news")
+    return [
+        [media.name, media.exchange.name, media.exchange.type, media.routing_key, media.durable, media.auto_delete],
+        [told.max_priority, told.queue_arguments, told.exchange.durable, Exchange("e").type, Exchange("e").durable],
+        [len(both.bindings), Queue("x", exchange="text").exchange.name, Queue("z", "ex", "key").routing_key],
+        [media == Queue("videos", Exchange("media", type="topic"), routing_key="media.video"), media == told],
+        [
+            copy.copy(media) == media,
+            pickle.loads(pickle.dumps(media)).exchange.name,
+            hash(Queue("a")) == hash(Queue("a")),
+        ],
+        [every.exchange.type, every.exchange.name, every.alias, Broadcast(name="news", queue="mine").name],
+    ]
+
+
+def signals_of_a_call():
+    heard = []
+
+    def before(sender=None, headers=None, body=None, **more):
+        heard.append(["before", sender, sorted(headers), headers["argsrepr"], plain(body[:2]), sorted(more)])
+
+    def after(sender=None, headers=None, body=None, **more):
+        heard.append(["after", sender, sorted(headers), plain(body[:2]), sorted(more)])
+
+    def around(sender=None, signal=None, task_id=None, **more):
+        heard.append([signal.name, sender.name, sorted(more)])
+
+    run = (signals.task_prerun, signals.task_postrun, signals.task_success, signals.task_failure)
+    signals.before_task_publish.connect(before)
+    signals.after_task_publish.connect(after, sender="p.add")
+    for each_of in run:
+        each_of.connect(around)
+    try:
+        add.delay(1, 2)
+        app.send_task("p.xsum", ([1],))
+        add.apply((1, 2))
+        fail.apply()
+    finally:
+        signals.before_task_publish.disconnect(before)
+        signals.after_task_publish.disconnect(after, sender="p.add")
+        for each_of in run:
+            each_of.disconnect(around)
+    add.apply((1, 2))
+    return heard
 '''

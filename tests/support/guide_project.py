@@ -14,6 +14,7 @@ from support.guide_tasks import TASKS
 AS_DATA = (
     *("signatures", "clones_and_replacements", "frozen", "kept_as_json_and_pickled", "piped"),
     *("chords_and_groups_as_data", "links", "maps_as_data", "applied", "always_eager"),
+    *("declared_tasks", "settings_of_an_app", "schedules", "queues_and_exchanges", "signals_of_a_call"),
 )
 RUN = (
     *("calls", "wrong_calls", "expired", "the_request", "retries", "ends_of_other_kinds", "errors"),
@@ -27,6 +28,9 @@ TOLD = ("handlers", "errbacks")
 def write(folder: Path, library: str) -> Path:
     """The project in a folder: `flows.py`, importing `celery` or `opsq`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "flows.py").write_text(f"{TASKS}\n\n{ITEMS}".replace("LIBRARY", library))
+    queues = "from opsq import Broadcast, Exchange, Queue, binding\n"
+    if library == "celery":
+        queues = "from kombu import Exchange, Queue, binding\nfrom kombu.common import Broadcast\n"
+    (folder / "flows.py").write_text(queues + f"{TASKS}\n\n{ITEMS}".replace("LIBRARY", library))
     (folder / "proj.py").write_text("from flows import *\n\nOdd = ValueError\n")
     return folder

@@ -10,8 +10,10 @@ import os
 import pickle
 import re
 import time
+from datetime import datetime, timezone
 
 from LIBRARY import (
+    signals,
     Celery,
     Task,
     chain,
@@ -27,6 +29,7 @@ from LIBRARY import (
 )
 from LIBRARY.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from LIBRARY.result import AsyncResult, GroupResult, ResultSet, allow_join_result
+from LIBRARY.schedules import crontab, schedule
 
 PATIENCE_S = 30
 app = Celery("guide", broker=os.environ["PROJ_BROKER"], backend=os.environ["PROJ_BACKEND"])

@@ -22,6 +22,14 @@ def busy():
         pass
 
 
+@app.task
+def busy_for(seconds):
+    mark("begin", "busy_for")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
 @app.task(bind=True, max_retries=1)
 def again(self):
     if not self.request.retries:
@@ -60,6 +68,33 @@ def test_a_second_signal_ends_it_at_once(lab: Lab) -> None:
     lab.wait_for(lambda: "Warm shutdown" in worker.output(), "it has heard")
     assert worker.stop(signal.SIGTERM) == -signal.SIGTERM
     lab.redis.flushall()
+
+
+def test_a_worker_in_one_process_takes_remote_commands(lab: Lab) -> None:
+    argv = [*ELSEWHERE, "-A", "proj", "worker", "-l", "info", "-P", "threads", "-c", "2", "-n", "alone@h"]
+    worker = lab.spawn(argv, env=lab.environment, cwd=lab.folder)
+    lab.wait_for(lambda: " ready." in worker.output() or not worker.alive(), "it is ready", 30)
+    control, own = lab.app.control, ["alone@h"]
+    inspect = control.inspect(destination=own, timeout=20, limit=1)
+
+    def tell(command: str, **arguments: Any) -> Any:
+        how = {"destination": own, "reply": True, "timeout": 20, "limit": 1}
+        return control.broadcast(command, arguments=arguments, **how)[0]["alone@h"]  # type: ignore[index]
+
+    assert inspect.ping() == {"alone@h": {"ok": "pong"}}
+    assert "proj.add" in inspect.registered()["alone@h"]
+    running = lab.send("busy_for", 60)
+    lab.wait_mark("begin", "busy_for", 20)
+    (active,) = inspect.active()["alone@h"]
+    assert (active["id"], active["worker_pid"]) == (running, worker.pid)
+    assert tell("terminate", task_id=running, signal="TERM") == {"ok": f"terminate: {running}"}
+    assert lab.result(running, "REVOKED", 20)
+    assert tell("time_limit", task_name="proj.busy_for", soft=0.2) == {"ok": "time limits set successfully"}
+    assert lab.result(lab.send("busy_for", 60), "FAILURE", 20)["result"]["exc_type"] == "SoftTimeLimitExceeded"
+    assert "error" in tell("pool_grow", n=1)
+    assert "one process" in tell("add_consumer", queue="other")["error"]
+    control.shutdown(destination=own)
+    assert worker.wait(30) == 0
 
 
 @pytest.mark.parametrize("pool", ["prefork", "gevent", "asyncio"])
