@@ -1,4 +1,7 @@
-"""Exchanges and broadcasts between Celery and opsq: a worker of each kind, and clients of both, over one Redis."""
+"""Exchanges and broadcasts between Celery and opsq: a worker of each kind, and clients of both, over one Redis.
+
+With the newest Celery, and with the older ones that OPSQ_TEST_CELERY names: their kombu binds differently.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support import key_audit, redis_server
+from support import celery_venv, key_audit, redis_server
 from support.client_peer import Client
 from support.kombu_peer import Kombu
 from support.processes import Spawner
@@ -77,13 +80,14 @@ class Fleet:
             time.sleep(0.01)
 
 
-@pytest.fixture(scope="module")
-def fleet(celery_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+@pytest.fixture(scope="module", params=[celery_venv.NEWEST, *celery_venv.older()])
+def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    celery_python = celery_venv.python(request.param)
     pythons = {"celery": celery_python, "opsq": Path(sys.executable)}
     folder = tmp_path_factory.mktemp("routing")
     spawner = Spawner(folder)
     with redis_server.running() as server:
-        environment = {"PROJ_BROKER": server.url(0), "PROJ_BACKEND": server.url(1)}
+        environment = {"PROJ_BROKER": server.url(0), "PROJ_BACKEND": server.url(1), "C_FORCE_ROOT": "1"}
         clients, strangers = {}, {}
         for library, python in pythons.items():
             home = folder / library
