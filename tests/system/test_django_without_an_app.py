@@ -70,7 +70,8 @@ def test_results_are_in_the_broker_and_shared_tasks_reach_the_same_worker(world:
     manage = [world.python, world.folder / "manage.py", "opsq", "worker", "-l", "info", "-c", "1"]
     worker = world.spawn([*manage, "--settings=proj.named"], env=world.environment, cwd=tmp_path)
     world.wait_for(lambda: " ready." in worker.output() or not worker.alive(), "it is ready")
-    both = f"{ENQUEUE}\nfrom shop import tasks\nprint(answer, tasks.shared_name_of_settings.delay().get(timeout=30))"
+    other = "from shop import tasks\nother = tasks.shared_name_of_settings.delay()"
+    both = f"{other}\n{ENQUEUE}\nprint(answer, other.get(timeout=30))"
     said = world.manage("shell", "-c", both, folder=tmp_path, DJANGO_SETTINGS_MODULE="proj.named")
     assert said.splitlines()[-1] == "proj.named proj.named", worker.report()
     assert worker.stop() == 0, worker.report()
