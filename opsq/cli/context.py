@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """The flags of this command line, and what they lead to. `app`: one that exists already."""
+    """The flags of this command line, and what they lead to.
 
-    def __init__(self, app: App | None = None) -> None:
+    `app`: one that exists already; `home`: the project's folder, where that is known whatever the current one is.
+    """
+
+    def __init__(self, app: App | None = None, home: Path | None = None) -> None:
         self.flags: dict[str, Any] = {}
-        self._given = app
+        self._given, self._home = app, home
 
     def take(self, name: str, value: Any) -> None:
         """A flag that all commands share. Those that name places also hold for processes that are started."""
@@ -135,7 +138,7 @@ class Context:
         """The state directory of this project."""
         from opsq.runtime.statedir import find
 
-        return find(self.flags.get("state_dir"))
+        return find(self.flags.get("state_dir"), start=self._home)
 
     @cached_property
     def out(self) -> Output:

@@ -209,10 +209,10 @@ cli = Main(
 )
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None, context: Context | None = None) -> None:
     """Run the command line of this process and exit."""
     try:
-        code = run(sys.argv[1:] if argv is None else argv, Context())
+        code = run(sys.argv[1:] if argv is None else argv, context or Context())
     except KeyboardInterrupt:  # it came while something else was being told
         code = errors.INTERRUPTED
     sys.exit(code)

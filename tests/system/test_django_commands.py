@@ -67,6 +67,19 @@ def test_manage_py_finds_the_app_from_any_folder(project: DjangoLab, tmp_path: P
     assert "shop.tasks.zone" in done.stdout
 
 
+def test_manage_py_means_its_project_from_any_folder(project: DjangoLab, tmp_path: Path) -> None:
+    """Which supervisor is asked does not hang on where one stands."""
+    manage = str(project.folder / "manage.py")
+    environment = {"OPSQ_STATE_DIR": "", "OPSQ_BROKER_URL": "redis://127.0.0.1:1/0"}
+    looked = {
+        project.python(manage, "opsq", "status", folder=folder, **environment).stderr.splitlines()[-2]
+        for folder in (tmp_path, project.folder, project.folder / "shop" / "migrations")
+    }
+    [line] = looked
+    assert line.startswith("opsq: no supervisor runs here: looked in ")
+    assert "project-" in line
+
+
 def test_a_mistake_is_one_sentence_with_the_exit_code_of_opsq(project: DjangoLab) -> None:
     done = project.python("manage.py", "opsq", "queue")
     assert done.returncode == 2

@@ -43,17 +43,18 @@ def use_settings_app() -> None:
         _state.default_app_factory = lambda: find_app(SETTINGS_APP)
 
 
-def name_app() -> None:
-    """Name this project's app to this process and those that it starts, unless somebody names one."""
+def name_app() -> Path:
+    """Name this project's app to this process and those that it starts, unless somebody names one; its folder."""
+    package, folder = celery_package() or (SETTINGS_APP, home_of_settings())
     with suppress(OpsqError):  # what is wrong is told by whoever needs the app
         named = named_app()
         if named is not None and named[0] != SETTINGS_APP:
-            return
-    package, folder = celery_package() or (SETTINGS_APP, home_of_settings())
+            return folder
     os.environ["OPSQ_APP"] = package
     known = os.environ.get("PYTHONPATH", "")
     if str(folder) not in known.split(os.pathsep):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), known)))
+    return folder
 
 
 def home_of_settings() -> Path:

@@ -24,8 +24,7 @@ class Command(BaseCommand):
 
     def run_from_argv(self, argv: list[str]) -> None:
         """From the terminal: exit codes and errors are those of `opsq`."""
-        name_app()
-        main.main(list(_left(argv[2:])))
+        main.main(list(_left(argv[2:])), Context(home=name_app()))
 
     def print_help(self, prog_name: str, subcommand: str) -> None:  # noqa: ARG002 (Django's signature)
         """`manage.py help opsq`."""
@@ -37,8 +36,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, words: Sequence[str], **_options: Any) -> None:
         """From a program. Raises CommandError with the exit code when it fails."""
-        name_app()
-        if code := main.run(list(words), Context()):
+        if code := main.run(list(words), Context(home=name_app())):
             raise CommandError(f"opsq ended with {code}", returncode=code)
 
 
