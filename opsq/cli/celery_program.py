@@ -32,9 +32,10 @@ def main(argv: Sequence[str]) -> NoReturn:
     program = shutil.which(argv[0])
     interpreter = _interpreter(program) if program is not None else None
     if os.environ.pop(_THERE, None) is None and interpreter is not None and not _is_this(interpreter):
-        if subprocess.run([interpreter, "-c", "import opsq"], capture_output=True, check=False).returncode == 0:
+        if _has(interpreter, "opsq"):
             os.execve(interpreter, [interpreter, "-m", "opsq.cli.celery_program", *argv], {**os.environ, _THERE: "1"})
-        _become_celerys(argv)
+        if len(command.program) == 1 or _has(interpreter, "celery"):
+            _become_celerys(argv)
     _go_where_it_is_told(command)
     app = command.app or os.environ.get("APP")
     there = program is not None if len(command.program) == 1 else find_spec("celery") is not None
@@ -82,6 +83,12 @@ def _interpreter(program: str) -> str | None:
             if Path(word).name.startswith("python"):
                 return shutil.which(word)
     return None
+
+
+def _has(interpreter: str, package: str) -> bool:
+    """Whether an interpreter knows a package; it is not imported."""
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
+    return subprocess.run([interpreter, "-c", code], capture_output=True, cwd="/", check=False).returncode == 0
 
 
 def _is_this(interpreter: str) -> bool:

@@ -118,6 +118,18 @@ def test_programs_of_an_opsq_toml_are_treated_so_too(shop: Supervised, redis_url
     shop.opsq("down")
 
 
+def test_an_interpreter_that_has_neither_is_not_asked(shop: Supervised, redis_url: str) -> None:
+    """`python` of the system is found where that of the project's environment is not on the PATH."""
+    shop.environment["OPSQ_BROKER_URL"] = redis_url
+    bare = shop.folder / "bin" / "python"
+    bare.parent.mkdir()
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    bare.chmod(0o755)
+    up(shop, {"one": "python -m celery -A proj beat"})
+    shop.until("one", runs="opsq -A proj beat")
+    shop.opsq("down")
+
+
 def test_a_daemon_that_is_replaced_knows_what_runs(shop: Supervised, redis_url: str) -> None:
     shop.environment["OPSQ_BROKER_URL"] = redis_url
     up(shop, {"one": "celery -A proj beat"})
