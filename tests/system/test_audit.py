@@ -43,7 +43,7 @@ def reject():
 
 @app.task(bind=True, acks_late=True)
 def killed(self, times):
-    if self.request.headers.get("x-opsq-deliveries", 0) < times:
+    if (self.request.headers or {}).get("x-opsq-deliveries", 0) < times:
         os.kill(os.getpid(), 9)
 """
 Audit = Callable[..., subprocess.CompletedProcess[str]]

@@ -24,7 +24,7 @@ from opsq.exceptions import Reject
 @app.task(bind=True, acks_late=True)
 def late(self, text, kills=0):
     mark("begin", text)
-    seen = self.request.headers.get("x-opsq-deliveries", 0)
+    seen = (self.request.headers or {}).get("x-opsq-deliveries", 0)
     mark("deliveries-" + str(seen), text)
     mark("redelivered-" + str(self.request.delivery_info["redelivered"]), text)
     if seen < kills:

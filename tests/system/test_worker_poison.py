@@ -20,7 +20,7 @@ app.conf.task_max_deliveries = int(os.environ["MOST"])
 @app.task(bind=True, acks_late=True)
 def kill_me(self, text, times):
     mark("begin", text)
-    if self.request.headers.get("x-opsq-deliveries", 0) < times:
+    if (self.request.headers or {}).get("x-opsq-deliveries", 0) < times:
         os.kill(os.getpid(), 9)
 """
 #: One of each kind: unknown task, content type that is refused, body that cannot be read, no JSON at all.
