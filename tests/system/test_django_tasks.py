@@ -402,7 +402,7 @@ def test_tasks_are_shown_under_their_own_names(world: World) -> None:
     task_id = enqueue(world, "tasks.add.enqueue(1, 2)")
     result(world, task_id, wait=True)
     assert "shop.tasks.add" in world.opsq("tasks", "--json")
-    assert world.opsq("run", "task", "shop.tasks.add", "[3, 4]", "--queue", "default", "--wait").startswith("7\n")
+    assert world.opsq("run", "task", "shop.tasks.add", "[3, 4]", "--wait").startswith("7\n"), "its own queue is known"
 
 
 def test_what_is_wrong_in_the_settings_is_named(world: World) -> None:

@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 
 from opsq.contrib.django import tasks_calls, tasks_results, tasks_running
 from opsq.contrib.django.project import project_app, use_settings_app
-from opsq.contrib.django.tasks_calls import HEADER, Call
+from opsq.contrib.django.tasks_calls import HEADER, Call, level
 from opsq.contrib.django.tasks_interface import (
     DEFAULT_TASK_QUEUE_NAME,
     BaseTaskBackend,
@@ -122,11 +122,6 @@ class OpsqBackend(BaseTaskBackend):
                 hint='Set CELERY_RESULT_BACKEND, to the broker\'s URL or to "django-db".',
                 id="opsq.W011",
             )
-
-
-def level(priority: int) -> int:
-    """The priority of a message, 0 (first) to 9, for one of Django's, 100 (first) to -100."""
-    return min((100 - priority) // 20, 9)
 
 
 def backends() -> Iterator[OpsqBackend]:

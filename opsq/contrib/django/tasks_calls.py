@@ -47,6 +47,11 @@ class Call:
         return {name: getattr(self, name) for name in names}
 
 
+def level(priority: int) -> int:
+    """The priority of a message, 0 (first) to 9, for one of Django's, 100 (first) to -100."""
+    return min((100 - priority) // 20, 9)
+
+
 def write(app: Any, task_id: str, call: Call) -> None:
     """Note a call that is about to be sent. Raises OperationalError."""
     lives_s = _lives_s(app) + int(max((call.run_after or 0) - time.time(), 0))

@@ -17,7 +17,7 @@ from django.utils import timezone
 from opsq import states
 from opsq.contrib.django import tasks_calls
 from opsq.contrib.django.task import DjangoTask
-from opsq.contrib.django.tasks_calls import HEADER, Attempt, Call
+from opsq.contrib.django.tasks_calls import HEADER, Attempt, Call, level
 from opsq.contrib.django.tasks_interface import (
     TaskContext,
     TaskResultStatus,
@@ -105,14 +105,10 @@ def _register(app: Any, task: Any, backend: Any) -> None:
     if app.task_named(task.module_path) is not None:
         return
     run = _coroutine_of(task) if iscoroutinefunction(task.func) else _function_of(task)
-    known = {"interface": task, "sender": type(backend), **backend.task_options}
-    app.task_from_function(run, name=task.module_path, base=_base(app), bind=True, **known)
-
-
-@functools.cache
-def _base(app: Any) -> type[InterfaceTask]:
-    """The class of an app's tasks of this kind; with what the project's own base class adds."""
-    return type("InterfaceTask", (InterfaceTask, app.Task), {"app": app})
+    about = {"__doc__": task.func.__doc__, "__module__": task.func.__module__, "name": task.module_path}
+    how = {"queue": task.queue_name, "priority": level(task.priority), **backend.task_options}
+    members = {**about, "run": run, "interface": task, "sender": type(backend), **how}
+    app.register_task(type(task.name, (InterfaceTask, app.Task), members))
 
 
 def _function_of(task: Any) -> Callable[..., Any]:
