@@ -13,6 +13,7 @@ from opsq.broker import workers as store
 from opsq.cli.context import Context
 from opsq.cli.output import Column
 from opsq.cli.params import limited
+from opsq.cli.watch import watched
 from opsq.exceptions import DuplicateNodenameWarning, OpsqError
 
 COLUMNS = (
@@ -153,8 +154,6 @@ def eta_s(progress: Mapping[str, Any] | None, runtime_s: float) -> float | None:
 
 def watch(context: Context, limit: int) -> NoReturn:
     """What runs now, shown again each second until Ctrl-C; in a pipe, or as JSON, one after the other."""
-    from opsq.cli.commands.status import watched
-
     watched(context, lambda: _show(context, limit))
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from opsq.cli.context import Context, pass_context
 from opsq.cli.output import Column
 from opsq.cli.params import command
+from opsq.cli.watch import watched
 from opsq.exceptions import BrokerError, OpsqError, RefusedError, SupervisorError
 from opsq.supervisor import client
 from opsq.supervisor.messages import Status
@@ -43,7 +42,6 @@ opsq status --watch
 opsq status --all
 opsq status --json
 """
-WATCH_PAUSE_S = 1.0
 #: How long one of all supervisors may keep the others waiting, seconds.
 ALL_PATIENCE_S = 2.0
 
@@ -73,19 +71,6 @@ def status(context: Context, names: tuple[str, ...], watch: bool, everywhere: bo
         watched(context, show)
     if not show():
         click.get_current_context().exit(1)
-
-
-def watched(context: Context, show: Callable[[], Any], pause_s: float = WATCH_PAUSE_S) -> NoReturn:
-    """Show it again and again; in a terminal always at the same place."""
-    while True:
-        if context.out.terminal and not context.out.json:
-            print("\x1b[H\x1b[2J\x1b[3J", end="")
-        try:
-            show()
-        except SupervisorError as error:  # it may come back
-            context.out.line(str(error))
-        sys.stdout.flush()
-        time.sleep(pause_s)
 
 
 def _show_all(context: Context) -> bool:
