@@ -132,7 +132,7 @@ POOLED = {
     "proj/pooled.py": """
 from .settings import *
 
-DATABASES = {"default": {**DEFAULT, "OPTIONS": {"pool": {"min_size": 1, "max_size": 2}}}}
+DATABASES = {"default": {**DEFAULT, "OPTIONS": {"pool": {"min_size": 1, "max_size": 1}}}}
 """
 }
 
