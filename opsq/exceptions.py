@@ -59,7 +59,7 @@ class ImproperlyConfigured(OpsqError):
 
 
 class BrokerError(OpsqError):
-    """Redis cannot be reached, or refused what it was asked (exit code 3)."""
+    """Redis, or the place of results, cannot be reached, or refused what it was asked (exit code 3)."""
 
 
 class OperationalError(BrokerError):

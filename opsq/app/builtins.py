@@ -24,7 +24,8 @@ def add_builtins(app: App) -> None:
 
     @app.task(name="celery.backend_cleanup", shared=False)
     def backend_cleanup() -> None:
-        """Redis removes what has expired by itself."""
+        """Remove results that have expired; Redis does it by itself."""
+        app.backend.cleanup()
 
     @app.task(name="celery.accumulate", shared=False)
     def accumulate(*args: Any, index: int | None = None) -> Any:

@@ -14,12 +14,12 @@ from opsq.app import home, security
 from opsq.app.blame import broken
 from opsq.app.declared import DeclaredQueues
 from opsq.app.own_settings import AppSettings
-from opsq.backends import keyvalue
+from opsq.backends import polled
 from opsq.backends.disabled import DisabledBackend
 from opsq.backends.redis import RedisBackend
 from opsq.broker.broker import Broker
 from opsq.config import sources
-from opsq.config.broker import Found, names_class, resolve_broker, resolve_results
+from opsq.config.broker import Found, class_of_results, resolve_broker, resolve_results
 from opsq.exceptions import ImproperlyConfigured, OpsqError
 from opsq.signals import Signal
 from opsq.utils.time import local_zone
@@ -169,7 +169,8 @@ class Configured:
         url = self.find_results().url
         if url is None:
             return DisabledBackend(self)
-        return keyvalue.of_a_program(url, self) if names_class(url) else RedisBackend.of(url, self.conf)
+        name = class_of_results(url)
+        return RedisBackend.of(url, self.conf) if name is None else polled.of_a_program(name, self)
 
     def queues(self) -> list[str]:
         """The queues that a worker consumes unless it is told others; of broadcasts it has one of its own."""

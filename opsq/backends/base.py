@@ -29,6 +29,8 @@ class Backend(Protocol):
     #: None for a place that keeps none.
     url: str | None
     keeps_results: bool
+    #: Whether what has expired goes by itself; else somebody has to call `cleanup` now and then.
+    expires_itself: bool
 
     def record(self, request: Any, state: str, value: Any, traceback: str | None) -> bytes:
         """The bytes to store for a run. Raises EncodeError."""
@@ -70,6 +72,9 @@ class Backend(Protocol):
 
     def forget(self, task_id: str) -> None:
         """Remove a result."""
+
+    def cleanup(self) -> None:
+        """Remove what has expired, where it does not go by itself."""
 
     def save_group(self, group_id: str, result: Any) -> None:
         """Store which results a group has."""

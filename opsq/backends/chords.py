@@ -6,9 +6,9 @@ is only what is needed so that no chord is forgotten: the set of those that some
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from opsq import states
 from opsq.backends.base import Format, as_exception
@@ -76,7 +76,7 @@ class Chords:
         self.token, self.claim_s = new_task_id(), max(5, int(join_s * 2))
 
     @classmethod
-    def of(cls, url: str, wanted: Format, key_prefix: str, conf: Mapping[str, Any]) -> Chords:
+    def of(cls, url: str, wanted: Format, key_prefix: str, conf: Mapping[str, Any]) -> Self:
         """As the settings of an app say."""
         expires = conf["result_chord_expires"]
         ttl_s = None if expires is None else int(expires)
@@ -119,6 +119,20 @@ class Chords:
             return
         with errors(self.url):
             client(self.url).set(record[0], record[2], ex=ttl_s or None)
+
+    def keep(self, records: Iterable[tuple[str, int, bytes]]) -> list[tuple[str, int, bytes]]:
+        """Store those records that are of chords (`set_size`, `save`) where they are counted; the other ones."""
+        start = self.key("")
+        given = list(records)
+        own = [record for record in given if record[0].startswith(start)]
+        if not own:
+            return given
+        with errors(self.url):
+            pipe = client(self.url).pipeline(transaction=True)
+            for key, ttl_s, data in own:
+                pipe.set(key, data, ex=ttl_s or None)
+            pipe.execute()
+        return [record for record in given if not record[0].startswith(start)]
 
     def restore(self, group_id: str) -> Any:
         """What was saved of a group, or None."""

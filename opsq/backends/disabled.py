@@ -13,6 +13,7 @@ class DisabledBackend:
 
     url = None
     keeps_results = False
+    expires_itself = True
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -29,6 +30,9 @@ class DisabledBackend:
 
     def forget(self, task_id: str) -> None:
         """There is nothing to forget."""
+
+    def cleanup(self) -> None:
+        """There is nothing that could expire."""
 
     def get_meta(self, task_id: str) -> NoReturn:
         """Say which line to add."""

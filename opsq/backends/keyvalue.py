@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from opsq import states
 from opsq.backends.base import Format, encode_meta
-from opsq.backends.chords import Chords
-from opsq.backends.records import Records
-from opsq.exceptions import ImproperlyConfigured, TimeoutError
-
-logger = logging.getLogger("opsq.backends")
-
-#: Between two looks for a result that is waited for (seconds): the first one, the longest.
-LOOK_S = (0.01, 0.5)
+from opsq.backends.polled import Polled
 
 
-class KeyValueBackend(Records):
-    """To be subclassed: `get`, `set` and `delete` are to be written (`result_backend = "module:Class"`).
-
-    Whoever waits looks again and again. The counters of chords stay at the broker.
-    """
+class KeyValueBackend(Polled):
+    """To be subclassed: `get`, `set` and `delete` are to be written (`result_backend = "module:Class"`)."""
 
     def __init__(self, app: Any) -> None:
-        conf, wanted = app.conf, Format.of(app.conf)
-        chords = Chords.of(app.find_broker().url, wanted, "", conf)
-        super().__init__(f"{type(self).__module__}:{type(self).__qualname__}", wanted, "", chords)
-        self.app = app
+        super().__init__(app, f"{type(self).__module__}:{type(self).__qualname__}", Format.of(app.conf))
 
     def get(self, key: str) -> bytes | None:
         """What is kept under a key."""
@@ -55,7 +39,7 @@ class KeyValueBackend(Records):
 
     def store_records(self, records: Iterable[tuple[str, int, bytes]]) -> None:
         """Store key, seconds to live, record of each. Raises ConnectionError: a worker waits and tries again."""
-        for key, ttl_s, data in records:
+        for key, ttl_s, data in self.chords.keep(records):
             try:
                 self.set(key, data, ttl_s)
             except OSError:
@@ -84,45 +68,3 @@ class KeyValueBackend(Records):
     def stored(self, limit: int = 0) -> tuple[list[tuple[str, dict[str, Any]]], bool]:  # noqa: ARG002
         """Nobody can list what is kept there."""
         return [], False
-
-    def wait_each(
-        self,
-        ids: Sequence[str],
-        timeout_s: float | None = None,
-        on_message: Callable[[dict[str, Any]], None] | None = None,
-        on_interval: Callable[[], None] | None = None,
-        interval_s: float = 0.5,
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Id of each that has ended, as it ends, and what is known of it. Raises TimeoutError."""
-        left, pause_s = list(dict.fromkeys(ids)), LOOK_S[0]
-        until = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            for task_id in list(left):
-                meta = self.get_meta(task_id)
-                if meta["status"] in states.READY_STATES:
-                    if on_message is not None:
-                        on_message(meta)
-                    left.remove(task_id)
-                    pause_s = LOOK_S[0]
-                    yield task_id, meta
-            if not left:
-                return
-            if until is not None and time.monotonic() >= until:
-                raise TimeoutError(f"the result of {left[0]} did not come in time")
-            if on_interval is not None:
-                on_interval()
-            time.sleep(min(pause_s, interval_s, max(until - time.monotonic(), 0.0) if until else pause_s))
-            pause_s = min(pause_s * 2, LOOK_S[1])
-
-
-def of_a_program(name: str, app: Any) -> KeyValueBackend:
-    """The one that `result_backend = "module:Class"` names. Raises ImproperlyConfigured."""
-    module, _, kind = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), kind)
-    except (ImportError, AttributeError) as error:
-        raise ImproperlyConfigured(f"cannot use {name!r} as result backend", why=str(error)) from error
-    if not (isinstance(found, type) and issubclass(found, KeyValueBackend)):
-        why = "it is no subclass of opsq.backends.keyvalue.KeyValueBackend"
-        raise ImproperlyConfigured(f"cannot use {name!r} as result backend", why=why)
-    return found(app)

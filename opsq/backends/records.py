@@ -19,6 +19,7 @@ class Records:
     """
 
     keeps_results = True
+    expires_itself = True
 
     def __init__(self, url: str, wanted: Format, key_prefix: str, chords: Chords) -> None:
         self.url, self.format, self.key_prefix, self.chords = url, wanted, key_prefix, chords
@@ -67,6 +68,9 @@ class Records:
         interval_s: float = 0.5,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Id of each that has ended, as it ends, and what is known of it. Raises TimeoutError."""
+
+    def cleanup(self) -> None:
+        """What has expired is gone by itself."""
 
     # -- groups and chords ---------------------------------------------------------------------------------------------
 

@@ -44,13 +44,13 @@ class _Lost(Exception):
 class Waiter:
     """One who waits for keys: what has come for it, and a lock that is free when it should look."""
 
-    __slots__ = ("error", "inbox", "keys", "wake")
+    __slots__ = ("absent", "error", "inbox", "keys", "wake")
 
     #: Whether its thread may read the connection.
     leads = True
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        self.keys = keys
+    def __init__(self, keys: Sequence[bytes], absent: bool = False) -> None:
+        self.keys, self.absent = keys, absent
         self.inbox: deque[tuple[bytes, bytes]] = deque()
         self.error: Exception | None = None
         self.wake = threading.Lock()
@@ -90,12 +90,13 @@ class Subscriber:
         """Whether the server could not be reached when that was last tried."""
         return self._lost_at is not None
 
-    def updates(self, keys: Sequence[bytes], until: float | None, interval_s: float) -> Updates:
+    def updates(self, keys: Sequence[bytes], until: float | None, interval_s: float, absent: bool = False) -> Updates:
         """What is or will be stored under these keys, as (key, record); `(b"", b"")` when an interval has passed.
 
-        Ends at `until` (monotonic). The caller closes it when enough has come.
+        `absent`: also `(key, b"")` of what is not there when it begins to listen. Ends at `until` (monotonic). The
+        caller closes it when enough has come.
         """
-        return self._updates(Waiter(keys), until, interval_s)
+        return self._updates(Waiter(keys, absent), until, interval_s)
 
     def _updates(self, waiter: Waiter, until: float | None, interval_s: float) -> Updates:
         try:
@@ -237,14 +238,14 @@ class Subscriber:
         elif reply != b"PONG":
             self._ever, self._lost_at = True, None
             for key, record in zip(self._asked.popleft(), reply, strict=True):
-                if record is not None:
-                    self._hand_over(key, record)
+                self._hand_over(key, record)
 
-    def _hand_over(self, key: bytes, record: bytes) -> None:
+    def _hand_over(self, key: bytes, record: bytes | None) -> None:
         for waiter in self._waiters.get(key, ()):
-            waiter.inbox.append((key, record))
-            if waiter is not self._leader:
-                waiter.notify()
+            if record is not None or waiter.absent:
+                waiter.inbox.append((key, record or b""))
+                if waiter is not self._leader:
+                    waiter.notify()
 
     def _lost(self, error: Exception) -> Exception | None:
         """The connection is gone: None to try again, or what to tell who waits."""

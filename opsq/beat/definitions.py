@@ -21,6 +21,8 @@ KEYS = (
     *("task", "schedule", "args", "kwargs", "options", "relative"),
     *("jitter", "overlap", "missed", "missed_limit", "missed_age", "timezone", "enabled"),
 )
+#: The task that removes old results, and its entry.
+CLEANUP = "celery.backend_cleanup"
 MISSED = ("once", "all", "none")
 OVERLAP = ("allow", "skip")
 
@@ -38,7 +40,15 @@ def of_app(app: Any) -> Definitions:
     given = app.conf.beat_schedule or {}
     if not isinstance(given, Mapping):
         raise ImproperlyConfigured("cannot use beat_schedule", why=f"it is {type(given).__name__}, no mapping of names")
-    return read(app, {**given, **app.periodic_tasks}, "app")
+    return read(app, {**_cleanup(app), **given, **app.periodic_tasks}, "app")
+
+
+def _cleanup(app: Any) -> dict[str, Any]:
+    """Celery's own entry, where results do not expire by themselves."""
+    if app.backend.expires_itself or not app.conf.result_expires:
+        return {}
+    nightly = {"task": CLEANUP, "schedule": crontab(minute="0", hour="4"), "options": {"expires": 12 * 3600}}
+    return {CLEANUP: nightly}
 
 
 def read(app: Any, given: Mapping[Any, Any], source: str) -> Definitions:

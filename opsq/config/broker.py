@@ -19,6 +19,17 @@ PRIVATE = "the private Redis of `opsq up`"
 BROKER_URLS = ("broker_url", "broker_write_url", "broker_read_url")
 BROKER_SETTINGS = (*BROKER_URLS, "broker_host", "result_backend")
 _NO_RESULTS = ("", "disabled")
+#: Celery's names for what a Django project has, and the classes that keep results there.
+_DATABASE = "opsq.contrib.django.results:DatabaseBackend"
+_CACHE = "opsq.contrib.django.results_cache:CacheBackend"
+IN_DJANGO = {
+    "django-db": _DATABASE,
+    "django_celery_results.backends:DatabaseBackend": _DATABASE,
+    "django_celery_results.backends.database:DatabaseBackend": _DATABASE,
+    "django-cache": _CACHE,
+    "django_celery_results.backends:CacheBackend": _CACHE,
+    "django_celery_results.backends.cache:CacheBackend": _CACHE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,8 @@ def resolve_results(settings: Settings, broker: Callable[[], Found]) -> Found:
     source = settings.source_of("result_backend")
     if url is None or url in _NO_RESULTS:
         return Found(None, source)
+    if isinstance(url, str) and url in IN_DJANGO:
+        return Found(url, source)
     if url == "redis":
         url = _results_from_parts(settings)
     url = _with_tls(_all_of(url, check_results_url), settings["redis_backend_use_ssl"])
@@ -109,6 +122,11 @@ def names_class(url: str | None) -> bool:
     """Whether it is a class of the program's own, `module:Class`."""
     module, colon, name = (url or "").partition(":")
     return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def class_of_results(url: str | None) -> str | None:
+    """The class (`module:Class`) that keeps results in a place of the program's own; None for a server."""
+    return IN_DJANGO.get(url or "") or (url if names_class(url) else None)
 
 
 def is_in_memory(url: str | None) -> bool:

@@ -74,6 +74,10 @@ class OutOfMemoryError(ResponseError):
     """Its memory is used up, and it may drop nothing."""
 
 
+class NotKeptError(ResponseError):
+    """Where results are kept, this one never can be: it is not the place that is in trouble."""
+
+
 #: All that trouble with a server raises: these, the system's, and ours that are made of them.
 TROUBLE = (RedisError, OSError, BrokerError, RefusedError)
 

@@ -6,9 +6,10 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from opsq.config.broker import names_class
+from opsq.config.broker import class_of_results
 from opsq.datastore import keys
 from opsq.datastore.connection import parse_url
 from opsq.datastore.line import Ask, questions
@@ -117,8 +118,8 @@ def results(url: str, backend: Any) -> Results:
     """
     if not backend.keeps_results:
         return Results()
-    if names_class(backend.url):
-        return _results(backend, None)
+    if class_of_results(backend.url):
+        return replace(_results(backend, None), announces=True)
     where, other = parse_url(url), parse_url(backend.url)
     ids = [_run_id(url), _run_id(backend.url)]
     same = where.address == other.address if None in ids else ids[0] == ids[1]

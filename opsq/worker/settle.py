@@ -18,7 +18,7 @@ from opsq._state import broker_time
 from opsq.broker.settlement import Settlement, Word
 from opsq.datastore import keys
 from opsq.datastore.priorities import PRIORITIES, Priorities
-from opsq.datastore.trouble import TROUBLE, NoPermissionError, ResponseError
+from opsq.datastore.trouble import TROUBLE, NoPermissionError, NotKeptError, ResponseError
 from opsq.exceptions import BackendStoreError, DecodeError
 from opsq.execution.context import Context
 from opsq.execution.outcome import ChordPart, FollowUp, Outcome, Record
@@ -58,6 +58,7 @@ class Results:
 
     `database`: their database on the broker's own server: the turn writes them. Else `store` does, before the turn:
     it takes (key, seconds, bytes) of each. `record` makes the bytes of a request, a state, a value and a traceback.
+    `announces`: the turn says then that they are there.
     """
 
     prefix: str = ""
@@ -68,6 +69,7 @@ class Results:
     record: Callable[[Any, str, Any, str | None], bytes] | None = None
     part: Callable[..., tuple[Any, ...]] | None = None
     count: Callable[[Sequence[Sequence[Any]]], list[str]] | None = None
+    announces: bool = False
 
 
 def without_claims(results: Results) -> Results:
@@ -87,7 +89,7 @@ class Settler:
         self.on_complete: Callable[[str], None] = lambda _name: None
 
     def store_elsewhere(self, settlements: list[Settlement]) -> dict[int, str]:
-        """Store the results of another server now; the turn that follows then only removes.
+        """Store the results of another server now; the turn that follows then removes, and says that they are there.
 
         Returns number -> why of those that this server refuses for good. Raises its errors when it cannot be reached,
         or takes nothing at the moment.
@@ -113,8 +115,10 @@ class Settler:
                     refused[each.number] = str(trouble)
         for each in found:
             if each.number not in refused:
-                among, each.writes = _split(each.writes)
-                each.count -= len(among)
+                among, rest = _split(each.writes)
+                told = [("P", write[1], b"1") for write in among if write[0] == "R" and self.results.announces]
+                each.writes = (*(word for write in told for word in write), *rest)
+                each.count += len(told) - len(among)
         return refused
 
     def _store(self, settlements: list[Settlement]) -> None:
@@ -291,7 +295,7 @@ def _is_refusal(error: BaseException) -> bool:
     if not isinstance(cause, ResponseError):
         return False
     text = str(cause)
-    return isinstance(cause, NoPermissionError) or not any(word in text for word in _FOR_NOW)
+    return isinstance(cause, NoPermissionError | NotKeptError) or not any(word in text for word in _FOR_NOW)
 
 
 def counted(message: Envelope) -> bytes:

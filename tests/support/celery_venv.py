@@ -25,7 +25,10 @@ VERSIONS = {
     NEWEST: ["celery[redis,msgpack,yaml,brotli]==5.7.*", "backports.zstd>=1", "flower==2.*"],
 }
 #: What a Django project of Celery's is made of.
-DJANGO = ["celery[redis]==5.7.*", "django-celery-beat==2.9.*", "django==5.2.*"]
+DJANGO = [
+    *("celery[redis]==5.7.*", "django==5.2.*", "psycopg[binary]==3.*"),
+    *("django-celery-beat==2.9.*", "django-celery-results==2.6.*"),
+]
 #: What Python has lost since Celery 4.4 was written: run at the start of each interpreter of its environment.
 SHIM = """
 import collections
@@ -69,8 +72,8 @@ def python(version: str = NEWEST) -> Path:
 
 
 def django_python() -> Path:
-    """The interpreter of an environment of the newest Celery's in which a Django project keeps its schedule."""
-    return made("tests-celery-django", DJANGO) / "bin" / "python"
+    """The interpreter of an environment of the newest Celery's in which a Django project keeps schedule and results."""
+    return made("tests-celery-in-django", DJANGO) / "bin" / "python"
 
 
 def older() -> list[str]:

@@ -111,13 +111,14 @@ def describe(meta: dict[str, Any], task_id: str) -> dict[str, Any]:
     value = meta["result"]
     failed = isinstance(value, BaseException)
     done = meta.get("date_done")
+    done = parse_iso(done) if isinstance(done, str) else done
     return {
         "id": task_id,
         "state": meta["status"],
         "result": None if failed else value,
         "error": {"type": type(value).__name__, "message": str(value)} if failed else None,
         "traceback": meta.get("traceback"),
-        "done": parse_iso(done).timestamp() if isinstance(done, str) else None,
+        "done": None if done is None else done.timestamp(),
         **{name: meta.get(name) for name in ("name", "args", "kwargs", "worker", "retries", "queue")},
     }
 

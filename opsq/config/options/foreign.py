@@ -1,8 +1,8 @@
-"""Celery's settings of result stores that opsq does not speak to: accepted, without effect."""
+"""Celery's settings of result stores that opsq does not speak to: accepted, most of them without effect."""
 
 from __future__ import annotations
 
-from opsq.config.option import INERT, Option
+from opsq.config.option import INERT, WORKS, Option
 
 ELSEWHERE = "opsq keeps results in Redis, in Django's database, or not at all"
 
@@ -24,8 +24,8 @@ FOREIGN_OPTIONS: tuple[Option, ...] = (
            "Azure Blob first back-off, s", ELSEWHERE),
     Option("azureblockblob_retry_max_attempts", int, 3, "AZUREBLOCKBLOB_RETRY_MAX_ATTEMPTS", INERT,
            "Azure Blob maximum attempts", ELSEWHERE),
-    Option("cache_backend", str, None, "CELERY_CACHE_BACKEND", INERT,
-           "Memcached URL for the cache result backend", ELSEWHERE),
+    Option("cache_backend", str, None, "CELERY_CACHE_BACKEND", WORKS,
+           "Which of Django's CACHES keeps results with result_backend = django-cache; None = default"),
     Option("cache_backend_options", dict, {}, "CELERY_CACHE_BACKEND_OPTIONS", INERT,
            "Options of that backend", ELSEWHERE),
     Option("cassandra_auth_kwargs", str, None, "CASSANDRA_AUTH_KWARGS", INERT,

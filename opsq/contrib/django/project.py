@@ -64,3 +64,11 @@ def home_of_settings() -> Path:
     if found is None or not (places := list(found.submodule_search_locations or ())):
         return Path.cwd() if found is None or found.origin is None else Path(found.origin).parent
     return Path(places[0]).parent
+
+
+def current_app() -> Any:
+    """The project's app, with its tasks."""
+    app = _state.get_current_app()
+    app.import_tasks()
+    app.finalize()
+    return app

@@ -63,7 +63,7 @@ class Database:
             self._seen = PeriodicTasks.last_change()
             if not self._written:
                 with transaction.atomic(using=self._alias):
-                    self._rest = schedules_rows.write(self._app, self._own)
+                    self._rest = schedules_rows.write(self._own)
                 self._written = True
             # finished one-offs can be many, and nobody waits for them
             rows = PeriodicTask.objects.exclude(enabled=False, one_off=True).select_related(*KINDS)

@@ -15,6 +15,7 @@ from opsq.beat.beat import name_of
 from opsq.beat.sending import send_now
 from opsq.broker import schedules as store
 from opsq.contrib.django import schedules_rows
+from opsq.contrib.django.project import current_app
 from opsq.contrib.django.schedules_models import (
     KINDS,
     ClockedSchedule,
@@ -26,14 +27,6 @@ from opsq.contrib.django.schedules_models import (
 )
 from opsq.datastore.trouble import TROUBLE
 from opsq.exceptions import OpsqError
-
-
-def current_app() -> Any:
-    """The project's app, with its tasks."""
-    app = _state.get_current_app()
-    app.import_tasks()
-    app.finalize()
-    return app
 
 
 class TaskInput(forms.TextInput):

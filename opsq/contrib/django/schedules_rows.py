@@ -24,15 +24,13 @@ from opsq.contrib.django.schedules_models import (
 )
 from opsq.exceptions import OpsqError
 from opsq.protocol import jsontypes
-from opsq.schedules import ParseException, clocked, crontab, maybe_schedule, schedule, solar
+from opsq.schedules import ParseException, clocked, crontab, schedule, solar
 
 #: What a row that cannot be understood raises.
 BAD = (OpsqError, ParseException, ValueError, TypeError)
 #: Options of a task that have columns of their own.
 _ROUTE = ("queue", "exchange", "routing_key", "priority")
 _COLUMNS = (*_ROUTE, "headers", "expires", "expire_seconds")
-#: The entry that clears Django's tables of results, as Celery installs it.
-_CLEANUP = "celery.backend_cleanup"
 #: What texts and numbers of a row may be: databases other than SQLite refuse what is longer or larger.
 _LONGEST, _LARGEST = 200, 2**31 - 1
 #: Another beat has written `last_run_at` when it is later than ours by so much (seconds).
@@ -128,15 +126,11 @@ def since_ms(row: PeriodicTask, last: float | None, *, known: bool) -> int | Non
 # -- from the code into the table --------------------------------------------------------------------------------------
 
 
-def write(app: Any, own: Definitions) -> dict[str, Entry]:
+def write(own: Definitions) -> dict[str, Entry]:
     """Write the code's entries as rows, as Celery does at each start; those that no row can hold."""
-    entries = dict(own.entries)
-    if app.conf.result_expires and str(app.conf.result_backend or "").startswith("django-"):
-        nightly = Entry(_CLEANUP, _CLEANUP, crontab(minute="0", hour="4"), options={"expire_seconds": 12 * 3600})
-        entries.setdefault(_CLEANUP, replace(nightly, schedule=maybe_schedule(nightly.schedule, app=app)))
     rest = {}
     changed = False
-    for name, each in entries.items():
+    for name, each in own.entries.items():
         try:
             wanted = _columns(each)
         except BAD:

@@ -1,0 +1,219 @@
+"""Results in a Django project's database, SQLite and PostgreSQL, and in its cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from support.django_results import ResultsProject
+from support.postgres import Database, PostgresServer
+from support.processes import Spawner
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, spawn: Spawner, redis_url: str, redis_client: redis.Redis, wait_for: Callable[..., Any]
+) -> ResultsProject:
+    return ResultsProject(tmp_path / "project", spawn, redis_url, redis_client, wait_for).write()
+
+
+@pytest.fixture
+def sqlite(project: ResultsProject) -> ResultsProject:
+    """The project, its results in SQLite."""
+    project.manage("migrate", "-v", "0")
+    return project
+
+
+@pytest.fixture
+def postgres(project: ResultsProject, postgres_server: PostgresServer) -> Iterator[tuple[ResultsProject, Database]]:
+    """The project, its results in PostgreSQL over connections that are kept."""
+    with postgres_server.database() as database:
+        project.database, project.more = database, {"KEPT": "yes"}
+        project.manage("migrate", "-v", "0")
+        yield project, database
+
+
+def quiet(project: ResultsProject) -> bool:
+    """Nothing waits, nothing is in flight."""
+    inflight = sum(project.client.hlen(key) for key in project.client.scan_iter("opsq:inflight:*"))
+    return not inflight and not project.client.llen("celery")
+
+
+def dead(project: ResultsProject) -> dict[str, dict[str, Any]]:
+    """The dead letters, by id."""
+    found: Any = project.client.hgetall("opsq:dead:{celery}")
+    return {key.decode(): json.loads(value) for key, value in found.items()}
+
+
+def test_states_are_followed_from_the_start_to_the_end(sqlite: ResultsProject) -> None:
+    sqlite.worker()
+    task_id = sqlite.ask("answer = stages.delay().id")
+    sqlite.wait_for(lambda: "began" in sqlite.marks(), 30, "it runs")
+    started = sqlite.found(task_id)
+    assert started is not None
+    assert (started["status"], started["task_name"]) == ("STARTED", "proj.tasks.stages")
+    assert json.loads(started["result"])["hostname"] == started["worker"]
+    sqlite.let("go")
+    sqlite.wait_for(lambda: "half" in sqlite.marks(), 30, "it is at its half")
+    half = sqlite.ask(f"r = app.AsyncResult({task_id!r})\nanswer = [r.state, r.result, r.ready(), r.exists()]")
+    assert half == ["HALF", {"done": 50}, False, True]
+    sqlite.let("on")
+    assert sqlite.ask(f"answer = app.AsyncResult({task_id!r}).get(timeout=30)") == "whole"
+    ended = sqlite.found(task_id)
+    assert ended is not None
+    assert ended["date_started"] == started["date_started"]
+    assert ended["date_created"] == started["date_created"]
+    assert ended["date_done"] > started["date_done"]
+    after = sqlite.ask(f"""
+r = app.AsyncResult({task_id!r})
+app.backend.store(r.id, "LATE", None)
+answer = [r.state]
+r = app.AsyncResult(r.id)
+r.forget()
+answer += [app.AsyncResult(r.id).state, r.exists()]
+""")
+    assert after == ["SUCCESS", "PENDING", False]
+
+
+def test_without_extended_results_the_call_is_not_in_the_row(sqlite: ResultsProject) -> None:
+    sqlite.more = {"PLAIN": "1"}
+    sqlite.worker()
+    assert sqlite.value("add.delay(1, 2)") == 3
+    with pytest.raises(AssertionError, match="ValueError: no"):
+        sqlite.value("fail.delay('no')")
+    rows = sqlite.rows()
+    assert [row["status"] for row in rows] == ["SUCCESS", "FAILURE"]
+    for name in ("task_name", "task_args", "task_kwargs", "worker", "periodic_task_name"):
+        assert [row[name] for row in rows] == [None, None]
+    assert rows[1]["traceback"].endswith("ValueError: no\n")
+
+
+def test_many_results_are_written_together(postgres: tuple[ResultsProject, Database]) -> None:
+    project, database = postgres
+    ids = project.ask("answer = [add.delay(number, 1).id for number in range(400)]")
+    project.worker()
+    project.wait_for(lambda: quiet(project), 40, "all are done")
+    with database.connect() as connection:
+        table = "django_celery_results_taskresult"
+        found = connection.execute(f"SELECT task_id, result FROM {table} WHERE status = 'SUCCESS'").fetchall()
+        [(transactions,)] = connection.execute(f"SELECT count(DISTINCT xmin::text) FROM {table}").fetchall()
+    assert dict(found) == {task_id: str(number + 1) for number, task_id in enumerate(ids)}
+    assert transactions < 100
+
+
+def test_while_the_database_takes_nothing_no_result_is_lost(postgres: tuple[ResultsProject, Database]) -> None:
+    project, database = postgres
+    worker = project.worker()
+    assert project.value("late.delay(0)") == 0
+    with database.connect() as connection:
+        connection.execute("ALTER TABLE django_celery_results_taskresult RENAME TO away")
+        ids = project.ask("answer = [late.delay(number).id for number in range(1, 21)]")
+        project.wait_for(lambda: "cannot write results in the database" in worker.output(), 30, "it is told")
+        assert not quiet(project)
+        connection.execute("ALTER TABLE away RENAME TO django_celery_results_taskresult")
+        project.wait_for(lambda: quiet(project), 40, "all are done")
+        for pid in database.sessions() - {connection.info.backend_pid}:
+            connection.execute("SELECT pg_terminate_backend(%s)", [pid])
+    assert sorted(int(row["result"]) for row in project.rows(*ids)) == list(range(1, 21))
+    assert project.value("late.delay(21)", 40) == 21
+    assert sorted(map(int, project.marks())) == list(range(22)), "each has run once"
+    assert not dead(project)
+
+
+def test_a_result_that_the_database_refuses_for_good_is_a_dead_letter(
+    postgres: tuple[ResultsProject, Database],
+) -> None:
+    """A row that no table can hold keeps nobody waiting: three tries, then its message is buried with the reason."""
+    project, _database = postgres
+    long = "x" * 300
+    ids = project.ask(f"answer = [add.apply_async((1, 1), task_id=i).id for i in [*'abcdefgh', {long!r}, *'ijkl']]")
+    project.worker()
+    project.wait_for(lambda: quiet(project), 40, "all are settled")
+    assert "its outcome could not be written" in dead(project)[long]["reason"]
+    assert {row["task_id"] for row in project.rows()} == set(ids) - {long}
+
+
+def test_odd_texts_do_not_cost_a_result(postgres: tuple[ResultsProject, Database]) -> None:
+    project, _database = postgres
+    project.worker("-n", "w" * 120 + "@here")
+    assert project.value(r"worded.delay('nul \x00 \U0001f600')") == "nul \x00 \U0001f600"
+    with pytest.raises(AssertionError, match="ValueError"):
+        project.value(r"fail.delay('nul \x00')")
+    good, bad = project.rows()
+    assert len(good["worker"]) == 100
+    assert "ValueError: nul " in bad["traceback"]
+    assert "\x00" not in bad["traceback"]
+
+
+@pytest.mark.parametrize("pool", ["threads", "asyncio", "solo"])
+def test_other_pools_store_results_too(sqlite: ResultsProject, pool: str) -> None:
+    sqlite.worker("-P", pool, "-c", "4")
+    sums = sqlite.ask(
+        "from opsq import group\nanswer = group(add.s(n, 1) for n in range(30)).apply_async().get(timeout=30)"
+    )
+    assert sums == list(range(1, 31))
+
+
+def test_workflows_whose_results_are_in_the_database(postgres: tuple[ResultsProject, Database]) -> None:
+    project, _database = postgres
+    project.worker("-c", "2")
+    assert project.ask("""
+from opsq import chain, chord, group
+nested = chord([group(add.s(1, 1), add.s(2, 2)), quiet.s(3)])(add.s([]))
+chained = chain(add.s(1, 1), group(add.s(10), add.s(20)), total.s(), add.s(1000)).apply_async()
+failed = chord([add.s(1, 1), fail.s("no")])(total.s())
+answer = [nested.get(timeout=30), chained.get(timeout=30)]
+try:
+    failed.get(timeout=30)
+except Exception as error:
+    answer.append(type(error).__name__)
+""") == [[[2, 4], 3], 1034, "ChordError"]
+
+
+def test_old_results_are_removed_by_the_beats_own_entry(sqlite: ResultsProject) -> None:
+    assert "celery.backend_cleanup" in sqlite.ask(
+        "from opsq.beat.definitions import of_app\nanswer = list(of_app(app).entries)"
+    )
+    sqlite.do("""
+from datetime import timedelta
+for table, key in (("TaskResult", "task_id"), ("GroupResult", "group_id")):
+    for name, age in (("old", 3700), ("young", 3500)):
+        model(table).objects.create(**{key: name})
+        model(table).objects.filter(**{key: name}).update(date_done=now() - timedelta(seconds=age))
+""")
+    sqlite.worker()
+    sqlite.ask("app.send_task('celery.backend_cleanup').get(timeout=30)")
+    left = sqlite.do(
+        "answer = [[each.task_id for each in model('TaskResult').objects.all()],"
+        "[each.group_id for each in model('GroupResult').objects.all()]]"
+    )
+    assert "young" in left[0]
+    assert "old" not in left[0]
+    assert left[1] == ["young"]
+
+
+def test_the_command_line_shows_results_of_the_database(sqlite: ResultsProject) -> None:
+    sqlite.worker()
+    ids = [sqlite.ask(f"answer = add.apply_async(({number}, 1)).id") for number in range(3)]
+    sqlite.wait_for(lambda: len(sqlite.rows(*ids)) == 3, 30, "all have ended")
+    listed = json.loads(sqlite._run("-m", "opsq", "-A", "proj", "results", "--json", "--limit", "2"))["results"]
+    assert [each["id"] for each in listed] == [ids[2], ids[1]]
+
+
+def test_a_chord_that_follows_a_task_ends_with_results_in_the_cache(project: ResultsProject) -> None:
+    project.more = {"RESULTS": "django-cache"}
+    project.worker()
+    assert (
+        project.ask("""
+from opsq import chain, group
+answer = chain(add.s(1, 1), group(add.s(10), add.s(20)), total.s()).apply_async().get(timeout=30)
+""")
+        == 34
+    )
+    project.more = {"RESULTS": "django-cache", "CACHE": "nowhere"}
+    with pytest.raises(AssertionError, match="CACHES has none of this name"):
+        project.ask("answer = app.backend.url")
