@@ -116,7 +116,7 @@ class Settler:
         for each in found:
             if each.number not in refused:
                 among, rest = _split(each.writes)
-                told = [("P", write[1], b"1") for write in among if write[0] == "R" and self.results.announces]
+                told = [("N", write[1]) for write in among if write[0] == "R" and self.results.announces]
                 each.writes = (*(word for write in told for word in write), *rest)
                 each.count += len(told) - len(among)
         return refused

@@ -163,15 +163,46 @@ def test_workflows_whose_results_are_in_the_database(postgres: tuple[ResultsProj
     project.worker("-c", "2")
     assert project.ask("""
 from opsq import chain, chord, group
-nested = chord([group(add.s(1, 1), add.s(2, 2)), quiet.s(3)])(add.s([]))
+nested = chord([chain(add.s(1, 1), group(add.s(0), add.s(2))), quiet.s(3)])(add.s([]))
 chained = chain(add.s(1, 1), group(add.s(10), add.s(20)), total.s(), add.s(1000)).apply_async()
 failed = chord([add.s(1, 1), fail.s("no")])(total.s())
 answer = [nested.get(timeout=30), chained.get(timeout=30)]
 try:
-    failed.get(timeout=30)
+    failed.get(timeout=30, follow_parents=False)
 except Exception as error:
     answer.append(type(error).__name__)
 """) == [[[2, 4], 3], 1034, "ChordError"]
+
+
+def test_a_part_of_a_chord_that_is_told_twice_is_counted_once(postgres: tuple[ResultsProject, Database]) -> None:
+    """As Celery counts down without looking, the rows of all parts are looked at before a chord is complete."""
+    project, _database = postgres
+    assert project.ask("""
+from opsq import chord
+from opsq.execution.outcome import ChordPart
+result = chord([add.s(1, 1), add.s(2, 2), add.s(3, 3)])(total.s())
+chords, parts = app.backend.chords, result.parent.results
+def tell(number):
+    own_id = parts[number].id
+    member = chords.member(own_id, "SUCCESS", number)
+    part = ChordPart(result.parent.id, own_id, number, member, {"task": "x", "options": {}}, None)
+    return chords.count([chords.part(part)]), model("ChordCounter").objects.get().count
+answer = [tell(0), tell(0), tell(1), tell(0), tell(2)[0] == [result.parent.id]]
+app.control.purge()
+""") == [[[], 2], [[], 1], [[], 1], [[], 1], True]
+
+
+def test_who_waits_is_told_when_a_result_is_there(sqlite: ResultsProject) -> None:
+    with sqlite.client.pubsub() as told:
+        told.subscribe("celery-task-meta-known")
+        sqlite.worker()
+        sqlite.ask("add.apply_async((1, 2), task_id='known')")
+
+        def message() -> Any:
+            return told.get_message(ignore_subscribe_messages=True, timeout=1)
+
+        sqlite.wait_for(message, 30, "it is told")
+        assert (sqlite.found("known") or {})["status"] == "SUCCESS"
 
 
 def test_old_results_are_removed_by_the_beats_own_entry(sqlite: ResultsProject) -> None:

@@ -28,6 +28,7 @@
 --         W set list score member   a new message for later: into the set if somebody who lives consumes that queue, else
 --                                   into its list with its `eta`, as Celery does
 --         P channel bytes           a broadcast, to who listens now (never fails)
+--         N channel                 a notice that a result is there which was stored elsewhere; no trouble here hurts a message
 --         U key id                  a unique message has ended: its key is free, if it still holds this id (never fails)
 --         D hash index id time record cap oldest  a dead letter; an id that is taken gets a suffix; of those that are
 --                                   older than `oldest` or more than `cap` the oldest go
@@ -133,7 +134,7 @@ for _ = 1, groups do
   at = at + 3 + n
 end
 
-local wants = { R = 3, L = 2, H = 2, Z = 3, W = 4, P = 2, D = 7, C = 13, U = 2, F = 3, X = 6 }
+local wants = { R = 3, L = 2, H = 2, Z = 3, W = 4, P = 2, N = 1, D = 7, C = 13, U = 2, F = 3, X = 6 }
 local holds = { L = { 'list' }, H = { 'list' }, Z = { 'zset' }, W = { 'zset', 'list' }, D = { 'hash' }, X = { 'hash' } }
 
 -- The error of the first write that cannot succeed because its key holds something else, or nil.
@@ -225,6 +226,7 @@ local function write(i)
   if op == 'Z' then return redis.pcall('ZADD', ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end
   if op == 'W' then return send_later(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]) end
   if op == 'P' then return redis.pcall('PUBLISH', ARGV[i + 1], ARGV[i + 2]) end
+  if op == 'N' then return redis.pcall('PUBLISH', ARGV[i + 1], '1') and 1 end
   if op == 'C' then return count_chord(i + 1) end
   if op == 'U' then return free(ARGV[i + 1], ARGV[i + 2]) end
   if op == 'F' then return hand_in(i) end
