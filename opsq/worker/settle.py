@@ -195,8 +195,8 @@ class Settler:
         return Settlement(queue, number, writes, count, "dead", _some_task(raw) or "")
 
     def bury(self, settlement: Settlement, list_key: str, raw: bytes, error: str, tell: bool) -> None:
-        """A dead letter in place of an outcome that cannot be written. `tell`: its result says so to who waits, and it is
-        counted as part of its chord."""
+        """A dead letter in place of an outcome that cannot be written. `tell`: its result says so to
+        who waits, and it counts as part of its chord."""
         logger.error("the outcome of a task cannot be written, its message goes to the dead letters: %s", error)
         reason = f"its outcome could not be written: {error}"
         parts = [write for write in _split(settlement.writes)[0] if write[0] == "C"] if tell else []
