@@ -84,6 +84,13 @@ def fail(kind):
     raise {"value": lambda: ValueError("no luck"), "exit": lambda: SystemExit("out"), "odd": lambda: Odd(1, 2)}[kind]()
 
 
+def double(x):
+    return 2 * x
+
+
+doubled_by_a_worker = task(double)
+
+
 @task
 def give_a_function():
     return add
@@ -373,6 +380,10 @@ def test_a_task_that_is_another_backends_may_be_sent_to_opsq(world: World) -> No
     found = ended(world, "tasks.elsewhere.using(backend='default').enqueue()")
     assert found["status"] == "SUCCESSFUL"
     assert found["_return_value"] != world.do("import os\nanswer = os.getpid()")
+
+
+def test_a_task_may_have_another_name_than_its_function(world: World) -> None:
+    assert ended(world, "tasks.doubled_by_a_worker.enqueue(tasks.double(2))")["_return_value"] == 8
 
 
 def test_a_call_whose_note_has_gone_is_known_again_when_it_runs(world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import django
 
 if django.VERSION >= (6, 0):
@@ -39,6 +41,13 @@ else:
     from django_tasks.utils import normalize_json as normalize_json
 
 
-def is_task(value: object) -> bool:
-    """Whether it is a task of this interface. Django's lazy objects are not looked into."""
-    return issubclass(type(value), Task)
+def tasks_of(module: object) -> dict[str, Any]:
+    """The Tasks that a module makes of its functions, by path; of several of one, that under the function's name."""
+    found: dict[str, Any] = {}
+    for name, value in list(getattr(module, "__dict__", {}).items()):
+        if not issubclass(type(value), Task):  # not isinstance: it looks into Django's lazy objects
+            continue
+        own = name == value.func.__qualname__ or value.module_path not in found
+        if own and value.func.__module__ == getattr(module, "__name__", None):
+            found[value.module_path] = value
+    return found

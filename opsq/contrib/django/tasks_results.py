@@ -22,7 +22,7 @@ from opsq.contrib.django.tasks_interface import (
     TaskResult,
     TaskResultDoesNotExist,
     TaskResultStatus,
-    is_task,
+    tasks_of,
 )
 from opsq.utils.time import parse_iso
 
@@ -61,9 +61,7 @@ def defined(app: Any, path: str) -> Any:
 
 
 def _imported(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    found = getattr(sys.modules.get(module), "__dict__", {}).get(name)
-    return found if is_task(found) else None
+    return tasks_of(sys.modules.get(path.rpartition(".")[0])).get(path)
 
 
 def as_called(task: Any, call: Call) -> Any:

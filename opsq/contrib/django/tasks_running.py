@@ -21,10 +21,10 @@ from opsq.contrib.django.tasks_calls import HEADER, Attempt, Call, level
 from opsq.contrib.django.tasks_interface import (
     TaskContext,
     TaskResultStatus,
-    is_task,
     normalize_json,
     task_finished,
     task_started,
+    tasks_of,
 )
 from opsq.contrib.django.tasks_results import as_called, become, error_of, result_of
 from opsq.exceptions import BrokerError, TaskPredicate
@@ -96,9 +96,8 @@ class InterfaceTask(DjangoTask[Any, Any]):
 def adopt(app: Any, chosen: Callable[[Any], Any]) -> None:
     """Register the Tasks of all modules that are imported. `chosen`: the backend of opsq that a Task goes by."""
     for module in list(sys.modules.values()):
-        for name, task in list(getattr(module, "__dict__", {}).items()):
-            if is_task(task) and (task.func.__module__, task.func.__qualname__) == (module.__name__, name):
-                _register(app, task, chosen(task))
+        for task in tasks_of(module).values():
+            _register(app, task, chosen(task))
 
 
 def _register(app: Any, task: Any, backend: Any) -> None:
