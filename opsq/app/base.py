@@ -106,6 +106,16 @@ class App(WithTasks):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.main or '__main__'} at {id(self):#x}>"
 
+    def _show_periodic_tasks(self) -> None:
+        """They stand in `beat_schedule` too, where programs look for them."""
+        entries = self.conf.beat_schedule
+        if isinstance(entries, dict):
+            entries.update(self.periodic_tasks)
+
+    def _settings_are_loaded(self) -> None:
+        self._show_periodic_tasks()
+        super()._settings_are_loaded()
+
     # -- calls ------------------------------------------------------------------------------------------------------
 
     def add_periodic_task(
@@ -123,6 +133,8 @@ class App(WithTasks):
         """
         key, entry = periodic.entry_of(schedule, sig, args, kwargs or {}, name, opts)
         self.periodic_tasks[key] = entry
+        if self.conf.is_loaded:
+            self._show_periodic_tasks()
         return key
 
     def send_task(

@@ -117,6 +117,11 @@ class Settings(MutableMapping[str, Any]):
         self._layers.append(layer)
         self._changed()
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether what has to be read was read."""
+        return bool(self._loaded)
+
     def load(self) -> None:
         """Read what has to be read, once."""
         with self._lock:

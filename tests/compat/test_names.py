@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import celery_names
+from support import celery_names, documents
 
 import opsq.exceptions
 import opsq.schedules
@@ -145,3 +146,8 @@ def test_names_that_tutorials_import() -> None:
 def test_the_stored_names_cover_what_is_asked_for() -> None:
     assert set(STORED["modules"]) == set(celery_names.MODULES)
     assert set(STORED["members"]) == set(celery_names.CLASSES)
+
+
+def test_celerys_extras_for_redis_are_there_and_bring_nothing() -> None:
+    extras = tomllib.loads((documents.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert (extras["redis"], extras["msgpack"]) == ([], [])

@@ -757,6 +757,29 @@ def schedules():
     )
 
 
+def periodic_tasks():
+    own = another()
+
+    @own.task(name="tick")
+    def tick(x):
+        pass
+
+    @own.on_after_configure.connect
+    def setup(sender, **_):
+        sender.add_periodic_task(10.0, tick.s("hello"), name="every 10")
+        sender.add_periodic_task(30.0, tick.s("world"), expires=10)
+        sender.add_periodic_task(crontab(hour=7, minute=30, day_of_week=1), tick.s("Happy Mondays!"))
+
+    @own.on_after_finalize.connect
+    def more(sender, **_):
+        sender.add_periodic_task(crontab(minute=0), tick.s(1), name="hourly")
+
+    own.conf.beat_schedule = {"by settings": {"task": "tick", "schedule": crontab(minute="*/15"), "args": (16,)}}
+    own.finalize()
+    entries = own.conf.beat_schedule
+    return [[name, plain(entries[name]["args"]), repr(entries[name]["schedule"])] for name in sorted(entries)]
+
+
 def queues_and_exchanges():
     media = Queue("videos", Exchange("media", type="topic"), routing_key="media.video")
     both = Queue("b", [binding(Exchange("e1"), routing_key="x"), binding(Exchange("e2"), routing_key="y")])

@@ -14,7 +14,14 @@ from support.guide_tasks import TASKS
 AS_DATA = (
     *("signatures", "clones_and_replacements", "frozen", "kept_as_json_and_pickled", "piped"),
     *("chords_and_groups_as_data", "links", "maps_as_data", "applied", "always_eager"),
-    *("declared_tasks", "settings_of_an_app", "schedules", "queues_and_exchanges", "signals_of_a_call"),
+    *(
+        "declared_tasks",
+        "settings_of_an_app",
+        "schedules",
+        "periodic_tasks",
+        "queues_and_exchanges",
+        "signals_of_a_call",
+    ),
 )
 RUN = (
     *("calls", "wrong_calls", "expired", "the_request", "retries", "ends_of_other_kinds", "errors"),
