@@ -207,6 +207,13 @@ def test_a_place_that_is_named_exists() -> None:
         ("Dockerfile", 'CMD ["celery", "-A", "p", "worker"]', 'CMD ["opsq", "-A", "p", "worker"]'),
         ("Dockerfile", "RUN pip install 'celery[redis]==5' flask", "RUN pip install 'opsq[redis]' flask"),
         ("docker-compose.yml", "    command: celery -A p worker", "command: opsq -A p worker"),
+        (
+            "Dockerfile",
+            "HEALTHCHECK CMD celery --app=p status -d w@$H",
+            "HEALTHCHECK CMD opsq --app=p inspect ping -d w@$H",
+        ),
+        ("Dockerfile", 'CMD ["celery", "-A", "p", "status"]', 'CMD ["opsq", "-A", "p", "inspect", "ping"]'),
+        ("Procfile", "w: celery -A p worker -n status", "w: opsq -A p worker -n status"),
         ("crontab", "0 3 * * * /venv/bin/celery -A p purge -f", "0 3 * * * /venv/bin/opsq -A p purge -f"),
     ],
 )

@@ -32,6 +32,9 @@ PACKAGES = {
 _WORDS = "amqp|beat|call|control|events|flower|graph|inspect|list|migrate|multi|purge|report|result|shell|status|worker"
 _QUOTED = re.compile(rf"""(["'])(?P<path>[\w./~{{}}$-]*/)?celery\1(?P<rest>\s*,\s*["'](?:-\w|--\w|{_WORDS}))""")
 _PLAIN = re.compile(rf"""(?<![\w.\[-])(?P<path>[\w./~{{}}$%()-]*/)?celery(?P<rest>\s+(?:-\w|--\w|(?:{_WORDS})\b))""")
+#: `status` is another command here: which workers answer, `inspect ping` tells.
+_STATUS = re.compile(r"(\bopsq(?:\s+-\S+(?:\s+[^\s-]\S*)?)*?\s+)status\b")
+_QUOTED_STATUS = re.compile(r"""((["'])opsq\2(?:\s*,\s*["'][^"']*["'])*?\s*,\s*)(["'])status\3""")
 _MODULE = re.compile(r"(?P<head>python[\d.]*(?:\s+-\w+)*?\s+-m\s+|[\"']-m[\"']\s*,\s*[\"'])celery\b")
 _INSTALLED = re.compile(r"(\bpip3?\s+install\b.*?\s[\"']?)celery(\[[^\]]*\])?([=<>~!]=?[\w.*]+)?(?=[\"'\s]|$)")
 _SAID = re.compile(
@@ -110,6 +113,8 @@ def _command(number: int, line: str) -> Line | None:
     changed = _INSTALLED.sub(lambda found: found[1] + "opsq" + _without_version(found[2] or ""), changed)
     if changed == line:
         return None
+    changed = _STATUS.sub(r"\1inspect ping", changed)
+    changed = _QUOTED_STATUS.sub(r"\1\3inspect\3, \3ping\3", changed)
     if re.search(r"\bopsq(\s+|[\"']\s*,\s*[\"'])multi\b", changed):
         return Line(number, line.strip(), None, "`opsq -A APP up` starts workers and keeps them running")
     return Line(number, line.strip(), changed.strip())
