@@ -97,7 +97,8 @@ def test_django(spawn: Spawner, tmp_path: Path, redis_url: str, wait_for: Callab
     done = spawn([OPSQ, *migrate], cwd=shop.folder)
     assert done.wait() == 0, done.output()
     settings = shop.folder / "proj" / "settings.py"
-    settings.write_text(settings.read_text().replace('"django_celery_beat",', '"opsq.contrib.django",'))
+    text = settings.read_text().replace('    "django_celery_beat",\n', "")
+    settings.write_text(text.replace('"django_celery_results",', '"opsq.contrib.django",'))
     shop.manage("migrate", "-v", "0")
     shop.schedule("often", "shop.tasks.count_packed", 1)
     worker = shop.start("-m", "opsq", *line, ready=" ready.")

@@ -22,7 +22,7 @@ def celery(tmp_path: Path, spawn: Spawner, redis_url: str) -> Example:
     return Example(folder, spawn, redis_url, python=str(celery_venv.django_python()), label="django_celery_beat")
 
 
-def test_orders_schedules_and_counts_go_on_from_celery_to_opsq_and_back(
+def test_orders_results_schedules_and_counts_go_on_from_celery_to_opsq_and_back(
     celery: Example, tmp_path: Path, wait_for: Callable[..., Any]
 ) -> None:
     opsq = replace(celery, python=Example.python, label="opsq")
@@ -44,6 +44,7 @@ def test_orders_schedules_and_counts_go_on_from_celery_to_opsq_and_back(
         runs = shop.runs("often")
         wait_for(lambda: ran(worker.output()) == runs - known, 30, "each run that is counted has run, once")
         assert worker.stop() == 0
+        assert shop.results("shop.tasks.count_packed") == runs
         return runs
 
     def ran(output: str) -> int:

@@ -98,8 +98,7 @@ class Example:
 
     @property
     def environment(self) -> dict[str, str]:
-        urls = {"CELERY_BROKER_URL": self.url, "CELERY_RESULT_BACKEND": self.url}
-        return self.spawn.environment({**urls, "PYTHONPATH": str(self.folder)})
+        return self.spawn.environment({"CELERY_BROKER_URL": self.url, "PYTHONPATH": str(self.folder)})
 
     def manage(self, *words: str, **more: str) -> str:
         """A command of `manage.py` to its end."""
@@ -130,6 +129,13 @@ class Example:
             "from django.apps import apps\n"
             f"answer = apps.get_model({self.label!r}, 'PeriodicTask').objects.get(name={name!r}).total_run_count"
         )
+        return count
+
+    def results(self, task: str) -> int:
+        """How many rows of the table of results tell that this task has succeeded."""
+        query = "SELECT count(*) FROM django_celery_results_taskresult WHERE task_name = %s AND status = 'SUCCESS'"
+        source = f"cursor = connection.cursor()\ncursor.execute({query!r}, [{task!r}])\nanswer = cursor.fetchone()[0]"
+        count: int = self.do(f"from django.db import connection\n{source}")
         return count
 
     def _run(self, *words: str, **more: str) -> str:

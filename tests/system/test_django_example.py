@@ -12,6 +12,7 @@ from support import browser as browsers
 from support import django_example, redis_server
 from support.django_example import Example
 from support.processes import Spawner
+from support.supervised import Supervised
 
 #: A worker that has to fork, a beat that has to tick: on a busy machine.
 PATIENCE_MS = 30_000
@@ -19,18 +20,26 @@ PATIENCE_MS = 30_000
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the project, with a worker and a beat."""
+    """The address of the project under `opsq up`."""
     folder = tmp_path_factory.mktemp("django-example")
     spawner = Spawner(folder)
     with redis_server.running() as server:
         example = Example(django_example.copied(folder / "example"), spawner, server.url())
+        own = {**example.environment, "OPSQ_STATE_DIR": str(example.folder / ".opsq")}
+        supervised = Supervised(example.folder, spawner, _never, own)
         try:
             example.manage("migrate", "-v", "0")
             example.manage("createsuperuser", "--noinput", **SUPERUSER)
-            example.start("-m", "opsq", "worker", "-B", "-c", "1", "-l", "info", ready=" ready.")
+            supervised.opsq("up", "worker", "beat")
             yield example.serve()
+            supervised.opsq("down")
         finally:
+            supervised.end()
             spawner.end_all()
+
+
+def _never(*_words: Any) -> None:
+    raise AssertionError("nothing is waited for")
 
 
 SUPERUSER = {
@@ -46,7 +55,9 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
-def test_the_page_shows_how_the_state_of_an_order_changes_without_a_reload(site: str, browser: Browser) -> None:
+def test_the_page_shows_each_state_of_an_order_without_a_reload_and_the_admin_its_result(
+    site: str, browser: Browser
+) -> None:
     with browsers.page(browser) as (page, seen):
         page.goto(site)
         page.evaluate("window.since = 'the first loading'")
@@ -61,6 +72,16 @@ def test_the_page_shows_how_the_state_of_an_order_changes_without_a_reload(site:
         page.reload()
         expect(page.locator("tbody tr").first).to_contain_text("3 of quinces <b> are packed")
         assert not seen.trouble
+        log_in(page, site)
+        page.get_by_role("link", name="Task results").click()
+        page.locator("#searchbar").fill("quinces <b>")
+        page.get_by_role("button", name="Search").click()
+        row = page.locator("#result_list tbody tr")
+        expect(row).to_have_count(1)
+        expect(row).to_contain_text("shop.tasks.pack")
+        expect(row).to_contain_text("SUCCESS")
+        row.get_by_role("link").click()
+        expect(page.get_by_text("3 of quinces <b> are packed")).to_be_visible()
 
 
 def test_a_schedule_that_is_made_in_the_admin_runs_every_five_seconds(

@@ -25,7 +25,7 @@ PACKAGES = {
     "flower": "`opsq monitor` does its work; Flower may stay",
     "celery-types": "not needed: opsq has types of its own",
     "django-celery-beat": "write opsq[django]: opsq.contrib.django in INSTALLED_APPS takes its tables over",
-    "django-celery-results": "results are kept in Redis",
+    "django-celery-results": "write opsq[django]: opsq.contrib.django in INSTALLED_APPS takes its tables over",
     "pytest-celery": "use opsq.contrib.pytest",
 }
 

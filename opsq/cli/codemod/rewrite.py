@@ -21,7 +21,7 @@ _COMMA = re.compile(r"[ \t]*,[ \t]*")
 _PATH = re.compile(r"(?:celery|kombu)(?:\.\w+){2,}|(?:celery|kombu)(?:\.\w+)*:\w+|(?:celery|kombu)(?:\.\w+)*\.[A-Z]\w*")
 
 #: Django apps whose place one of opsq's takes.
-_DJANGO_APPS = {"django_celery_beat": "opsq.contrib.django"}
+_DJANGO_APPS = {"django_celery_beat": "opsq.contrib.django", "django_celery_results": "opsq.contrib.django"}
 
 
 @dataclass(frozen=True, slots=True)
