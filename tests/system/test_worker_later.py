@@ -130,7 +130,7 @@ def test_many_that_are_due_together_all_run_in_their_order(lab: Lab) -> None:
 def test_what_is_for_later_stays_where_it_is_until_it_is_due(lab: Lab) -> None:
     """Who took it before would put it back, and take it again."""
     (before,) = audit.balances(lab.app.broker, ["celery"])
-    lab.result(lab.send("note", "once", countdown=1.5))
+    lab.result(lab.send("note", "once", countdown=0.4))
     (after,) = audit.balances(lab.app.broker, ["celery"])
     assert after.taken - before.taken < 5
     assert after.moved - before.moved < 5
