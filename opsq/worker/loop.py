@@ -55,8 +55,8 @@ class Line(Upkeep):
             if self.stopping:
                 break
             self.slot.words[slots.STATE] = slots.IDLE
-            # After trouble there may be something in hand, and nothing more may ever come.
-            has_work = bool(self.ledger.waiting) or not self.ledger.idle
+            # After trouble, or when in doubt, there may be something in hand, and nothing more may ever come.
+            has_work = bool(self.ledger.waiting) or not self.ledger.idle or self.ledger.doubt
             if not has_work and (turn := self._guarded(self._wait_for_work)) is not None:
                 self.ledger.take(turn)
                 has_work = True

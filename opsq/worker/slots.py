@@ -49,6 +49,8 @@ NOTED = (14, 15)
 RUNNING = 16
 #: There too: the message that is to end because it was revoked, and by which signal; the child takes the order away.
 END_NUMBER, END_SIGNAL = 17, 18
+#: The child holds what it may not know: it is to compare; the child takes the order away.
+DOUBT = 19
 FREE, STARTING, IDLE, BUSY, LEAVING, SETTLING = range(6)
 
 _begin = struct.Struct("=QQQQQ").pack_into

@@ -142,6 +142,9 @@ class Upkeep:
         if page[slots.LAPSES] != self._lapses:
             self._lapses = int(page[slots.LAPSES])
             self.ledger.doubt = True
+        if self.slot.words[slots.DOUBT]:
+            self.slot.words[slots.DOUBT] = 0
+            self.ledger.doubt = True
         if page[slots.OVERRIDES] != self._overrides:
             self._overrides = int(page[slots.OVERRIDES])
             self.take_overrides()

@@ -245,11 +245,13 @@ class Worker:
         self._calls.post(self.sizing.fill)
 
     def _on_strays(self, indexes: set[int]) -> None:
-        """In the lease thread: idle children hold messages that they do not know; a turn shows them."""
+        """In the lease thread: idle children hold messages that they may not know; they are told to compare."""
 
         def tell() -> None:
             for index in indexes & self._children.alive.keys():
-                self._children.signal(self._children.alive[index], signal.SIGUSR1)
+                holder = self._children.alive[index]
+                holder.slot.words[slots.DOUBT] = 1
+                self._children.signal(holder, signal.SIGUSR1)
 
         self._calls.post(tell)
 
