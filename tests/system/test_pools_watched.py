@@ -79,10 +79,10 @@ def test_a_time_limit_that_is_set_by_command_holds_for_all_later_runs(lab: Lab, 
     running, task = start(lab, pool, 5), "async_wait" if pool == "asyncio" else "wait"
     (told,) = lab.app.control.time_limit(f"proj.{task}", soft=30, hard=0.3, reply=True, limit=1, timeout=10)
     assert told == {f"{pool}@here": {"ok": "time limits set successfully"}}
-    record = lab.result(lab.send(task, "limited", "/nowhere"), "FAILURE")
+    record = lab.result(lab.send(task, "limited", str(lab.folder / "never")), "FAILURE")
     assert record["result"]["exc_type"] == "TimeLimitExceeded"
     lab.app.control.time_limit(f"proj.{task}", soft=0.2, hard=30, reply=True, limit=1, timeout=10)
-    record = lab.result(lab.send(task, "limited", "/nowhere"), "FAILURE")
+    record = lab.result(lab.send(task, "limited", str(lab.folder / "never")), "FAILURE")
     assert record["result"]["exc_type"] == "SoftTimeLimitExceeded"
     assert running.stop() == 0
 
