@@ -28,7 +28,8 @@ TEMPLATES = [{{
 }}]
 ROOT_URLCONF = "proj.urls"
 ALLOWED_HOSTS = ["localhost"]
-CELERY_BROKER_URL = CELERY_RESULT_BACKEND = os.environ["BROKER"]
+CELERY_BROKER_URL = os.environ["BROKER"]
+CELERY_RESULT_BACKEND = "django-db"
 CELERY_BEAT_SCHEDULER = "django"
 TASKS = {{"default": {{"BACKEND": "opsq.contrib.django.tasks.OpsqBackend"}}}}
 """
@@ -123,11 +124,13 @@ def test_calls_wait_for_the_transaction_and_connections_end_with_the_task(world:
     assert value_of(world, again) == [False, None]
     assert waited
     assert world.do("from shop.models import Note\nanswer = Note.objects.filter(text='dropped').exists()") is False
-    assert not world.redis.exists(f"celery-task-meta-{dropped}")
+    known = world.do(
+        "from opsq.result import AsyncResult\nanswer = [AsyncResult(i).exists() for i in ids]", ids=[kept, dropped]
+    )
+    assert known == [True, False]
 
 
 def test_schedules_in_the_database_run(world: World) -> None:
-    beat = world.start("beat", "-l", "info", ready="beat: ticking")
     world.do(
         """
         from opsq.contrib.django.models import IntervalSchedule, PeriodicTask
@@ -135,6 +138,7 @@ def test_schedules_in_the_database_run(world: World) -> None:
         PeriodicTask.objects.create(name="often", task="shop.tasks.write", interval=often, args='["often"]')
         """
     )
+    beat = world.start("beat", "-l", "info", ready="beat: ticking")
     count = "from shop.models import Note\nanswer = Note.objects.filter(text='often').count()"
     world.wait_for(lambda: world.do(count) >= 2, "it has run twice")
     runs = (
@@ -145,7 +149,9 @@ def test_schedules_in_the_database_run(world: World) -> None:
     assert beat.stop() == 0, beat.report()
 
 
-def test_the_admin_shows_schedules(world: World) -> None:
+def test_the_admin_shows_schedules_and_results(world: World) -> None:
+    done = world.do("from shop import tasks\nanswer = tasks.write.delay('shown').id")
+    value_of(world, done)
     page: str = world.do(
         """
         from django.contrib.auth.models import User
@@ -155,9 +161,11 @@ def test_the_admin_shows_schedules(world: World) -> None:
         PeriodicTask.objects.create(name="hourly", task="shop.tasks.write", interval=hourly, enabled=False)
         client = Client(headers={"host": "localhost"})
         client.force_login(User.objects.create_superuser("root"))
-        answer = client.get("/admin/opsq/periodictask/").content.decode()
+        pages = ("/admin/opsq/periodictask/", "/admin/opsq/taskresult/")
+        answer = "".join(client.get(page).content.decode() for page in pages)
         """
     )
+    assert done in page
     assert "hourly" in page
     assert 'value="run_now"' in page
 
