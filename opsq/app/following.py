@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from opsq import states
 from opsq.broker.broker import Outgoing
 from opsq.broker.gathering import Gathered, gather
 from opsq.canvas.signatures import maybe_signature
@@ -79,9 +78,8 @@ class CanvasFollowing:
         if not backend.keeps_results:
             return None
         request = Context(id=task_id, group=group_id, parent_id=None)
-        data = backend.record(request, state, error, text)
-        ttl_s = backend.format.failure_ttl_s if state == states.FAILURE else backend.ttl_s
-        return Record(backend.key(task_id), ttl_s, data)
+        key, data, ttl_s = backend.writes(request, state, error, text)
+        return Record(key, ttl_s, data)
 
 
 class EagerFollowing:
