@@ -29,6 +29,7 @@ SECTIONS: Mapping[str, str] = {
     "drain/private": "How fast a queue is drained that is kept on disk",
     "scaling": "More children",
     "pools": "The pools",
+    "django_results": "Results in Django's database",
     "enqueue": "How fast tasks are sent",
     "roundtrip": "From the call to its result",
     "footprint": "Start, memory, rest",
