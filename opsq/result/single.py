@@ -11,8 +11,7 @@ from opsq.exceptions import TimeoutError
 from opsq.result.graph import Trees
 from opsq.result.of_app import OfApp, app_for, plain
 from opsq.result.raising import throw
-from opsq.result.waiting import assert_will_not_block, ended
-from opsq.runtime.aside import aside
+from opsq.result.waiting import assert_will_not_block, beside, ended
 from opsq.utils.time import parse_iso
 
 
@@ -97,7 +96,7 @@ class AsyncResult(Trees, ResultBase):
             assert_will_not_block()
         if self._cache is None:
             follows = follow_parents and propagate and self.parent is not None
-            check = await aside(self._parents_check, None) if follows else None
+            check = await beside(self.backend)(self._parents_check, None) if follows else None
             self._keep(await ended(self.backend, self.id, timeout, check, interval))
         return self._value(propagate, None)
 

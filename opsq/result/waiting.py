@@ -12,6 +12,8 @@ from opsq import _state, states
 from opsq.exceptions import TimeoutError
 from opsq.runtime.aside import aside
 
+#: Between the first two looks for a result that is awaited (seconds).
+FIRST_LOOK_S = 0.01
 _MAY_WAIT = ContextVar("opsq_may_wait_in_tasks", default=False)
 
 
@@ -50,12 +52,13 @@ async def ended(
 ) -> dict[str, Any]:
     """What is known of a task once it has ended; `check` is called at intervals. Raises TimeoutError.
 
-    A place for results that announces nothing to event loops is asked at intervals.
+    A place for results that announces nothing to event loops is asked: at once, and then more and more seldom.
     """
+    ask = beside(backend)
 
     async def checked() -> None:
         if check is not None:
-            await aside(check)
+            await ask(check)
 
     if hasattr(backend, "await_one"):
         found: dict[str, Any] = await backend.await_one(task_id, timeout_s, checked, interval_s)
@@ -63,10 +66,17 @@ async def ended(
     import asyncio  # programs without an event loop do not pay for it
 
     until = None if timeout_s is None else time.monotonic() + timeout_s
-    while (meta := await aside(backend.get_meta, task_id))["status"] not in states.READY_STATES:
-        left = interval_s if until is None else min(interval_s, until - time.monotonic())
+    pause_s = FIRST_LOOK_S
+    while (meta := await ask(backend.get_meta, task_id))["status"] not in states.READY_STATES:
+        left = pause_s if until is None else min(pause_s, until - time.monotonic())
         if left <= 0:
             raise TimeoutError(f"the result of {task_id} did not come in time")
         await asyncio.sleep(left)
+        pause_s = min(pause_s * 2, interval_s)
         await checked()
     return dict(meta)
+
+
+def beside(backend: Any) -> Callable[..., Any]:
+    """How an event loop has a place for results asked: as that place says itself, else in threads of ours."""
+    return getattr(backend, "beside", aside)

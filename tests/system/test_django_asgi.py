@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psutil
 import pytest
 from support import django_project
 from support.django_project import DjangoLab
@@ -121,6 +122,21 @@ def site(project: DjangoLab) -> Iterator[Site]:
 def test_views_send_tasks_and_await_them(site: Site) -> None:
     assert site.get("send?number=21") == {"value": 42}
     assert site.get("workflows") == {"values": [[0, 2, 4], 4, "nothing there"]}
+
+
+def test_results_in_the_database_are_awaited_too(project: DjangoLab) -> None:
+    """In the thread that Django has for such code: no connection stays open."""
+    settings = "from .settings import *\n\nCELERY_RESULT_BACKEND = 'django-db'\n"
+    (project.folder / "proj" / "in_database.py").write_text(settings)
+    environment = {"DJANGO_SETTINGS_MODULE": "proj.in_database", "CELERY_TASK_DEFAULT_QUEUE": "database"}
+    worker = project.lab.worker("-P", "solo", **environment)
+    other = Site(project, **environment)
+    assert other.get("send?number=4") == {"value": 8}
+    assert other.get("workflows") == {"values": [[0, 2, 4], 4, "nothing there"]}
+    files = [file.path for file in psutil.Process(other.running.pid).open_files()]
+    assert not any(path.endswith("db.sqlite3") for path in files), files
+    assert worker.stop() == 0
+    other.running.stop()
 
 
 def test_many_that_await_share_one_connection(site: Site, project: DjangoLab) -> None:

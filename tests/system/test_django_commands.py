@@ -139,3 +139,9 @@ def test_check_tells_of_settings_that_cannot_be_meant(project: DjangoLab, settin
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode == (check == "opsq.E001")
+
+
+def test_check_warns_of_results_that_a_database_keeps_for_ever(project: DjangoLab) -> None:
+    settings = "from .settings import *\n\nCELERY_RESULT_BACKEND = 'django-db'\nCELERY_RESULT_EXPIRES = 0\n"
+    (project.folder / "proj" / "database_settings.py").write_text(settings)
+    assert "opsq.W002" in project.python("manage.py", "check", "--settings", "proj.database_settings").stderr

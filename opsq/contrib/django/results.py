@@ -20,6 +20,7 @@ from opsq import states  # noqa: E402
 from opsq.backends.base import Format  # noqa: E402
 from opsq.backends.polled import Polled  # noqa: E402
 from opsq.contrib.django import results_tables as tables  # noqa: E402
+from opsq.contrib.django.results_awaited import beside  # noqa: E402
 from opsq.contrib.django.results_chords import DatabaseChords, Header  # noqa: E402
 from opsq.contrib.django.results_models import ChordCounter, GroupResult, TaskResult  # noqa: E402
 from opsq.contrib.django.results_rows import WRITTEN, Rows, made  # noqa: E402
@@ -33,6 +34,7 @@ class DatabaseBackend(Polled):
     """The results of one app in its Django project's database."""
 
     expires_itself = False
+    beside = staticmethod(beside)
 
     def __init__(self, app: Any) -> None:
         wanted = Format.of(app.conf)

@@ -20,6 +20,7 @@ from opsq import states  # noqa: E402
 from opsq.backends.base import Format, as_exception, encode_meta  # noqa: E402
 from opsq.backends.chords import Chords  # noqa: E402
 from opsq.backends.polled import Polled  # noqa: E402
+from opsq.contrib.django.results_awaited import beside  # noqa: E402
 from opsq.datastore import keys  # noqa: E402
 from opsq.datastore.connection import client, errors  # noqa: E402
 from opsq.datastore.trouble import NotKeptError  # noqa: E402
@@ -44,6 +45,8 @@ class CacheChords(Chords):
 
 class CacheBackend(Polled):
     """The results of one app in a cache of its Django project."""
+
+    beside = staticmethod(beside)
 
     def __init__(self, app: Any) -> None:
         wanted = Format.of(app.conf)
