@@ -44,8 +44,11 @@ def of_app(app: Any) -> Definitions:
 
 
 def _cleanup(app: Any) -> dict[str, Any]:
-    """Celery's own entry, where results do not expire by themselves."""
-    if app.backend.expires_itself or not app.conf.result_expires:
+    """Celery's own entry, where results do not expire by themselves; at the broker, where they are unless a place is
+    named, they do.
+    """
+    conf = app.conf
+    if conf.result_backend is None or not conf.result_expires or app.backend.expires_itself:
         return {}
     nightly = {"task": CLEANUP, "schedule": crontab(minute="0", hour="4"), "options": {"expires": 12 * 3600}}
     return {CLEANUP: nightly}
