@@ -189,7 +189,8 @@ def test_each_side_reads_what_the_other_has_sent_and_saved(world: World, way: st
     # Celery's clients subscribe and read over two connections, whose order is not theirs: what is set in between they
     # miss. So all is there when the other side reads it; that a result comes later is another test's matter.
     assert world.clients["opsq"].flow("read_group", group_id) == [0, 2, 4, 6]
-    assert world.clients["celery"].flow("read_group", group_id) == [0, 2, 4, 6]
+    if (way, world.version) != ("celery", "4.4"):  # who reads again what it has sent itself waits for ever there
+        assert world.clients["celery"].flow("read_group", group_id) == [0, 2, 4, 6]
     if world.version != "4.4":
         assert world.clients[other].flow("from_json", world.clients[way].flow("to_json")) == 7
 
