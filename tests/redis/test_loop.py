@@ -16,6 +16,7 @@ from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
 from opsq.worker import slots
 from opsq.worker.batch import Held
+from opsq.worker.crowd import Crowd
 from opsq.worker.idle import Waiting
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
@@ -50,7 +51,7 @@ def line(redis_url: str, redis_client: redis.Redis, tmp_path: Path) -> Iterator[
     table = Slots.create(tmp_path / "x.slots", Facts("w@h:0badcafe", ["celery"], "", [1]))
     table.words[slots.DEADLINE_NS] = 2**62
     ledger = Ledger(Consumer(redis_url, ["celery"], NAME), Settler(["celery"], Results()), table.slot(0))
-    waiting, before = Waiting(tmp_path / "lock", 15.0), signal.getsignal(signal.SIGUSR1)
+    waiting, before = Waiting(tmp_path / "lock", 15.0, Crowd([0] * 64)), signal.getsignal(signal.SIGUSR1)
     waiting.install(waiting.on_signal)
     line = Line(table, table.slot(0), ledger, Tasks(ledger), waiting, Lines(None, None), lambda: None, Caps())
     yield line

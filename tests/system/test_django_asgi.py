@@ -133,8 +133,11 @@ def test_results_in_the_database_are_awaited_too(project: DjangoLab) -> None:
     other = Site(project, **environment)
     assert other.get("send?number=4") == {"value": 8}
     assert other.get("workflows") == {"values": [[0, 2, 4], 4, "nothing there"]}
-    files = [file.path for file in psutil.Process(other.running.pid).open_files()]
-    assert not any(path.endswith("db.sqlite3") for path in files), files
+    server = psutil.Process(other.running.pid)
+    project.lab.wait_for(
+        lambda: not any(file.path.endswith("db.sqlite3") for file in server.open_files()),
+        "the connections end with their requests, which end after their answers",
+    )
     assert worker.stop() == 0
     other.running.stop()
 
