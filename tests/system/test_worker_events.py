@@ -196,6 +196,20 @@ def test_a_long_task_is_told_of_while_it_runs(lab: Lab, worker: Any, ear: Any) -
     assert listening.wait_end(task_id, "failed") == ["received", "started", "failed"]
 
 
+def test_signs_of_life_are_rare_until_somebody_hears_one(lab: Lab, worker: Any, ear: Any) -> None:
+    worker("--heartbeat-interval", "0.05")
+    lab.run("add", 1, 1)
+    with redis.Redis.from_url(lab.server.url(), socket_timeout=10).monitor() as monitor:
+        listening = iter(monitor.listen())
+        ids = [lab.send("nap", labs.new_id(), 0.05) for _ in range(20)]  # they take the time of many signs
+        seen: list[str] = []
+        while not any(ids[-1] in command and command.startswith("SETEX") for command in seen):
+            seen.append(next(listening)["command"])
+    assert sum(command.startswith("PUBLISH /0.celeryev/worker.") for command in seen) < 5
+    beats = ear("/0.celeryev/worker.*")
+    beats.wait(lambda: len(beats.events) > 10, "it is heard, and tells often")
+
+
 def test_nothing_of_tasks_is_published_while_nobody_listens_to_tasks(lab: Lab, worker: Any, ear: Any) -> None:
     """Celery's workers listen to each other's worker events; that is no reason to tell of tasks."""
     beats = ear("/0.celeryev/worker.*")
