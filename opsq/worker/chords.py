@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,8 @@ LOOK_S = 5.0
 SOON_S = 1.0
 #: How long a child that ends waits for bodies that it is sending (seconds).
 PATIENCE_S = 5.0
+#: So many bodies that nobody sends are sent by one process: a hundred processes would be in each other's way.
+TOGETHER = 5
 SUFFIX = ".chord"
 
 
@@ -180,8 +183,9 @@ class Watch(threading.Thread):
                 return
             try:
                 found = self._chords.look()
-                if found:  # by one process, one after the other: a hundred would be in each other's way
-                    self._tell(_write(self._folder, found, self._chords.token))
+                random.shuffle(found)  # a body that ends its sender must not stand before the same others each time
+                for first in range(0, len(found), TOGETHER):
+                    self._tell(_write(self._folder, found[first : first + TOGETHER], self._chords.token))
             except TROUBLE as error:
                 logger.debug("cannot look after chords: %s", error)
 
