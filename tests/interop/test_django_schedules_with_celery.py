@@ -35,14 +35,24 @@ def runs(project: DjangoProject, name: str) -> int:
     return count
 
 
+def uncounted_by_celery(celery: DjangoProject, sent: int) -> int:
+    """How many of so many ticks are not in the row: one, if the signal met Celery's beat while it saved the row.
+
+    Its handler saves what is still to be saved, and that row is no longer in the list.
+    """
+    missed = sent - runs(celery, "tick")
+    assert missed in (0, 1)
+    return missed
+
+
 def test_schedules_and_counts_go_on_from_celery_to_opsq_and_back(opsq: DjangoProject, celery: DjangoProject) -> None:
     celery.manage("migrate", "-v", "0")
     celery.do('every(1, "tick"); every(3600, "hourly", last_run_at=now() - timedelta(minutes=30))')
     beat = celery.beat(ready="Sending due task tick", program="celery")
     celery.wait_sent("tick", 3)
     assert stop_celery(beat) == 0
-    by_celery = runs(celery, "tick")
-    assert by_celery == opsq.sent().count("tick")
+    by_celery = opsq.sent().count("tick")
+    missed = uncounted_by_celery(celery, by_celery)
     opsq.manage("migrate", "-v", "0")
     last = celery.row("tick")["last_run_at"]
     assert last == opsq.row("tick")["last_run_at"]
@@ -51,15 +61,15 @@ def test_schedules_and_counts_go_on_from_celery_to_opsq_and_back(opsq: DjangoPro
     opsq.wait_sent("tick", by_celery + 3)
     assert 1500 < opsq.schedule()["hourly"]["next"] - opsq.do("answer = now().timestamp()") < 1800
     assert beat.stop() == 0
-    by_both = runs(opsq, "tick")
-    assert by_both == opsq.sent().count("tick")
+    by_both = opsq.sent().count("tick")
+    assert runs(opsq, "tick") == by_both - missed
     assert opsq.row("tick")["last_run_at"] > last
 
     celery.manage("migrate", "-v", "0")
     beat = celery.beat(ready="Sending due task tick", program="celery")
     celery.wait_sent("tick", by_both + 2)
     assert stop_celery(beat) == 0
-    assert runs(celery, "tick") == opsq.sent().count("tick")
+    uncounted_by_celery(celery, opsq.sent().count("tick") - missed)
     assert runs(celery, "hourly") == 0
     assert "hourly" not in opsq.sent()
 
