@@ -42,15 +42,19 @@ def test_orders_results_schedules_and_counts_go_on_from_celery_to_opsq_and_back(
         wait_for(lambda: ran(worker.output()) >= 2, 40, "the schedule goes on")
         assert (beat.stop() if program == "opsq" else stop_celery(beat)) == 0
         runs = shop.runs("often")
-        wait_for(lambda: ran(worker.output()) == runs - known, 30, "each run that is counted has run, once")
+        wait_for(lambda: ran(worker.output()) >= runs - known, 30, "each run that is counted has run")
         assert worker.stop() == 0
-        assert shop.results("shop.tasks.count_packed") == runs
+        ticks.append(ran(worker.output()))
+        # A signal that meets Celery's beat while it saves the row costs the row its last run.
+        assert ticks[-1] - (runs - known) in ((0,) if program == "opsq" else (0, 1))
+        assert shop.results("shop.tasks.count_packed") == sum(ticks)
         return runs
 
     def ran(output: str) -> int:
         return sum("shop.tasks.count_packed" in line and " succeeded in " in line for line in output.splitlines())
 
     orders: list[str] = []
+    ticks: list[int] = []
     by_celery = works(celery, "celery", "pears", before)
     by_opsq = works(opsq, "opsq", "quinces", django_example.FOLDER)
     by_celery_again = works(celery, "celery", "plums", before)
