@@ -21,6 +21,10 @@ logger = logging.getLogger("opsq.worker")
 _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
 
+class _TakenBack(BaseException):
+    """In place of an error that is not to be raised any more."""
+
+
 class ThreadPlace:
     """A runner thread as a place where jobs can be interrupted: in Python code, not inside a call of C code."""
 
@@ -55,10 +59,23 @@ class ThreadPlace:
             time.sleep(0.0001)
         if self._raised:
             self._raised = False
-            self._raise(None)
+            self._take_back()
 
-    def _raise(self, error: type[BaseException] | None) -> None:
-        _raise_in_thread(ctypes.c_ulong(self._thread), None if error is None else ctypes.py_object(error))
+    def _take_back(self) -> None:
+        """In its own thread: what may still be on its way is replaced by an error that is caught here.
+
+        To raise nothing instead would take it back too, but leave the interpreter told of an error that nobody catches:
+        up to Python 3.12 all threads then look for it at every call for ever, and one that is traced never ends.
+        """
+        try:
+            self._raise(_TakenBack)
+            while True:
+                pass
+        except _TakenBack:
+            pass
+
+    def _raise(self, error: type[BaseException]) -> None:
+        _raise_in_thread(ctypes.c_ulong(self._thread), ctypes.py_object(error))
 
 
 class Threads:
