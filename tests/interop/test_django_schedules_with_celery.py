@@ -50,7 +50,7 @@ def test_schedules_and_counts_go_on_from_celery_to_opsq_and_back(opsq: DjangoPro
     celery.do('every(1, "tick"); every(3600, "hourly", last_run_at=now() - timedelta(minutes=30))')
     beat = celery.beat(ready="Sending due task tick", program="celery")
     celery.wait_sent("tick", 3)
-    assert stop_celery(beat) == 0
+    stop_celery(beat)
     by_celery = opsq.sent().count("tick")
     missed = uncounted_by_celery(celery, by_celery)
     opsq.manage("migrate", "-v", "0")
@@ -68,7 +68,7 @@ def test_schedules_and_counts_go_on_from_celery_to_opsq_and_back(opsq: DjangoPro
     celery.manage("migrate", "-v", "0")
     beat = celery.beat(ready="Sending due task tick", program="celery")
     celery.wait_sent("tick", by_both + 2)
-    assert stop_celery(beat) == 0
+    stop_celery(beat)
     uncounted_by_celery(celery, opsq.sent().count("tick") - missed)
     assert runs(celery, "hourly") == 0
     assert "hourly" not in opsq.sent()

@@ -177,10 +177,10 @@ def test_no_place_for_results_is_said_before_anything_is_sent(
 
 def test_an_interrupt_leaves_the_task_alone(project: Project, spawn: Spawner, wait_for: Any) -> None:
     project.worker("-c", "1")
-    argv = [sys.executable, "-m", "opsq", "-A", "proj", "run", "task", "proj.late", "[1, 1.5]", "--wait"]
+    argv = [sys.executable, "-m", "opsq", "-A", "proj", "run", "task", "proj.late", "[1, 3]", "--wait"]
     asking = spawn(argv, env=project.environment, cwd=project.folder)
     wait_for(lambda: ("begin", "1") in [mark[:2] for mark in project.marks()])
-    assert asking.stop(signal.SIGINT) == 130
+    assert asking.stop(signal.SIGINT) == 130, asking.report()
     assert "Traceback" not in asking.output()
     wait_for(lambda: project.effects()["1"] == 1)
 
