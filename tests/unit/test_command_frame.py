@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -190,6 +191,15 @@ def test_a_group_lists_its_commands() -> None:
 
     text = outer.get_help(click.Context(outer, info_name="g"))
     assert "inner" in text
+
+
+def test_an_interrupt_inside_executed_text_is_an_exit_code_too(tmp_path: Path) -> None:
+    """Data classes execute text while a module is imported; `python -m` remembers an interrupt that came there."""
+    (tmp_path / "interrupted.py").write_text(
+        "from opsq.cli import main\nmain._invoke = lambda *_: exec('raise KeyboardInterrupt')\nmain.main(['--help'])\n"
+    )
+    argv = [sys.executable, "-m", "interrupted"]
+    assert subprocess.run(argv, cwd=tmp_path, capture_output=True, check=False).returncode == 130
 
 
 # -- programs that call it themselves --------------------------------------------------------------------------------
