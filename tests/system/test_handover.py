@@ -123,7 +123,7 @@ def test_unique_messages_give_back_what_they_have_claimed(lab: Lab) -> None:
 
 def test_a_handover_that_is_killed_is_done_by_the_next_one(lab: Lab) -> None:
     lab.redis.zadd("opsq:consumers:{celery}", {"somebody": 2**53})
-    lab.app.send_many(("proj.add", (n, 0), None, {"countdown": 3600}) for n in range(6_000))
+    lab.app.send_many(("proj.add", (n, 0), None, {"countdown": 3600}) for n in range(20_000))
     lab.redis.zrem("opsq:consumers:{celery}", "somebody")
     argv = [*OPSQ, "-A", "proj", "queues", "handover", "--to-celery", "celery"]
     cut = lab.spawn(argv, env=lab.environment, cwd=lab.folder)
@@ -132,7 +132,7 @@ def test_a_handover_that_is_killed_is_done_by_the_next_one(lab: Lab) -> None:
     cut.wait()
     assert lab.redis.zcard("opsq:delayed:{celery}") > 0, "it was cut off"
     assert hand_over(lab)[0] == 0
-    assert sorted(numbers(lab.redis)) == list(range(6_000))
+    assert sorted(numbers(lab.redis)) == list(range(20_000))
 
 
 def test_while_a_worker_takes_from_the_queue_nothing_is_done(lab: Lab) -> None:
