@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from opsq.broker.consumer import REPLY_S, Consumer
+from opsq.broker.consumer import Consumer
 from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
 from opsq.datastore.trouble import ResponseError
@@ -93,7 +93,7 @@ def test_the_answer_to_a_turn_that_was_refused_is_not_waited_for_again(
     redis_client.delete("celery\x06\x163")
     begin = time.monotonic()
     ledger.compare()
-    assert time.monotonic() - begin < REPLY_S
+    assert time.monotonic() - begin < 1
     assert [held.raw for held in ledger.waiting] == [b"a"]
     ledger.return_waiting()
     ledger.send(0)

@@ -255,13 +255,10 @@ def test_a_sentinel_that_only_goes_silent_costs_a_moment(watched: Watched) -> No
         line = Line(watched.full_url())
         line.connect()
         line.close()
-        took = []
-        for _ in range(5):
-            begin = time.monotonic()
-            line.connect()
-            took.append(time.monotonic() - begin)
-            line.close()
-        assert min(took) < 0.9, "who was silent is asked last"
+        begin = time.monotonic()
+        line.connect()
+        assert time.monotonic() - begin < 0.9, "who was silent is asked last"
+        line.close()
     finally:
         silent.send_signal(signal.SIGCONT)
         until(lambda: redis.Redis(port=next(iter(watched.sentinels))).ping(), "it is back")
