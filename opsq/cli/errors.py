@@ -87,6 +87,10 @@ def guard(work: Callable[[], None], json: bool = False) -> int:
             )
         told.write(json)
         return told.exit_code
+    finally:
+        # By `python -m` Python would end itself by the signal if an interrupt came inside a text that was executed (as
+        # those of data classes are while a module is imported), handled or not; the next text makes it forget that.
+        exec("")
     return DONE
 
 

@@ -215,10 +215,6 @@ def main(argv: list[str] | None = None, context: Context | None = None) -> None:
         code = run(sys.argv[1:] if argv is None else argv, context or Context())
     except KeyboardInterrupt:  # it came while something else was being told
         code = errors.INTERRUPTED
-    if code == errors.INTERRUPTED:
-        # By `python -m` Python would end itself by the signal if that came inside a text that was executed (as those
-        # of data classes are while a module is imported), handled or not; the next one makes it forget that.
-        exec("")
     sys.exit(code)
 
 

@@ -192,10 +192,11 @@ def test_a_group_lists_its_commands() -> None:
     assert "inner" in text
 
 
-def test_an_interrupt_inside_executed_text_is_an_exit_code_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("call", ["main.main(['--help'])", "main.run_for_app(None, ['--help'])"])
+def test_an_interrupt_inside_executed_text_is_an_exit_code_too(tmp_path: Path, call: str) -> None:
     """Data classes execute text while a module is imported; `python -m` remembers an interrupt that came there."""
     (tmp_path / "interrupted.py").write_text(
-        "from opsq.cli import main\nmain._invoke = lambda *_: exec('raise KeyboardInterrupt')\nmain.main(['--help'])\n"
+        f"from opsq.cli import main\nmain._invoke = lambda *_: exec('raise KeyboardInterrupt')\n{call}\n"
     )
     argv = [sys.executable, "-m", "interrupted"]
     assert subprocess.run(argv, cwd=tmp_path, capture_output=True, check=False).returncode == 130
