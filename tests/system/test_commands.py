@@ -160,7 +160,7 @@ def test_no_consumer_is_said_at_once_and_the_call_stays(opsq: Run, redis_client:
 
 def test_an_answer_that_does_not_come_in_time(project: Project, opsq: Run) -> None:
     project.worker("-c", "1")
-    found = opsq("-A", "proj", "run", "task", "proj.late", "[1, 3]", "--wait", "--timeout", "300ms")
+    found = opsq("-A", "proj", "run", "task", "proj.late", "[1, 1.5]", "--wait", "--timeout", "300ms")
     assert "did not come in time" in mistake(found, 3)
 
 
