@@ -65,7 +65,7 @@ class ThreadPlace:
         """In its own thread: what may still be on its way is replaced by an error that is caught here.
 
         To raise nothing instead would take it back too, but leave the interpreter told of an error that nobody catches:
-        up to Python 3.12 all threads then look for it at every call for ever, and one that is traced never ends.
+        up to Python 3.12 all threads then look for it at every call for ever, and in 3.11 a traced call never ends.
         """
         try:
             self._raise(_TakenBack)

@@ -42,6 +42,6 @@ print(*seen)
 
 
 def test_after_an_interrupt_no_thread_looks_for_an_error_any_more() -> None:
-    """A trace function shows it: up to Python 3.12 a traced call never begins while an error is told that is gone."""
+    """A trace function shows it: in Python 3.11 a traced call never begins while an error is told that is gone."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["interrupted", "traced"]
