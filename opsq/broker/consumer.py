@@ -74,8 +74,10 @@ class Consumer:
         priorities: Priorities = PRIORITIES,
         order: QueueOrder = FAIR,
         events_channel: str = "",
+        number: int = 1,
     ) -> None:
-        """`results_db`: the database of the results on this same server, None when turns store none."""
+        """`results_db`: the database of the results on this same server, None when turns store none; `number`: of the
+        first message that it leases."""
         self.url, self.queues, self.name = url, list(queues), name
         self.key_prefix, self._priorities = key_prefix, priorities
         self._line = Line(url, reply_s=REPLY_S)
@@ -99,7 +101,7 @@ class Consumer:
         self._tallies = Tallies(self.queues, key_prefix)
         #: What its batches cost, for who runs them to note.
         self.costs = self._tallies.costs
-        self._number = 1
+        self._number = number
         self._rota = Rota(order, len(self.queues))
         self._sent: list[tuple[Any, ...]] = []
         self._revocations = key_prefix + keys.REVOKED

@@ -179,6 +179,7 @@ def work_of(means: Means, index: int, lines: Lines) -> Work:
         priorities=setup.priorities,
         order=setup.order,
         events_channel=setup.news.channel(TASKS),
+        number=slot.first_number,
     )
     herald = Herald(means.table, setup.node, setup.news.exchange)
     runner = Runner(means.app.tasks, means.accept, setup.node, _record(means.app.backend), means.app.following)

@@ -171,6 +171,7 @@ class Children:
         """Have the newest template fork a child for a slot (whose consumer is registered already)."""
         newest = self.newest
         assert newest is not None
+        slot.words[slots.BIRTHS] += 1
         self.alive[slot.index] = Child(slot, newest)
         _say(newest, {"fork": slot.index})
 

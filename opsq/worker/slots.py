@@ -37,7 +37,7 @@ _BOOT = slice(128, 192)
 _FACTS = (slice(512, PAGE // 2), slice(PAGE // 2, PAGE))
 
 # A slot: words of 8 bytes; the last part of a slot names the task that runs, if it has a time limit.
-_NAME = slice(160, SLOT)
+_NAME = slice(168, SLOT)
 PID, TICKS, FIRST, HIGHEST, CURRENT, STARTED_NS, SOFT_NS, HARD_NS, SEEN, STATE, DONE, SOFT_NUMBER, SOFT_TOLD, LEAVE = (
     range(14)
 )
@@ -51,6 +51,12 @@ RUNNING = 16
 END_NUMBER, END_SIGNAL = 17, 18
 #: The child holds what it may not know: it is to compare; the child takes the order away.
 DOUBT = 19
+#: How many children it has had; stays when a slot becomes free.
+BIRTHS = 20
+#: Between the first numbers of two children of one slot, and of how many in turn. A turn that a dead child had sent may
+#: be carried out after its successor's first ones, in the same consumer's name: it must not meet their messages.
+#: All stay below 2**53, which scripts count up to.
+_APART, _IN_TURN = 2**40, 4096
 FREE, STARTING, IDLE, BUSY, LEAVING, SETTLING = range(6)
 
 _begin = struct.Struct("=QQQQQ").pack_into
@@ -196,7 +202,14 @@ class Slot:
 
     def clear(self) -> None:
         """Nobody uses it any more."""
+        births = self.words[BIRTHS]
         self._bytes[:] = bytes(SLOT)
+        self.words[BIRTHS] = births
+
+    @property
+    def first_number(self) -> int:
+        """The number of the first message of the child that has it now."""
+        return 1 + max(self.words[BIRTHS] - 1, 0) % _IN_TURN * _APART
 
     def begin(self, number: int, now_ns: int, soft_ns: int, hard_ns: int) -> None:
         """A message begins to run; limits are points of the monotonic clock, 0 = none.

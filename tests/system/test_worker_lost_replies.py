@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
@@ -11,6 +13,8 @@ import redis
 from support.proxy import CutAfterForward, HoldUntilCompared, Proxy
 from support.worker_project import Project, all_done
 
+from opsq.broker.consumer import Consumer
+from opsq.broker.settlement import Settlement
 from opsq.protocol import writing
 
 STRIKES = 200
@@ -100,3 +104,32 @@ def test_late_turns_are_found_where_connections_may_not_be_closed(behind, projec
         assert worker.stop() == 0
     finally:
         redis_client.execute_command("ACL", "DELUSER", "plain")
+
+
+def test_a_late_turn_of_a_killed_child_finds_none_of_its_successors_messages(project, redis_client, wait_for) -> None:
+    """It comes in the same consumer's name; what it says it has settled are numbers that nobody has any more."""
+    raw = writing.build(task="proj.late", id="id-1", args=[1, 60.0], kwargs={}, queue="celery")
+    redis_client.lpush("celery", raw)
+    project.worker("-c", "1", "-l", "error", ready=False)
+    numbers: dict[bytes, list[bytes]] = {}
+    killed: set[int] = set()
+    while True:
+        # A child that was killed is followed by one with another name, until its own is free again.
+        [pid] = wait_for(lambda: project.running_now() - killed, what="a child runs the message")
+        [(store, number)] = held(redis_client).items()
+        if store in numbers:
+            break
+        numbers[store] = number
+        killed.add(pid)
+        os.kill(pid, signal.SIGKILL)
+    late = Consumer(project.url, ["celery"], store.decode().rpartition("}:")[2])
+    assert late.stores == [store.decode()]
+    late.connect()
+    late.turn_only([Settlement(0, int(each)) for each in numbers[store]])
+    late.close()
+    assert held(redis_client) == {store: number}
+
+
+def held(client: redis.Redis) -> dict[bytes, list[bytes]]:
+    """Each store of messages in flight, with their numbers."""
+    return {store: client.hkeys(store) for store in client.scan_iter("opsq:inflight:*")}
