@@ -64,7 +64,7 @@ def delayed_to_celery(broker: Broker, queue: str) -> int:
     words = [word for pair in lists for word in pair]
 
     def step() -> tuple[int, bytes]:
-        moved, left = PROMOTE.run(broker.client, [broker.key(keys.delayed(queue))], [AT_ONCE, "+inf", *words])
+        moved, left, _ = PROMOTE.run(broker.client, [broker.key(keys.delayed(queue))], [AT_ONCE, "+inf", *words])
         return moved, b"" if moved or not left else b"a message cannot be written into its list"
 
     with errors(broker.url):

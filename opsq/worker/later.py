@@ -6,10 +6,10 @@ Between two due times nothing is asked: the delayed sets are tracked, so an earl
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
-from opsq._state import broker_time
 from opsq.broker.broker import LUA
 from opsq.datastore import keys
 from opsq.datastore.priorities import Priorities
@@ -40,12 +40,14 @@ class Later:
         ]
         #: Something has changed in them, or more is due than was moved: look again soon.
         self.noticed = False
-        self._next_s: float | None = None
+        #: By the monotonic clock: when it was asked last, and when the next message is due.
+        self._asked = 0.0
+        self._next: float | None = None
         self._told: set[str] = set()
 
     def commands(self, tracks: bool) -> list[tuple[Any, ...]]:
         """For each queue: move what is due, and ask to be told when the delayed set changes."""
-        self.noticed = False
+        self.noticed, self._asked = False, time.monotonic()
         found: list[tuple[Any, ...]] = []
         for delayed, lists in zip(self._sets, self._lists, strict=True):
             if tracks:
@@ -60,15 +62,18 @@ class Later:
         for error in errors - self._told:
             logger.error("delayed messages cannot be moved to their queue: %s", error)
         self._told = errors
-        due = [float(first) / 1000 for _, first in found if first != b""]
-        self._next_s = min(due, default=None)
-        if self._next_s is not None and not any(moved for moved, _ in found):
-            # Due, and yet not moved: its list cannot be written. Not asked again and again.
-            self._next_s = max(self._next_s, broker_time() + (STUCK_S if self._next_s < broker_time() else 0))
-        if any(moved >= MOST for moved, _ in found):
+        # Due when the server looked, and yet not moved: its list cannot be written, so it is not asked again and again.
+        # What has become due since then is asked for at once.
+        waits = [
+            STUCK_S if float(first) <= now and not moved else (float(first) - now) / 1000
+            for moved, first, now in found
+            if first != b""
+        ]
+        self._next = self._asked + min(waits) if waits else None
+        if any(moved >= MOST for moved, _, _ in found):
             self.noticed = True
 
     @property
     def due_in_s(self) -> float | None:
         """Seconds until the next message is due (0: it is); None when there is none."""
-        return None if self._next_s is None else max(self._next_s - broker_time(), 0.0)
+        return None if self._next is None else max(self._next - time.monotonic(), 0.0)

@@ -4,8 +4,8 @@
 -- ARGV  1 most messages to move  2 up to which due time (ms, '+inf' = all), '' = now  then priority suffix and list of each
 --       priority step, the first one first
 --       (the lists are not among KEYS: servers up to 7.0 arm the notice for every key that is named there)
--- Returns {moved, next due time in ms or ''}; the time is read after the moves, so that a client that tracks the set is
--- told of every earlier one.
+-- Returns {moved, next due time in ms or '', the server's time in ms}; what is next is read after the moves, so that a
+-- client that tracks the set is told of every earlier one.
 --
 -- Invariant: a message is pushed first and removed from the set after, in the same step; one that cannot be pushed stays.
 
@@ -24,4 +24,4 @@ for _, member in ipairs(due) do
   moved = moved + 1
 end
 local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return { moved, first[2] or '' }
+return { moved, first[2] or '', now }
