@@ -7,10 +7,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from opsq import _state, states
+from opsq import _state, signals, states
 from opsq.app.following import EagerFollowing
 from opsq.app.preparing import ignores_result
-from opsq.exceptions import Reject, Retry
+from opsq.exceptions import Ignore, Reject, Retry
 from opsq.execution.context import Context
 from opsq.execution.outcome import Outcome
 from opsq.execution.plan import Plan
@@ -22,13 +22,25 @@ from opsq.result.eager import EagerResult
 class EagerRunner(Runner):
     """Runs a task of this process's own: there is no message, and a retry runs at once."""
 
+    #: Whether errors and retries are the caller's, who asked for them: nobody else is told of them then.
+    throws = False
+
     def call(self, request: Context, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
         """One run of the task that the request is of."""
-        token = _state.push_request(request)
+        task, token = request.task_object, _state.push_request(request)
         try:
-            return self._call(Plan(request.task_object), request, args, kwargs, bool(request.callbacks))
+            return self._call(Plan(task), request, args, kwargs, bool(request.callbacks))
+        except BaseException:
+            told = {"task_id": request.id, "task": task, "args": args, "kwargs": kwargs}
+            signals.task_postrun.send(task, **told, retval=None, state=None)
+            raise
         finally:
             _state.pop_request(token)
+
+    def _judge(self, plan: Plan, request: Context, error: BaseException) -> Outcome:
+        if self.throws and not isinstance(error, Ignore | Reject):
+            raise error
+        return super()._judge(plan, request, error)
 
     def _retry(self, _plan: Plan, _request: Context, retry: Retry) -> Outcome:
         return Outcome(states.RETRY, retry, traceback_text(retry))
@@ -45,13 +57,10 @@ def apply(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Ma
     app = task.app
     task = app.tasks[task.name]
     request = _request(task, args, kwargs, options)
-    outcome = EagerRunner(app.tasks, frozenset(), request.hostname, None, EagerFollowing(app)).call(
-        request, args, kwargs
-    )
+    runner = EagerRunner(app.tasks, frozenset(), request.hostname, None, EagerFollowing(app))
+    runner.throws = app.conf.task_eager_propagates if options.get("throw") is None else options["throw"]
+    outcome = runner.call(request, args, kwargs)
     value = outcome.value
-    throw = app.conf.task_eager_propagates if options.get("throw") is None else options["throw"]
-    if throw and (outcome.failed or outcome.state == states.RETRY):
-        raise value
     if outcome.state == states.RETRY:
         call = value.call
         again = {**options, "retries": request.retries + 1, "task_id": request.id}

@@ -77,16 +77,8 @@ class Workflows:
         """This very call again: same id and lineage, with what follows it."""
         request = self.request if request is None else request
         info = request.delivery_info or {}
-        hard, soft = request.timelimit or (None, None)
         same = {
-            **{name: request.get(name) for name in ("root_id", "parent_id", "group_index", "shadow", "reply_to")},
-            **{name: request.get(name) for name in ("chain", "chord", "retries", "expires", "origin", "headers")},
-            "task_id": request.id,
-            "group_id": request.group,
-            "time_limit": hard,
-            "soft_time_limit": soft,
-            "link": request.callbacks,
-            "link_error": request.errbacks,
+            **request.as_execution_options(),
             "priority": info.get("priority"),
             "queue": queue or (info.get("routing_key") if request.envelope is None else request.envelope.queue),
             "ignore_result": request.ignore_result,

@@ -158,6 +158,25 @@ class Context(_Values):
             known.setdefault(name, value)
         known["retries"] = known.get("retries") or 0
 
+    def as_execution_options(self) -> dict[str, Any]:
+        """What `apply_async` has to be given for this very call to be made again: same id and lineage."""
+        stamped = self.stamped_headers
+        stamps = {"stamped_headers": stamped} if stamped is not None and self.stamps is not None else {}
+        return {
+            **{name: self.get(name) for name in ("root_id", "parent_id", "group_index", "shadow", "chord", "chain")},
+            **{name: self.get(name) for name in ("expires", "retries", "reply_to", "origin")},
+            "headers": dict(self.headers or {}),
+            "replaced_task_nesting": self.replaced_task_nesting,
+            "task_id": self.id,
+            "group_id": self.group,
+            "link": self.callbacks,
+            "link_error": self.errbacks,
+            "soft_time_limit": self.soft_time_limit,
+            "time_limit": self.time_limit,
+            **stamps,
+            **{name: value for name, value in (self.stamps or {}).items() if name in (stamped or ())},
+        }
+
     def at_hand(self) -> dict[str, Any]:
         """The attributes that are known without reading the whole message."""
         found: dict[str, Any] = _values(self)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from opsq import states
+from opsq.exceptions import TaskRevokedError
 from opsq.result.single import AsyncResult
 
 #: An EagerResult has neither app nor backend.
@@ -20,13 +22,23 @@ class EagerResult(AsyncResult):
         super().__init__(id, task_name=name, app=_NO_APP)
         self._cache = {"task_id": id, "status": state, "result": ret_value, "traceback": traceback, "name": name}
 
+    def ready(self) -> bool:
+        """It has ended, whatever its state is called."""
+        return True
+
+    def _value(
+        self, propagate: bool, callback: Callable[[str, Any], Any] | None, raised: frozenset[str] | None = None
+    ) -> Any:
+        value = super()._value(propagate, callback, raised)
+        return value if self.state in states.READY_STATES else None  # a run that was ignored or rejected has no value
+
     def forget(self) -> None:
         """Nothing is stored."""
 
     def revoke(self, *_args: Any, **_kwargs: Any) -> None:
-        """It has run already: its state becomes REVOKED, as in Celery."""
+        """It has run already: it becomes the result of a task that was revoked, as in Celery."""
         assert self._cache is not None
-        self._cache["status"] = states.REVOKED
+        self._cache.update(status=states.REVOKED, result=TaskRevokedError("revoked"), traceback=None)
 
     def exists(self) -> bool:
         """It is here."""

@@ -38,10 +38,7 @@ MEMBERS = {
     "Control": {"Mailbox": "it is kombu's class"},
     "crontab": {"remaining_delta": "remaining_estimate and is_due tell it"},
     "solar": {"max_search_days": "the search has no end that is set"},
-    "Context": {
-        "as_execution_options": "task.signature_from_request() makes the call again",
-        "taskset": "it is the group's id of Celery 2",
-    },
+    "Context": {"taskset": "it is the group's id of Celery 2"},
 }
 
 

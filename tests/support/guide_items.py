@@ -288,7 +288,11 @@ def expired():
 
 
 def the_request():
-    return of(request_of.s(1, 2), task_id="c0ffee-request")
+    options = {"headers": {"mine": 1}, "shadow": "s", "time_limit": 50, "soft_time_limit": 40}
+    return [
+        of(request_of.s(1, 2), task_id="c0ffee-request"),
+        of(again.s(1), mark="x", stamped_headers=["mark"], **options),
+    ]
 
 
 def retries():
@@ -586,6 +590,7 @@ def stamps():
 
 def applied():
     good, bad = add.apply((1, 2)), fail.apply()
+    ignored, rejected = ignores_itself.apply(), rejects.apply()
     context = request_of.apply((1, 2)).get
     return each(
         lambda: [good.get(), good.state, good.successful(), good.ready(), good.id == good.task_id],
@@ -596,14 +601,15 @@ def applied():
         lambda: retries_with_error.apply((1,)).get(),
         lambda: retries_with_others.apply((0,)).get(),
         lambda: retries_with_error.apply((1,), throw=True),
-        lambda: [bad.forget(), bad.revoke(), bad.state],
+        lambda: [bad.forget(), bad.revoke(), bad.state, bad.get(propagate=False), bad.traceback],
+        lambda: bad.get(),
         lambda: chain(add.s(1, 1), add.s(2)).apply().get(),
         lambda: group(add.s(1, 1), add.s(2, 2)).apply().get(),
         lambda: chord([add.s(1, 1)], xsum.s()).apply().get(),
         lambda: xsum.map([[1]]).apply().get(),
         lambda: chain(group(add.s(1, 1), add.s(2, 2)), xsum.s()).apply().get(),
-        lambda: ignores_itself.apply().state,
-        lambda: rejects.apply().state,
+        lambda: [ignored.state, ignored.ready(), ignored.get()],
+        lambda: [rejected.state, rejected.ready(), rejected.get()],
         lambda: retries_by_itself.apply((0,)).get(),
         lambda: current.apply().get(),
     )

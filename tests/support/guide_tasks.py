@@ -78,9 +78,19 @@ def request_of(self, x, y):
     told = {name: repr(getattr(request, name, "absent")) for name in names.split()}
     told["delivery_info"] = sorted(request.delivery_info.items())
     told["properties"] = sorted(request.__dict__["properties"])
+    again = {**request.as_execution_options(), "origin": None, "reply_to": None}
+    told["again"] = sorted(again.items(), key=str)
     wanted = "args callbacks chain chord correlation_id delivery_info errbacks headers id is_eager kwargs root_id task"
     told["in the dictionary"] = [name for name in wanted.split() if name in request.__dict__]
     return told
+
+
+@app.task(bind=True)
+def again(self, x):
+    same = self.signature_from_request(args=(x + 1,), retries=3, queue="elsewhere")
+    options = {name: value for name, value in same.options.items() if value is not None}
+    told = ("group_index", "headers", "mark", "queue", "retries", "shadow", "soft_time_limit", "stamped_headers")
+    return [same.args, same.id == self.request.id, [[name, options.get(name)] for name in (*told, "time_limit")]]
 
 
 @app.task(bind=True)

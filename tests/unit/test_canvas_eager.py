@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from opsq import App, chain, chord, chunks, group, xmap, xstarmap
+from opsq import App, Task, chain, chord, chunks, group, signals, xmap, xstarmap
+from opsq.exceptions import Retry
 from opsq.result import EagerResult, GroupResult
 
 TOLD: list[Any] = []
@@ -109,3 +110,39 @@ def test_a_task_may_be_replaced_here(run: Any) -> None:
     replaced.app.conf.task_always_eager = True
     run(replaced)
     assert TOLD == [3]
+
+
+def test_an_error_that_is_raised_at_the_caller_is_told_to_nobody_else() -> None:
+    app, told = App("raised", set_as_current=False), []
+
+    class Told(Task):
+        def on_failure(self, *_args: Any) -> None:
+            told.append("on_failure")
+
+        def on_retry(self, *_args: Any) -> None:
+            told.append("on_retry")
+
+        def after_return(self, *_args: Any) -> None:
+            told.append("after_return")
+
+    @app.task
+    def errback(*_args: Any) -> None:
+        told.append("errback")
+
+    @app.task(base=Told, bind=True)
+    def broken(self: Any, again: bool) -> None:
+        if again:
+            self.retry(exc=KeyError("again"), countdown=0)
+        raise ValueError("broken")
+
+    def ended(state: Any = None, **_: Any) -> None:
+        told.append(state)
+
+    signals.task_postrun.connect(ended, sender=broken)
+    with pytest.raises(ValueError, match="broken"):
+        broken.apply((False,), link_error=errback.si(), throw=True)
+    with pytest.raises(Retry):
+        broken.apply((True,), throw=True)
+    assert told == [None, None]
+    broken.apply((False,), link_error=errback.si())
+    assert told[2:] == ["errback", "on_failure", "after_return", "FAILURE"]
