@@ -212,8 +212,9 @@ def fail_body(following: Following, body: Signature, error: BaseException, tasks
         options = target.get("options") or {}
         errbacks = options.get("link_error") or ()
         errbacks = [errbacks] if isinstance(errbacks, Mapping) else list(errbacks)
-        request = Context(id=options.get("task_id"), errbacks=errbacks, args=[], kwargs={}, called_directly=False)
-        request.update(task=None, delivery_info={}, root_id=options.get("root_id"))
+        request = Context(id=options.get("task_id"), task=target["task"], errbacks=errbacks, called_directly=False)
+        request.update(args=list(target.get("args") or ()), kwargs=target.get("kwargs") or {})
+        request.update(delivery_info={}, root_id=options.get("root_id"))
         send_errbacks(following, found, request, tasks)
         call_errbacks(tasks, request, error, None)
     return found

@@ -71,9 +71,13 @@ class AsyncResult(Trees, ResultBase):
             return None
         if disable_sync_subtasks:
             assert_will_not_block()
-        check = self._parents_check(on_interval) if follow_parents and propagate and self.parent else on_interval
+        follows = follow_parents and propagate and self.parent is not None
+        check = self._parents_check(on_interval) if follows else on_interval
         if self._cache is None:
-            self._keep(self.backend.wait((self.id,), timeout, on_message, check, interval)[self.id])
+            meta = self.backend.wait((self.id,), timeout, on_message, check, interval)[self.id]
+            self._keep(meta)
+            if follows and meta["status"] in PROPAGATE_STATES:
+                self._throw_of_parents()
         return self._value(propagate, callback, PROPAGATE_STATES)
 
     wait = get
@@ -97,22 +101,29 @@ class AsyncResult(Trees, ResultBase):
         if self._cache is None:
             follows = follow_parents and propagate and self.parent is not None
             check = await beside(self.backend)(self._parents_check, None) if follows else None
-            self._keep(await ended(self.backend, self.id, timeout, check, interval))
+            meta = await ended(self.backend, self.id, timeout, check, interval)
+            self._keep(meta)
+            if follows and meta["status"] in states.PROPAGATE_STATES:
+                await beside(self.backend)(self._throw_of_parents)
         return self._value(propagate, None)
 
     def _parents_check(self, on_interval: Callable[[], Any] | None) -> Callable[[], None]:
         """An error of an earlier task of the chain is raised here: this one would never come."""
 
         def check() -> None:
-            parent = self.parent
-            while parent is not None:
-                parent.maybe_throw()
-                parent = parent.parent
+            self._throw_of_parents()
             if on_interval is not None:
                 on_interval()
 
         check()
         return check
+
+    def _throw_of_parents(self) -> None:
+        """Raise the error of an earlier task: what went wrong, where this one's may only say that something did."""
+        parent = self.parent
+        while parent is not None:
+            parent.maybe_throw()
+            parent = parent.parent
 
     def _value(
         self, propagate: bool, callback: Callable[[str, Any], Any] | None, raised: frozenset[str] | None = None

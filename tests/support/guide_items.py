@@ -343,9 +343,11 @@ def errbacks(path):
         chain(add.s(1, 1), fail.s().on_error(errback.s(path)), add.s(1)),
         chain(add.s(1, 1), fail.s(), add.s(1)).on_error(errback.s(path)),
         chord([add.s(1, 1)], fail.s().on_error(errback.s(path))),
+        chord([fail.s()], add.s(1, y=2).on_error(errback.s(path))),
     ):
         result = sig.delay()
-        found.append([told(lambda result=result: result.get(timeout=PATIENCE_S)), lines(path, 1)])
+        noted = [re.sub("[-a-z0-9]{36}", "", line) for line in lines(path, 1)]
+        found.append([told(lambda result=result: result.get(timeout=PATIENCE_S)), noted])
     part = group([fail.s(), add.s(1, 1)])
     part.link_error(errback.s(path))
     result = part.delay()
@@ -451,8 +453,9 @@ def chords():
         lambda: of(chord(parts, xsum.si([5, 5]))),
     )
     result = chord([add.s(1, 1), fail.s()], xsum.s()).delay()
-    until(result.ready)
-    return [*found, result.state, re.sub("[-a-z0-9]{36}", "", repr(result.result))]
+    until(lambda: app.AsyncResult(result.id).ready())
+    raised = told(lambda: result.get(timeout=PATIENCE_S))
+    return [*found, raised, result.state, re.sub("[-a-z0-9]{36}", "", repr(result.result))]
 
 
 def chords_in_workflows():

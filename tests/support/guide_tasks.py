@@ -64,7 +64,8 @@ def noop(*args, **kwargs):
 @app.task
 def errback(request, exc, traceback, path):
     with open(path, "a") as file:
-        file.write(f"{request.task} {exc!r} {type(traceback).__name__}\\n")
+        call = f"{request.task}{list(request.args)}{request.kwargs}"
+        file.write(f"{call} {exc!r} {type(traceback).__name__}\\n")
 
 
 @app.task(bind=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +41,7 @@ def note_id(task_id):
 
 @app.task
 def note_error(request, error, traceback):
-    mark("inline", f"{request.id} {error!r} {bool(traceback)}")
+    mark("inline", f"{request.id} {error!r} {bool(traceback)} {request.task} {request.args} {request.kwargs}")
 
 
 @app.task
@@ -266,10 +267,22 @@ def test_a_failed_part_fails_the_body_with_the_reason(lab: Lab) -> None:
     error = lab.result(result.id, "FAILURE")["result"]
     assert error["exc_type"] == "ChordError"
     assert error["exc_message"][0].startswith(f"Dependency {result.parent[1].id} raised ValueError")
-    with pytest.raises((ChordError, ValueError)):
-        result.get(timeout=10)
+    with pytest.raises(ChordError):
+        result.get(timeout=10, follow_parents=False)
     lab.wait_mark("errback", result.id)
-    assert [mark for mark in lab.written("inline") if mark.text.startswith(f"{result.id} ChordError")]
+    told = next(mark.text for mark in lab.written("inline") if mark.text.startswith(f"{result.id} ChordError"))
+    assert told.endswith("False proj.total [] {}")
+
+
+def test_who_waits_for_a_chord_gets_the_error_of_the_part_that_failed(lab: Lab) -> None:
+    def failing() -> Any:
+        return chord([sig(lab, "add", 1, 1), sig(lab, "fail")], sig(lab, "total")).delay()
+
+    for _attempt in range(3):
+        with pytest.raises(ValueError, match="no"):
+            failing().get(timeout=20)
+        with pytest.raises(ValueError, match="no"):
+            asyncio.run(failing().aget(timeout=20))
 
 
 def test_an_error_ends_a_chain_and_chords_around_it(lab: Lab) -> None:
