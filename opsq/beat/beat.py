@@ -239,14 +239,16 @@ class Beat:
             self._added = state.added, read
             for problem in read.problems:
                 logger.error("%s", problem)
-        found = self._found = self.source.read(state.records) or Found(self._found.entries)
+        read_now = self.source.read(state.records)
+        found = self._found = read_now or Found(self._found.entries)
         entries = {**self._added[1].entries, **found.entries}
         now_ms = self._now_ms()
         first = {name: found.since.get(name, now_ms) for name in entries if name not in state.served}
         served = {**first, **state.served}
         self.plans = {name: self._plan(entry, state, served[name], now_ms) for name, entry in entries.items()}
         records = {name: plan.record for name, plan in self.plans.items() if plan.record != state.records.get(name)}
-        gone = set(state.records) - set(entries)
+        # What cannot be read now may be there: its runs must not be forgotten.
+        gone = set() if read_now is None else set(state.records) - set(entries)
         if first or records or gone:
             self.store.describe(records, first, gone)
         self._orders = state.orders

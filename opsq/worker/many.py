@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from opsq.concurrency.base import Executor
+from opsq.exceptions import BrokerError
 from opsq.worker import slots
 from opsq.worker.alarm import Alarm
 from opsq.worker.attempt import Attempts
@@ -103,9 +104,9 @@ class ManyLine(Upkeep):
     def _may_leave(self) -> bool:
         return not self.runs
 
-    def _recover(self, reason: str) -> None:
+    def _recover(self, reason: str, elsewhere: BrokerError | None = None) -> None:
         self.runs.close()
-        super()._recover(reason)
+        super()._recover(reason, elsewhere)
 
     def _meanwhile(self) -> float | None:
         """Time limits hold whatever the broker does; seconds until the next one."""

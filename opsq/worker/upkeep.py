@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from opsq._state import set_broker_epoch
 from opsq.datastore.trouble import TROUBLE, Replica, ResponseError
+from opsq.exceptions import BrokerError
 from opsq.runtime.backoff import delay_s
 from opsq.worker import slots
 from opsq.worker.ledger import Ledger
@@ -87,7 +88,7 @@ class Upkeep:
             self._rest.let_go()
             if isinstance(error, ResponseError | Replica):
                 self._hold_back()
-            self._recover(str(error) or type(error).__name__)
+            self._recover(str(error) or type(error).__name__, error if isinstance(error, BrokerError) else None)
             return None
 
     def _hold_back(self) -> None:
@@ -98,18 +99,25 @@ class Upkeep:
         self._refused_at = now
         self._rest.pause(self._refused_s)
 
-    def _recover(self, reason: str) -> None:
-        """Connect anew and put the ledger in order, for as long as it takes."""
+    def _recover(self, reason: str, elsewhere: BrokerError | None = None) -> None:
+        """Connect anew and put the ledger in order, for as long as it takes.
+
+        `elsewhere`: it is another place that failed, that of results for instance.
+        """
         failures, told, since = 0, False, time.monotonic()
         while True:
             try:
                 if reason and not told:
-                    logger.warning("lost the broker, reconnecting: %s", reason)
+                    if elsewhere is None:
+                        logger.warning("lost the broker, reconnecting: %s", reason)
+                    else:
+                        hint = f" ({elsewhere.hint})" if elsewhere.hint else ""
+                        logger.warning("held up, trying again: %s%s", reason, hint)
                     told = True
                 with self.ledger.io:
                     self.ledger.reconnect()
                 if told:
-                    logger.info("the broker is back")
+                    logger.info("going on" if elsewhere else "the broker is back")
                 return
             except TROUBLE as error:
                 reason = str(error) or type(error).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +15,16 @@ from support.processes import Spawner
 
 
 @pytest.fixture
-def celery(tmp_path: Path, spawn: Spawner, redis_url: str) -> Example:
+def celery(tmp_path: Path, spawn: Spawner, redis_url: str, request: pytest.FixtureRequest) -> Example:
     """The project as it was before opsq."""
     folder = django_example.original(tmp_path / "shop")
-    return Example(folder, spawn, redis_url, python=str(celery_venv.django_python()), label="django_celery_beat")
+    made = Example(folder, spawn, redis_url, python=str(celery_venv.django_python()), label="django_celery_beat")
+    if request.param == "postgresql":
+        made.database = request.getfixturevalue("postgres_database")
+    return made
 
 
+@pytest.mark.parametrize("celery", ["sqlite", "postgresql"], indirect=True)
 def test_orders_results_schedules_and_counts_go_on_from_celery_to_opsq_and_back(
     celery: Example, tmp_path: Path, wait_for: Callable[..., Any]
 ) -> None:
@@ -30,7 +33,7 @@ def test_orders_results_schedules_and_counts_go_on_from_celery_to_opsq_and_back(
 
     def works(shop: Example, program: str, item: str, source: Path) -> int:
         """Bring the files, order, have the schedule run twice, stop; how often it has run by then."""
-        shutil.copytree(source, shop.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shop.bring(source)
         shop.manage("migrate", "-v", "0")
         if program == "celery" and not orders:
             shop.schedule("often", "shop.tasks.count_packed", 1)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from . import documents
+from .postgres import Database
 from .processes import Running, Spawner
 from .redis_server import free_port
 
@@ -95,6 +96,15 @@ class Example:
     python: str = sys.executable
     #: The Django app of the schedule's models.
     label: str = "opsq"
+    #: None: the SQLite of the example.
+    database: Database | None = None
+
+    def bring(self, source: Path) -> None:
+        """Lay the files of one version of the project over those that are there; the data stay."""
+        shutil.copytree(source, self.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        if self.database is not None:
+            with (self.folder / "proj" / "settings.py").open("a") as settings:
+                settings.write(f"DATABASES = {{'default': {self.database.settings()!r}}}\n")
 
     @property
     def environment(self) -> dict[str, str]:

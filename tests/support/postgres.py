@@ -51,6 +51,18 @@ class Database:
         with self.server.connect("postgres") as admin:
             admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [self.name])
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Meanwhile nobody is connected to it, and nobody can be."""
+        with self.server.connect("postgres") as admin:
+            admin.execute(f"ALTER DATABASE {self.name} ALLOW_CONNECTIONS false")
+        self.cut_off()
+        try:
+            yield
+        finally:
+            with self.server.connect("postgres") as admin:
+                admin.execute(f"ALTER DATABASE {self.name} ALLOW_CONNECTIONS true")
+
     def sessions(self) -> set[int]:
         """The server's processes of all connections to this database."""
         with self.server.connect("postgres") as admin:

@@ -113,6 +113,8 @@ def test_while_the_database_takes_nothing_no_result_is_lost(postgres: tuple[Resu
         connection.execute("ALTER TABLE django_celery_results_taskresult RENAME TO away")
         ids = project.ask("answer = [late.delay(number).id for number in range(1, 21)]")
         project.wait_for(lambda: "cannot write results in the database" in worker.output(), 30, "it is told")
+        assert "lost the broker" not in worker.output()
+        assert "(manage.py migrate makes the tables)" in worker.output()
         assert not quiet(project)
         connection.execute("ALTER TABLE away RENAME TO django_celery_results_taskresult")
         project.wait_for(lambda: quiet(project), 40, "all are done")

@@ -47,6 +47,8 @@ every(1, "later", start_time=now() + timedelta(days=1))
 every(1, "expired", expires=now() - timedelta(seconds=1))
 every(1, "rests", enabled=False)
 every(1, "broken", args="{no")
+endless = model("IntervalSchedule").objects.create(every=2**31 - 1, period="days")
+model("PeriodicTask").objects.create(name="endless", task="proj.tasks.who", interval=endless)
 nightly = model("CrontabSchedule").objects.create(minute="30", hour="3", timezone="Asia/Kolkata")
 model("PeriodicTask").objects.create(name="nightly", task="proj.tasks.who", crontab=nightly)
 """)
@@ -67,6 +69,7 @@ model("PeriodicTask").objects.create(name="nightly", task="proj.tasks.who", cron
     assert known["expired"]["paused"]
     assert set(project.sent()) == {"was due", "starts"}
     assert "the entry 'broken' of the database is left out: its args are no JSON" in beat.output()
+    assert "the entry 'endless' of the database is left out: " in beat.output()
     assert not project.row("expired")["enabled"]
     assert not project.row("was due")["enabled"]
     assert beat.stop() == 0
@@ -149,6 +152,27 @@ def test_a_run_that_could_not_be_noted_is_noted_by_the_next_beat_and_not_sent_ag
 
 
 @ON_POSTGRESQL
+def test_a_beat_that_starts_while_the_database_is_away_forgets_no_run(project: DjangoProject) -> None:
+    beat = project.beat()
+    project.wait_for(lambda: "of the code" in project.schedule(), 30, "the first reading is over")
+    project.do('every(3600, "once", one_off=True, start_time=now() + timedelta(seconds=6)); every(1, "often")')
+    project.wait_sent("often")
+    assert project.database is not None
+    with project.database.away():
+        before = project.sent().count("often")
+        project.wait_sent("once")
+        project.wait_sent("often", before + 2)
+        assert beat.stop(signal.SIGKILL) != 0
+        project.beat(ready="the schedule's database cannot be used")
+    project.wait_for(lambda: not project.row("once")["enabled"], 30, "it rests")
+    assert project.row("once")["last_run_at"] is not None
+    project.do('model("PeriodicTask").objects.update(enabled=False); model("PeriodicTasks").update_changed()')
+    project.wait_for(lambda: project.schedule()["often"]["paused"], 30, "the other one rests")
+    assert project.sent().count("once") == 1
+    assert project.row("often")["total_run_count"] == project.sent().count("often")
+
+
+@ON_POSTGRESQL
 def test_the_schedule_goes_on_when_the_database_has_cut_its_connections(project: DjangoProject) -> None:
     project.do('every(1, "tick")')
     beat = project.beat()
@@ -171,12 +195,19 @@ def test_an_entry_of_the_code_that_its_column_cannot_hold_runs_and_keeps_no_othe
         + """
 CELERY_BEAT_SCHEDULE["odd"] = {"task": "proj.tasks.who", "schedule": 7200.5}
 CELERY_BEAT_SCHEDULE["long"] = {"task": "proj.tasks.who", "schedule": 3600, "options": {"queue": 201 * "q"}}
+from opsq.schedules import crontab
+minutes = ",".join(f"{first}-59/{first + 1}" for first in range(59))
+CELERY_BEAT_SCHEDULE["crowded"] = {"task": "proj.tasks.who", "schedule": crontab(minute=minutes)}
+CELERY_BEAT_SCHEDULE["urgent"] = {"task": "proj.tasks.who", "schedule": 3600, "options": {"priority": -1}}
 """
     )
-    project.beat()
-    project.wait_for(lambda: {"of the code", "odd", "long"} <= set(project.schedule()), 30, "all are known")
-    assert project.row("of the code")["queue"] == "code"
-    assert (project.row("odd"), project.row("long")) == ({}, {})
+    beat = project.beat()
+    odd = {"odd", "long", "crowded", "urgent"}
+    project.wait_for(lambda: project.row("of the code").get("queue") == "code", 30, "what fits has its row")
+    project.wait_for(lambda: {"of the code", *odd} <= set(project.schedule()), 30, "all are known")
+    for name in odd:
+        assert project.row(name) == {}
+        assert f"the entry {name!r} does not fit into its row" in beat.output()
 
 
 def test_beats_that_are_killed_leave_no_gap_no_doubled_run_and_a_true_count(project: DjangoProject) -> None:

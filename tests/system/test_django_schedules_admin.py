@@ -77,10 +77,13 @@ answer = [
     browser.post("/admin/opsq/crontabschedule/add/", {
         "minute": "61", "hour": "*", "day_of_week": "*", "day_of_month": "*", "month_of_year": "*", "timezone": "UTC",
     }).content.decode(),
+    browser.post("/admin/opsq/intervalschedule/add/", {"every": 2**31 - 1, "period": "days"}).content.decode(),
+    browser.post("/admin/opsq/intervalschedule/add/", {"every": "", "period": "x"}).content.decode(),
 ]
 """
     )
     words = ("choose one of interval", "not 2", "is a one-off", "this is no JSON", "this is no JSON object", "61")
+    words += ("so long a time", "is required")
     for page, word in zip(told, words, strict=True):
         assert "errornote" in page
         assert word in page

@@ -90,7 +90,7 @@ class Database:
         """Say it once; the next question opens a connection of its own."""
         connections[self._alias].close()
         if not self._away:
-            logger.error("beat: the schedule's database cannot be used: %s", str(error).strip())
+            logger.error("beat: the schedule's database cannot be used: %s", str(error).strip().partition("\n")[0])
             if "django_celery_beat" in str(error):
                 logger.error("beat: its tables are made by `manage.py migrate`, with opsq.contrib.django installed")
         self._away = True

@@ -6,6 +6,7 @@ are none. The app that they belong to need not be in INSTALLED_APPS to be read.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import available_timezones
@@ -57,8 +58,16 @@ class IntervalSchedule(models.Model):
 
     @property
     def schedule(self) -> Any:
-        """As the beat has it."""
+        """As the beat has it. Raises OverflowError."""
         return schedule(timedelta(**{self.period: self.every}))
+
+    def clean(self) -> None:
+        """Raises ValidationError for a time that is too long to be counted."""
+        with suppress(TypeError):  # of fields that have been told of by then
+            try:
+                _ = self.schedule
+            except OverflowError:
+                raise ValidationError({"every": "so long a time cannot be counted"}) from None
 
     def __str__(self) -> str:
         return f"every {self.period[:-1]}" if self.every == 1 else f"every {self.every} {self.period}"

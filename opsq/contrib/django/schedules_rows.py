@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.db import DataError, IntegrityError, router, transaction
 from django.utils import timezone
 
 from opsq.beat.definitions import Definitions
@@ -26,8 +28,10 @@ from opsq.exceptions import OpsqError
 from opsq.protocol import jsontypes
 from opsq.schedules import ParseException, clocked, crontab, schedule, solar
 
+logger = logging.getLogger("celery.beat")
+
 #: What a row that cannot be understood raises.
-BAD = (OpsqError, ParseException, ValueError, TypeError)
+BAD = (OpsqError, ParseException, ValueError, TypeError, OverflowError)
 #: Options of a task that have columns of their own.
 _ROUTE = ("queue", "exchange", "routing_key", "priority")
 _COLUMNS = (*_ROUTE, "headers", "expires", "expire_seconds")
@@ -130,13 +134,14 @@ def write(own: Definitions) -> dict[str, Entry]:
     """Write the code's entries as rows, as Celery does at each start; those that no row can hold."""
     rest = {}
     changed = False
+    alias = router.db_for_write(PeriodicTask)
     for name, each in own.entries.items():
         try:
-            wanted = _columns(each)
-        except BAD:
+            with transaction.atomic(using=alias):  # what the database refuses of one entry costs no other its row
+                changed = _write(each, _columns(each)) or changed
+        except (*BAD, DataError, IntegrityError) as error:
+            logger.warning("beat: the entry %r does not fit into its row: %s", name, str(error).partition("\n")[0])
             rest[name] = each
-        else:
-            changed = _write(each, wanted) or changed
     if changed:
         PeriodicTasks.update_changed()
     return rest
