@@ -68,6 +68,8 @@ class Attempts:
         self.runner, self.ledger, self.slot, self.gate = runner, ledger, slot, gate
         self.lines, self.herald, self.ports = lines, herald, ports
         self._settler = ledger.settler
+        #: The number of the message that did not go well last (-1: none yet).
+        self.failed = -1
 
     def run(self, held: Held) -> bool:
         """Run a message and settle it; false when no task ran (it is broken, too early or too late)."""
@@ -123,6 +125,8 @@ class Attempts:
         self.slot.end()
         lines = self.lines
         if lines.info or outcome.state != states.SUCCESS or (lines.prints is not None and lines.prints.pending):
+            if outcome.state != states.SUCCESS:
+                self.failed = held.number
             lines.ended(message, outcome)
 
     def unforeseen(self, held: Held, error: Exception) -> None:

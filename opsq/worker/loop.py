@@ -14,7 +14,7 @@ from opsq.broker.consumer import Turn
 from opsq.datastore.trouble import TROUBLE
 from opsq.worker import slots
 from opsq.worker.attempt import Attempts
-from opsq.worker.batch import Batch, Stall
+from opsq.worker.batch import Batch, Held, Stall
 from opsq.worker.idle import Waiting
 from opsq.worker.ledger import Ledger
 from opsq.worker.lines import Lines
@@ -135,6 +135,7 @@ class Line(Upkeep):
             self._stall.stalled = False  # what an earlier batch did says nothing about this one
         costs = self.ledger.consumer.costs
         costs.begin()
+        run_one = self._run_limited if ledger.passed else self._run_one
         begin, ran = time.monotonic(), 0
         while waiting:
             if page[slots.GENERATION] != self._generation:
@@ -146,7 +147,7 @@ class Line(Upkeep):
             except IndexError:  # the stall thread gave it back
                 break
             try:
-                self.done += self._run_one(held)
+                self.done += run_one(held)
             except TROUBLE:
                 raise
             except Exception as error:
@@ -161,6 +162,16 @@ class Line(Upkeep):
             self._look_at_memory()
         if waiting:
             self._put_down()
+
+    def _run_limited(self, held: Held) -> bool:
+        """Run a message of a batch that limits have let through. When two in a row fail, the rest is put back: it asks
+        again after these have been told, so that a circuit which they open holds for it too.
+        """
+        failed_before = self.attempts.failed
+        ran = self._run_one(held)
+        if self.attempts.failed == held.number and failed_before == held.number - 1:
+            self.ledger.return_waiting()
+        return ran
 
     def _put_down(self) -> None:
         """What is in hand must not be started now: give it back, or wait for the lease and compare."""

@@ -32,7 +32,7 @@ class Tasks:
     """In the place of attempts: calls what the test wants for each message, and ends it."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self.ledger, self.ran = ledger, []
+        self.ledger, self.ran, self.failed = ledger, [], -1
         self.herald = SimpleNamespace(look=lambda: False, events=None, on=False)
         self.runner = SimpleNamespace(inside=False)
         self.gate = SimpleNamespace(look=lambda _waiting: None)
@@ -40,6 +40,7 @@ class Tasks:
 
     def run(self, held: Held) -> bool:
         self.ran.append(held.raw)
+        self.number = held.number
         self.on_run(held.raw)
         self.ledger.settle_run(Settlement(held.queue, held.number))
         return True
@@ -76,3 +77,28 @@ def test_what_is_in_hand_after_trouble_is_run_although_nothing_more_arrives(
     redis_client.lpush("celery", b"first", b"second")
     line.run()
     assert line.attempts.ran == [b"first", b"second"]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("limited", [True, False])
+def test_after_two_failures_in_a_row_what_limits_had_let_through_asks_again(
+    line: Any, redis_client: redis.Redis, limited: bool
+) -> None:
+    """So a circuit that these open holds for the rest of the batch too."""
+    numbers: list[int] = []
+
+    def on_run(_raw: bytes) -> None:
+        numbers.append(line.attempts.number)
+        line.attempts.failed = line.attempts.number
+        if len(numbers) == 3:
+            line.page[slots.STOPPING] = 1
+            line.page[slots.GENERATION] += 1
+
+    line.attempts.on_run = on_run
+    line.batch.want = 5
+    if limited:
+        line.ledger.passed = set(range(1, 6))
+    redis_client.lpush("celery", *[b'{"n": %d}' % n for n in range(5)])
+    line.run()
+    assert [raw.count(b'"n": %d}' % n) for n, raw in enumerate(line.attempts.ran)] == [1, 1, 1]
+    assert (numbers[2] > numbers[0] + 4) == limited
