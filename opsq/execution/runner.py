@@ -8,6 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
+from types import TracebackType
 from typing import Any, Literal
 
 from opsq import _state, signals, states
@@ -289,8 +290,15 @@ class Runner:
 
 
 def traceback_text(error: BaseException) -> str:
-    """The traceback from the task's own first line on."""
+    """The traceback from the task's own first line on: without what opsq has put around its function."""
     found = error.__traceback__
-    while found is not None and found.tb_frame.f_globals.get("__name__") == __name__:
+    while found is not None and _module(found) == __name__:
         found = found.tb_next
-    return "".join(traceback.format_exception(type(error), error, found))
+    first = found
+    while first is not None and _module(first).startswith("opsq."):
+        first = first.tb_next
+    return "".join(traceback.format_exception(type(error), error, first or found))  # all of it of tasks that are opsq's
+
+
+def _module(found: TracebackType) -> str:
+    return str(found.tb_frame.f_globals.get("__name__"))

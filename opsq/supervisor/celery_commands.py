@@ -118,7 +118,8 @@ def told(program: Program, runs: str | None, note: str) -> dict[str, str | None]
         return {"written": says, "runs": _line(("opsq", *command.words)), "reason": reason}
     if runs == "celery":
         return {"written": says, "runs": says, "reason": f"Celery's own: {says}"}
-    return {"written": says, "runs": None, "reason": None}
+    as_another = f"as {program.user}: {says}" if program.user else None  # which cannot tell us who runs it
+    return {"written": says, "runs": None, "reason": as_another}
 
 
 def _line(words: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.supervised import Supervised
 
+from opsq.supervisor import celery_commands
 from opsq.supervisor.orders import environment
 from opsq.supervisor.plan import Program
 
@@ -98,6 +99,7 @@ def test_worker_beat_and_flower_of_a_supervisord_file_are_opsqs(shop: Supervised
     assert "proj.double" in shop.opsq("logs", "mail-worker").stdout
     assert "ticking" in shop.opsq("logs", "mail-beat").stdout
     assert f"page: http://0.0.0.0:{port}/" in shop.opsq("-A", "proj", "up", "-c", "supervisord.conf").stderr
+    assert shop.opsq("up").stderr.startswith("already up\nrunning: redis, agent, mail-worker"), "the file is what runs"
     assert (answers(page), answers(page, "anna:secret")) == (401, 200)
     assert "--persistent has no effect" in shop.opsq("logs", "flower").stdout
     told = {row["name"]: row for row in json.loads(shop.opsq("status", "--json").stdout)["programs"]}
@@ -127,6 +129,9 @@ def test_an_interpreter_that_has_neither_is_not_asked(shop: Supervised, redis_ur
     bare.chmod(0o755)
     up(shop, {"one": "python -m celery -A proj beat"})
     shop.until("one", runs="opsq -A proj beat")
+    assert shop.opsq("up").stderr.startswith("already up\nrunning: one\n"), "nothing of ours is started beside it"
+    (shop.folder / "supervisord.conf").unlink()
+    assert "hint: it describes what runs here" in shop.opsq("up", code=2).stderr
     shop.opsq("down")
 
 
@@ -223,3 +228,6 @@ def test_programs_of_another_user_have_a_state_directory_of_their_own(
     assert others is not None
     assert others != mine
     assert Path(others).parent == Path("/tmp")
+    command = ("celery", "-A", "proj", "worker")
+    theirs = celery_commands.as_ours(Program("one", command, "/", user="nobody"), {})
+    assert celery_commands.told(theirs, None, "")["reason"] == "as nobody: celery -A proj worker"

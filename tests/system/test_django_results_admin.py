@@ -66,13 +66,17 @@ answer.append(f'<a href="{LIST}{row(task_id="family-child").pk}/change/">family-
 answer.append("(1, 2)" in words(page_of(task_id="family-child")))
 failed = page_of(task_name="proj.tasks.fail").content.decode()
 answer += ["raise ValueError(text)" in failed, "<b>no</b>" in failed, 'name="_save"' in failed]
+read = words(page_of(task_name="proj.tasks.fail"))
+answer += ["Result: ValueError: <b>no</b> Traceback:" in read, "/opsq/" in read]
+answer.append(re.search(r'field-done.{0,99}>20[-\\d]{8} [:\\d]{8}<', browser.get(LIST).content.decode()) is not None)
+answer.append("Select" in lists[0])
 """
     )
     assert found[0] == [True, True, True]
     assert not found[1][2]
     assert found[2][2]
     assert not found[3][2]
-    assert found[4:] == [True, True, True, True, False, False]
+    assert found[4:] == [True, True, True, True, False, False, True, False, True, False]
 
 
 def test_a_call_is_sent_again_or_it_is_said_why_not(project: ResultsProject) -> None:

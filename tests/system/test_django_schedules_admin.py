@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,10 @@ assert '<option value="proj.tasks.who">' in browser.get(LIST + "add/").content.d
     )
     project.wait_for(lambda: project.schedule().get("made", {}).get("next"), 30, "the beat knows it")
     shown = project.do(CLIENT + "answer = browser.get(LIST).content.decode()")
-    assert 'class="field-next_run">20' in shown
-    assert "sent as " in project.do(CLIENT + 'answer = act("made", "run_now")')
+    columns = re.findall(r"column-(\w+)", shown)
+    assert columns == ["name", "enabled", "schedule", "next_run", "last_run", "runs", "task"]
+    assert re.search(r'field-next_run"><span[^>]*>20[-\d]{8} [:\d]{8}<', shown), shown
+    assert "ent: made as " in project.do(CLIENT + 'answer = act("made", "run_now")')
     [message] = project.messages()
     assert message["headers"]["periodic_task_name"] == "made"
     assert message["headers"]["kwargsrepr"] == "{'to': 'all'}"
@@ -80,8 +83,11 @@ answer = [
     browser.post("/admin/opsq/intervalschedule/add/", {"every": 2**31 - 1, "period": "days"}).content.decode(),
     browser.post("/admin/opsq/intervalschedule/add/", {"every": "", "period": "x"}).content.decode(),
 ]
+noon = datetime.fromisoformat("2026-07-01T10:00:00+00:00")
+answer.append(str(model("ClockedSchedule").objects.create(clocked_time=noon)))
 """
     )
+    assert told.pop() == "2026-07-01 12:00:00", "a point in time is shown in the project's zone"
     words = ("choose one of interval", "not 2", "is a one-off", "this is no JSON", "this is no JSON object", "61")
     words += ("so long a time", "is required")
     for page, word in zip(told, words, strict=True):

@@ -71,6 +71,15 @@ def test_the_next_free_port_is_taken_and_said(monitor: Callable[..., Monitored])
     assert page.ask("/").status == 200
 
 
+def test_under_up_it_makes_the_state_directory_that_it_is_told(
+    monitor: Callable[..., Monitored], tmp_path: Path
+) -> None:
+    """That of a program of another user is made by whichever of them comes first."""
+    state = tmp_path / "of another user"
+    page = monitor(OPSQ_PROGRAM="flower", OPSQ_STATE_DIR=str(state))
+    assert (state / "run" / "monitor.url").read_text() == page.url
+
+
 def test_a_port_that_was_asked_for_and_is_taken_is_an_error(spawn: Spawner, redis_url: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -157,6 +157,7 @@ def _url_file(context: Context, url: str) -> Iterator[None]:
     if "OPSQ_PROGRAM" not in os.environ:
         yield
         return
+    context.state_dir.create()  # that of a program which runs as another user is its own
     path = context.state_dir.run / URL_FILE
     path.write_text(url)
     try:

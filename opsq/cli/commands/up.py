@@ -68,9 +68,13 @@ def up(
     if reload:
         context.flags["reload"] = True
     state = context.state_dir
-    place = compose.find_place(state, Path.cwd(), context.flags, supervisord)
-    if place.app is None and supervisord is None:
-        place = compose.find_place(state, Path.cwd(), {**_flags_of_running(state), **context.flags})
+    running, here = _origin_of_running(state), Path.cwd()
+    if configuration is None and (configuration := running.get("supervisord")):
+        hint = "it describes what runs here: opsq down ends that, -c names another file"
+        supervisord, here = _configuration(context, configuration, hint), Path(running["here"])
+    place = compose.find_place(state, here, context.flags, supervisord)
+    if place.app is None:
+        place = compose.find_place(state, here, {**_said(running), **context.flags}, supervisord)
     _check_worker_flags(place)
     state.create()
     plan = compose.compose(place)
@@ -91,22 +95,25 @@ def up(
     _tell_up(context, answer)
 
 
-def _flags_of_running(state: StateDir) -> Mapping[str, Any]:
-    """What was said when the supervisor that runs here was started: who names no app means what runs."""
+def _origin_of_running(state: StateDir) -> Mapping[str, Any]:
+    """What the supervisor that runs here was made from: who names neither app nor file means what runs."""
     from opsq.supervisor.messages import Status
 
     if client.keeper(state) is None:
         return {}
-    origin = client.ask(state, Status())["origin"] or {}
+    return client.ask(state, Status())["origin"] or {}
+
+
+def _said(origin: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: value for name, value in (origin.get("flags") or {}).items() if value is not None}
 
 
-def _configuration(context: Context, path: str | None) -> str | None:
+def _configuration(context: Context, path: str | None, hint: str = "") -> str | None:
     """An opsq.toml holds for all that is started; the path of a supervisord file is returned."""
     if path is None:
         return None
     if not Path(path).is_file():
-        raise UsageError(f"cannot use {path}", why="there is no such file")
+        raise UsageError(f"cannot use {path}", why="there is no such file", hint=hint)
     if path.endswith(".toml"):
         context.take("config", path)
         return None

@@ -12,6 +12,7 @@ from django.utils.html import format_html, format_html_join
 
 from opsq import states
 from opsq.backends.base import Format
+from opsq.contrib.django import shown_time
 from opsq.contrib.django.project import current_app
 from opsq.contrib.django.results_calls import call_of
 from opsq.contrib.django.results_models import GroupResult, TaskResult
@@ -34,12 +35,27 @@ class ReadOnly(admin.ModelAdmin):
         """Nobody edits rows; who may change them may act on them."""
         return obj is None and bool(super().has_change_permission(request))
 
+    def changelist_view(self, request: Any, extra_context: Any = None) -> Any:
+        """The list is to be read: nothing is selected "to change"."""
+        title = str(self.opts.verbose_name_plural).capitalize()
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
+
+    @admin.display(description="created", ordering="date_created")
+    def created(self, row: Any) -> Any:
+        """When its row was made."""
+        return shown_time.html(row.date_created)
+
+    @admin.display(description="done", ordering="date_done")
+    def done(self, row: Any) -> Any:
+        """When the row was last written."""
+        return shown_time.html(row.date_done)
+
 
 @admin.register(TaskResult)
 class TaskResultAdmin(ReadOnly):
     """The results of tasks."""
 
-    list_display = ("task_id", "task_name", "status", "worker", "date_done", "periodic_task_name")
+    list_display = ("task_id", "task_name", "status", "done", "worker", "periodic_task_name")
     list_filter = ("status", "date_done", "task_name", "worker", "periodic_task_name")
     search_fields = ("task_id", "task_name", "task_args", "task_kwargs", "result", "worker")
     date_hierarchy = "date_done"
@@ -48,7 +64,7 @@ class TaskResultAdmin(ReadOnly):
     fieldsets = (
         (None, {"fields": ("task_id", "task_name", "periodic_task_name", "status", "worker")}),
         ("Call", {"fields": ("arguments", "named_arguments")}),
-        ("Result", {"fields": ("value", "trace", "date_created", "date_started", "date_done")}),
+        ("Result", {"fields": ("value", "trace", "created", "started", "done")}),
         ("Chain", {"fields": ("root", "parent", "children", "group")}),
     )
 
@@ -65,12 +81,17 @@ class TaskResultAdmin(ReadOnly):
     @admin.display(description="result")
     def value(self, row: TaskResult) -> Any:
         """The value, or what is known of the error."""
-        return _block(_shown(row, row.result))
+        return _block(_error(row) or _shown(row, row.result))
 
     @admin.display(description="traceback")
     def trace(self, row: TaskResult) -> Any:
         """Of an error."""
         return _block(row.traceback or "-")
+
+    @admin.display(description="started")
+    def started(self, row: TaskResult) -> Any:
+        """When a worker began it."""
+        return shown_time.html(row.date_started)
 
     # -- what it belongs to --------------------------------------------------------------------------------------------
 
@@ -116,12 +137,12 @@ class TaskResultAdmin(ReadOnly):
             else:
                 self.message_user(request, f"sent again: {row.task_id} as {sent.id}", messages.SUCCESS)
 
-    @admin.action(description="Revoke selected tasks: they do not start, or start again", permissions=["change"])
+    @admin.action(description="Revoke selected tasks (what runs goes on)", permissions=["change"])
     def revoke(self, request: Any, queryset: Any) -> None:
         """What waits is not run; what runs goes on."""
         self._revoke(request, queryset, False)
 
-    @admin.action(description="Revoke selected tasks, and end them if they run", permissions=["change"])
+    @admin.action(description="Revoke selected tasks and end what runs", permissions=["change"])
     def terminate(self, request: Any, queryset: Any) -> None:
         """The same, and what runs is ended (SIGTERM)."""
         self._revoke(request, queryset, True)
@@ -145,11 +166,16 @@ class TaskResultAdmin(ReadOnly):
 class GroupResultAdmin(ReadOnly):
     """Groups that were saved."""
 
-    list_display = ("group_id", "date_done")
+    list_display = ("group_id", "saved")
     list_filter = ("date_done",)
     search_fields = ("group_id",)
     date_hierarchy = "date_done"
-    fieldsets = ((None, {"fields": ("group_id", "members", "date_created", "date_done")}),)
+    fieldsets = ((None, {"fields": ("group_id", "members", "created", "saved")}),)
+
+    @admin.display(description="saved", ordering="date_done")
+    def saved(self, row: GroupResult) -> Any:
+        """When."""
+        return shown_time.html(row.date_done)
 
     @admin.display(description="results")
     def members(self, row: GroupResult) -> Any:
@@ -169,6 +195,17 @@ def _value(row: Any, content: str | None) -> Any:
 def _place(row: TaskResult) -> dict[str, Any]:
     value = _value(row, row.meta)
     return value if isinstance(value, dict) else {}
+
+
+def _error(row: TaskResult) -> str | None:
+    """The error that a result stands for, as Python's tracebacks end; None if it is none, or none that can be read."""
+    data = _value(row, row.result) if row.status in states.EXCEPTION_STATES else None
+    if not isinstance(data, dict) or "exc_type" not in data:
+        return None
+    module, message = data.get("exc_module"), data.get("exc_message") or ()
+    name = data["exc_type"] if module in (None, "builtins") else f"{module}.{data['exc_type']}"
+    words = ", ".join(map(str, message)) if isinstance(message, list | tuple) else str(message)
+    return f"{name}: {words}" if words else str(name)
 
 
 def _shown(row: TaskResult, content: str | None) -> str:

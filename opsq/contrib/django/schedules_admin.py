@@ -14,7 +14,7 @@ from opsq import _state
 from opsq.beat.beat import name_of
 from opsq.beat.sending import send_now
 from opsq.broker import schedules as store
-from opsq.contrib.django import schedules_rows
+from opsq.contrib.django import schedules_rows, shown_time
 from opsq.contrib.django.project import current_app
 from opsq.contrib.django.schedules_models import (
     KINDS,
@@ -44,12 +44,12 @@ class TaskInput(forms.TextInput):
 class PeriodicTaskAdmin(admin.ModelAdmin):
     """The entries."""
 
-    list_display = ("name", "enabled", "scheduler", "last_run_at", "total_run_count", "next_run", "task")
+    list_display = ("name", "enabled", "schedule", "next_run", "last_run", "runs", "task")
     list_filter = ("enabled", "one_off", "task")
     list_select_related = KINDS
     search_fields = ("name", "task")
     actions = ("run_now", "enable", "disable")
-    readonly_fields = ("last_run_at", "total_run_count", "next_run")
+    readonly_fields = ("next_run", "last_run", "runs")
     fieldsets = (
         (None, {"fields": ("name", "task", "enabled", "description")}),
         ("Schedule", {"fields": (*KINDS, "one_off", "start_time", "expires", *readonly_fields)}),
@@ -77,7 +77,7 @@ class PeriodicTaskAdmin(admin.ModelAdmin):
             obj.save()
 
     @admin.display(description="next run")
-    def next_run(self, row: PeriodicTask) -> str:
+    def next_run(self, row: PeriodicTask) -> Any:
         """As the beat that ticks knows it."""
         if not row.enabled or row.name not in self._next:
             return "-"
@@ -86,7 +86,22 @@ class PeriodicTaskAdmin(admin.ModelAdmin):
             return "paused by opsq schedule"
         if facts.next_run_unix is None:
             return "-"
-        return f"{timezone.localtime(datetime.fromtimestamp(facts.next_run_unix, UTC)):%Y-%m-%d %H:%M:%S}"
+        return shown_time.html(datetime.fromtimestamp(facts.next_run_unix, UTC))
+
+    @admin.display(description="schedule")
+    def schedule(self, row: PeriodicTask) -> str:
+        """In words."""
+        return str(row.scheduler or "-")
+
+    @admin.display(description="last run", ordering="last_run_at")
+    def last_run(self, row: PeriodicTask) -> Any:
+        """When its task was last sent."""
+        return shown_time.html(row.last_run_at)
+
+    @admin.display(description="runs", ordering="total_run_count")
+    def runs(self, row: PeriodicTask) -> int:
+        """How often its task was sent."""
+        return int(row.total_run_count)
 
     @admin.action(description="Run selected entries now")
     def run_now(self, request: Any, queryset: Any) -> None:
@@ -96,9 +111,9 @@ class PeriodicTaskAdmin(admin.ModelAdmin):
             try:
                 task_id = send_now(app, schedules_rows.entry(app, row, None))
             except (*schedules_rows.BAD, *TROUBLE) as error:
-                self.message_user(request, f"{row.name}: {error}", messages.ERROR)
+                self.message_user(request, f"not sent: {row.name}: {error}", messages.ERROR)
             else:
-                self.message_user(request, f"{row.name}: sent as {task_id}", messages.SUCCESS)
+                self.message_user(request, f"sent: {row.name} as {task_id}", messages.SUCCESS)
 
     @admin.action(description="Enable selected entries")
     def enable(self, request: Any, queryset: Any) -> None:

@@ -18,7 +18,7 @@ from django.db import models
 from django.db.models.signals import post_delete, post_save
 from django.utils import timezone
 
-from opsq.contrib.django import schedules_time
+from opsq.contrib.django import schedules_time, shown_time
 from opsq.protocol import jsontypes
 from opsq.schedules import ParseException, clocked, crontab, schedule, solar
 
@@ -157,7 +157,7 @@ class ClockedSchedule(models.Model):
         return clocked(schedules_time.meant(self.clocked_time))
 
     def __str__(self) -> str:
-        return f"{self.clocked_time}"
+        return shown_time.text(self.clocked_time)
 
 
 class PeriodicTasks(models.Model):
