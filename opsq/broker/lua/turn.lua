@@ -405,7 +405,7 @@ local function lease(index, q, most)
   end
 end
 
-local steps, order = (#KEYS - 2 * Q) / Q, {}
+local steps, order, quota = (#KEYS - 2 * Q) / Q, {}, {}
 local first = tonumber(ARGV[7])
 if anything == 0 then
   steps = 0
@@ -413,18 +413,13 @@ elseif first then
   for j = 0, Q - 1 do order[j + 1] = (first + j) % Q + 1 end
 else
   local ranking, shares = string.match(ARGV[7], '^(.*);(.*)$')
-  local quota, left = {}, {}
   for q in string.gmatch(ranking, '%d+') do order[#order + 1] = tonumber(q) + 1 end
   for share in string.gmatch(shares, '%d+') do quota[#quota + 1] = tonumber(share) end
-  for q = 1, Q do left[q] = quota[q] end
-  for step = 0, steps - 1 do
-    for _, q in ipairs(order) do
-      lease(step * Q + q, q, math.min(left[q], want))
-      left[q] = quota[q] - taken[q]
-    end
-  end
 end
-for step = 0, steps - 1 do
+for step = 0, steps - 1 do -- within a priority: its part for each queue, then what they leave
+  if quota[1] then
+    for _, q in ipairs(order) do lease(step * Q + q, q, math.min(quota[q] - taken[q], want)) end
+  end
   for _, q in ipairs(order) do lease(step * Q + q, q, want) end
 end
 
