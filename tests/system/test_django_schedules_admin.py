@@ -1,4 +1,4 @@
-"""The admin's pages of schedules, asked as a browser asks."""
+"""The admin's pages of schedules, asked as a browser asks; and their models, as programs use them."""
 
 from __future__ import annotations
 
@@ -107,3 +107,26 @@ stale.total_run_count, stale.last_run_at = 0, now() - timedelta(hours=1)
 stale.save()
 """)
     project.wait_for(lambda: project.row("tick")["total_run_count"] >= 3, 30, "the count is right again")
+
+
+def test_programs_write_schedules_by_the_names_that_they_have_always_used(project: DjangoProject) -> None:
+    told = project.do(
+        """
+import importlib
+from opsq.cli.codemod import django_apps
+for module, names in django_apps.SAME.items():
+    own = importlib.import_module(django_apps.OWN + "." + module.partition(".")[2])
+    assert not [name for name in names if not hasattr(own, name)], module
+from opsq.contrib.django.models import CrontabSchedule, IntervalSchedule, PeriodicTask, PeriodicTasks
+periods = [getattr(IntervalSchedule, name) for name in "DAYS HOURS MINUTES SECONDS MICROSECONDS".split()]
+assert periods == [name for name, _shown in IntervalSchedule.PERIOD_CHOICES]
+every, _made = IntervalSchedule.objects.get_or_create(every=10, period=IntervalSchedule.SECONDS)
+entry, _made = PeriodicTask.objects.update_or_create(
+    name="made", defaults={"interval": every, "task": "proj.tasks.who", "kwargs": json.dumps({"to": "all"})}
+)
+before = PeriodicTasks.last_change()
+PeriodicTasks.changed(entry)
+answer = [repr(entry.schedule), PeriodicTasks.last_change() > before, PeriodicTask(name="none").schedule]
+"""
+    )
+    assert told == ["<freq: 10.00 seconds>", True, None]

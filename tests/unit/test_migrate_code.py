@@ -252,6 +252,38 @@ def test_names_of_the_projects_own_are_left_alone(path: str, line: str) -> None:
     assert not list(lines_of(PurePath(path), line))
 
 
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        (
+            "from django_celery_beat.models import PeriodicTask, IntervalSchedule as Every",
+            "write: from opsq.contrib.django.models import PeriodicTask, IntervalSchedule as Every",
+        ),
+        ("from django_celery_results.models import TaskResult", "import TaskResult"),
+        ("import django_celery_beat.models as m", "write: import opsq.contrib.django.models as m"),
+        ("from django_celery_beat import models", "write: from opsq.contrib.django import models"),
+        (
+            "from django_celery_beat.admin import PeriodicTaskAdmin",
+            "opsq.contrib.django.admin import PeriodicTaskAdmin",
+        ),
+        ("from django_celery_beat.schedulers import DatabaseScheduler", "-S django, selects opsq's"),
+        ("from django_celery_beat.validators import minute_validator", "minute_validator: opsq.contrib.django has no"),
+        ("INSTALLED_APPS = ['django_celery_results']", "in INSTALLED_APPS write 'opsq.contrib.django'"),
+        ("dependencies = [('django_celery_beat', '0018_x')]", "('opsq', '0001_schedules') among the dependencies"),
+        ("entry = ForeignKey('django_celery_beat.periodictask')", "write: 'opsq.periodictask'"),
+    ],
+)
+def test_what_a_django_project_says_of_tables_is_told_with_what_to_write(source: str, why: str) -> None:
+    done = rewrite(f"{source}\n")
+    (left,) = done.left
+    assert (done.text, left.line, left.text) == (f"{source}\n", 1, source)
+    assert why in left.why
+
+
+def test_the_setting_that_selects_the_scheduler_is_left_as_it_is() -> None:
+    assert not rewrite("CELERY_BEAT_SCHEDULER = 'django_celery_beat.schedulers:DatabaseScheduler'\n").left
+
+
 # -- the command ----------------------------------------------------------------------------------------------------
 
 

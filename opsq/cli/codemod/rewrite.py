@@ -12,16 +12,13 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from opsq.cli.codemod import names
+from opsq.cli.codemod import django_apps, names
 from opsq.cli.codemod.places import Edit, Places, applied
 
 _FROM = re.compile(r"from(?:\s|\\\r?\n)+")
 _COMMA = re.compile(r"[ \t]*,[ \t]*")
 #: A path in a text: with two dots, a colon, or the name of a class.
 _PATH = re.compile(r"(?:celery|kombu)(?:\.\w+){2,}|(?:celery|kombu)(?:\.\w+)*:\w+|(?:celery|kombu)(?:\.\w+)*\.[A-Z]\w*")
-
-#: Django apps whose place one of opsq's takes.
-_DJANGO_APPS = {"django_celery_beat": "opsq.contrib.django", "django_celery_results": "opsq.contrib.django"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +81,8 @@ class _Change:
             if imports:
                 self._package(package, imports)
         self._strings()
+        for told, why in django_apps.told(self.tree):
+            self._leave(told, why)
 
     def _leave(self, node: ast.stmt | ast.expr | ast.alias, why: str) -> None:
         self.left.append(Left(node.lineno, self.places.line_text(node.lineno).strip(), why))
@@ -219,9 +218,7 @@ class _Change:
         for node in ast.walk(self.tree):
             if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in logged:
                 continue
-            if node.value in _DJANGO_APPS:
-                self._leave(node, f"{node.value!r} is a text: in INSTALLED_APPS write {_DJANGO_APPS[node.value]!r}")
-            elif _PATH.fullmatch(node.value):
+            if _PATH.fullmatch(node.value):
                 self._path(node, node.value)
 
     def _path(self, node: ast.Constant, path: str) -> None:

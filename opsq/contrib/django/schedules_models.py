@@ -46,6 +46,10 @@ def check_zone(name: str) -> None:
 class IntervalSchedule(models.Model):
     """Every so many periods."""
 
+    #: Programs name a period by these.
+    DAYS, HOURS, MINUTES, SECONDS, MICROSECONDS = PERIODS
+    PERIOD_CHOICES = tuple((name, name.capitalize()) for name in PERIODS)
+
     every = models.IntegerField("number of periods", validators=[MinValueValidator(1)])
     period = models.CharField(max_length=24, choices=[(name, name) for name in PERIODS])
 
@@ -177,6 +181,11 @@ class PeriodicTasks(models.Model):
         cls.objects.update_or_create(ident=1, defaults={"last_update": timezone.now()})
 
     @classmethod
+    def changed(cls, _instance: Any, **_told: Any) -> None:
+        """`update_changed`, as that package's programs call it with an entry."""
+        cls.update_changed()
+
+    @classmethod
     def last_change(cls) -> datetime | None:
         """When anything was changed last."""
         found: datetime | None = cls.objects.filter(ident=1).values_list("last_update", flat=True).first()
@@ -223,6 +232,11 @@ class PeriodicTask(models.Model):
     def scheduler(self) -> Any:
         """The row of its schedule; None when it has none."""
         return next((getattr(self, kind) for kind in KINDS if getattr(self, f"{kind}_id") is not None), None)
+
+    @property
+    def schedule(self) -> Any:
+        """When it is due, as the beat has it; None when it has no schedule."""
+        return self.scheduler and self.scheduler.schedule
 
     def clean(self) -> None:
         """Raises ValidationError for what no beat could understand."""
