@@ -133,7 +133,7 @@ def test_later_too_late_and_by_priority(world: World, way: str) -> None:
     assert [client.get(task_id) for task_id in urgent] == [1, 4, 7, 10]
     outcome = client.outcome(late)
     assert (outcome["state"], outcome["error"]) == ("REVOKED", "TaskRevokedError")
-    assert 0.6 <= client.get(later) - sent < 10
+    assert client.get(later) - sent >= 0.6
 
 
 FLOWS = [
@@ -203,6 +203,9 @@ def test_remote_commands_reach_both_workers(world: World, way: str) -> None:
     told = client.broadcast("registered", limit=2, timeout=10)
     tasks = {name: set(names) for reply in told for name, names in reply.items()}
     assert "flows.add" in tasks["celery@here"] & tasks["opsq@here"]
-    task_id = world.send(way, "now", countdown=1)
+    task_id, until = f"revoked-by-{way}", time.monotonic() + 30
     client.revoke(task_id)
+    while not all(task_id in ids for told in client.broadcast("revoked", limit=2, timeout=10) for ids in told.values()):
+        assert time.monotonic() < until
+    assert world.send(way, "now", task_id=task_id) == task_id  # only now: no countdown is long enough on a busy machine
     assert client.outcome(task_id)["state"] == "REVOKED"

@@ -22,6 +22,9 @@ from support.processes import Running
 from support.worker_project import children_of
 
 from opsq.concurrency.base import pool_named
+from opsq.runtime.statedir import StateDir
+from opsq.worker import slots
+from opsq.worker.slots import Slots
 
 POOLS = ("threads", "asyncio", "gevent", "eventlet")
 #: What sleeps without keeping the others from it.
@@ -55,6 +58,22 @@ async def async_nap(text, seconds=0.0):
     await asyncio.sleep(seconds)
     mark("end", text)
     return os.getpid()
+
+
+@app.task
+def kept(text):
+    mark("begin", text)
+    while os.path.exists(os.environ["MARKS"] + "-kept"):
+        time.sleep(0.01)
+    mark("end", text)
+
+
+@app.task
+async def async_kept(text):
+    mark("begin", text)
+    while os.path.exists(os.environ["MARKS"] + "-kept"):
+        await asyncio.sleep(0.01)
+    mark("end", text)
 
 
 @app.task(bind=True)
@@ -304,15 +323,27 @@ def test_a_child_that_is_killed_loses_nothing(lab: Lab, pool: str) -> None:
 
 
 def test_a_warm_stop_lets_end_what_runs_and_gives_back_the_rest(lab: Lab, pool: str) -> None:
+    """What runs ends only when the stop has reached the children: however slow the machine, no place is free before."""
     running = start(lab, pool, 5)
-    texts = new_texts(12)
-    lab.push("celery", *[(SLEEPER[pool], text, 2.0) for text in texts])
-    lab.wait_for(lambda: len(begun(lab, set(texts))) == 5, "five have begun")
-    assert running.stop() == 0
-    assert len({mark.text for mark in lab.written("end")} & set(texts)) == 5, running.report()
+    texts, gate = new_texts(12), lab.folder / "marks-kept"
+    gate.touch()
+    lab.push("celery", *[("async_kept" if pool == "asyncio" else "kept", text) for text in texts])
+    lab.wait_for(lambda: len(begun(lab, set(texts))) == 5, "five have begun", 30)
+    running.send(signal.SIGTERM)
+    lab.wait_for(lambda: is_told_to_stop(lab, running), "the children are told", 30)
+    gate.unlink()
+    assert running.wait() == 0
+    assert {mark.text for mark in lab.written("end")} & set(texts) == begun(lab, set(texts)), running.report()
+    assert len(begun(lab, set(texts))) == 5, running.report()
     assert lab.depth() == 7
     assert lab.in_flight() == 0
     lab.redis.delete("celery")
+
+
+def is_told_to_stop(lab: Lab, running: Running) -> bool:
+    """Whether the page that the children of a worker read says so."""
+    pages = [Slots.attach(path) for path in StateDir(lab.spawn.folder / "state").slots.glob("*")]
+    return any(running.pid in page.facts.parent and page.words[slots.STOPPING] for page in pages)
 
 
 def test_nothing_waits_in_a_worker_that_is_full(lab: Lab, pool: str) -> None:
