@@ -159,6 +159,7 @@ class Line(Upkeep):
         self.lines.flush()
         self.batch.ran(ran, time.monotonic() - begin, self._stall.stalled)
         if self.growth is not None:
+            self.growth.pass_over()
             self._look_at_memory()
         if waiting:
             self._put_down()

@@ -7,6 +7,7 @@ does many; what is not begun while all runners are busy goes back at once.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from opsq.worker.batch import SPAN_S, Batch
 from opsq.worker.crowd import Crowd
 from opsq.worker.idle import POLL_S, deference_s
 from opsq.worker.lines import Lines
+from opsq.worker.memory import MeasuredRuns
 from opsq.worker.runs import Runs
 from opsq.worker.shared_ledger import SharedLedger
 from opsq.worker.slots import Slot, Slots
@@ -54,7 +56,8 @@ class ManyLine(Upkeep):
         super().__init__(table, slot, ledger, self.alarm, lines, caps)
         self._size = caps.at_once
         self.batch = Batch(caps.prefetch)
-        self.runs = ledger.runs = Runs(slot, ledger.waiting, self._may_begin, self.alarm.ring, lock)
+        make = Runs if self.growth is None else functools.partial(MeasuredRuns, self.growth)
+        self.runs = ledger.runs = make(slot, ledger.waiting, self._may_begin, self.alarm.ring, lock)
         #: Whether the tasks of the last batch run on.
         self._long = False
         self._crowd = Crowd(table.words)

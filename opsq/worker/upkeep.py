@@ -160,7 +160,7 @@ class Upkeep:
 
     def _look_at_memory(self) -> None:
         """A child that has grown too large ends."""
-        if self.growth is not None and self.growth.is_too_large():
+        if self.growth is not None and not self.stopping and self.growth.is_too_large():
             self.stopping = True
 
     def _finish(self) -> None:

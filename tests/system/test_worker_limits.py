@@ -330,6 +330,18 @@ def test_a_child_that_has_grown_too_large_is_replaced(lab: Lab) -> None:
     assert running.stop() == 0
 
 
+@pytest.mark.parametrize("pool", ["threads", "asyncio"])
+def test_the_task_that_grew_a_child_is_named_in_pools_of_many_too(lab: Lab, pool: str) -> None:
+    queue = f"large-{pool}"
+    running = lab.worker("-P", pool, "-c", "2", "-Q", queue, "--max-memory-per-child", "200000", name=queue)
+    assert lab.run("grow", 300, queue=queue)
+    lab.run("whoami", queue=queue)
+    lab.wait_for(lambda: "grown beyond its limit" in running.output(), "it is said", 20)
+    assert running.stop() == 0
+    (line,) = [each for each in running.output().splitlines() if "grown beyond its limit" in each]
+    assert "proj.grow grew it most" in line
+
+
 def test_a_child_that_grows_inside_a_long_task_is_seen_and_replaced_after_it(lab: Lab) -> None:
     running = lab.worker("-c", "1", "-Q", "swell", "--max-memory-per-child", "200000", name="swell")
     task_id = lab.send("swell", "swollen", 300, 2.5, queue="swell")
