@@ -126,6 +126,9 @@ CELERYS_WORDS = {
     "upgrade": "`opsq config` (old names of settings stay good)",
 }
 
+#: Celery's words take options from the environment as in Celery: CELERY_WORKER_LOGLEVEL is `worker --loglevel`.
+FROM_ENVIRONMENT = frozenset(("worker", "beat", "events", "inspect", "control", *SECTIONS["Celery's words"], "result"))
+
 EXAMPLES = """
 opsq up
 opsq status
@@ -164,6 +167,8 @@ class Main(Group):
         module, _, attribute = entry.target.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         add_options(command, SHARED)
+        if cmd_name in FROM_ENVIRONMENT:
+            command.context_settings["auto_envvar_prefix"] = f"CELERY_{cmd_name.upper()}"
         return command
 
     def resolve_command(

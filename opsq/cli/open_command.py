@@ -1,4 +1,4 @@
-"""Commands that take options of the program's own, and whose others may come from the environment.
+"""Commands that take options of the program's own.
 
 The app is loaded for them only when a command line has an option that the command does not know.
 """
@@ -15,14 +15,7 @@ from opsq.cli.user_options import options_of
 
 
 class Open(Command):
-    """A command that takes options of the program's own: those under its name, and those under `preload`.
-
-    Its other options may come from the environment as Celery's do: `CELERY_WORKER_LOGLEVEL` is `worker --loglevel`.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.context_settings.setdefault("auto_envvar_prefix", f"CELERY_{str(self.name).upper()}")
+    """A command that takes options of the program's own: those under its name, and those under `preload`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Learn the program's options if there is one that is not known, then parse."""

@@ -197,6 +197,9 @@ def global_options(take: Callable[[click.Context, click.Parameter, Any], Any]) -
         Shared(["--plain"], help="Plain text, also in a terminal.", **flag),
         Shared(["-C", "--no-color"], help="No colours.", **flag),
         Shared(["-q", "--quiet"], help="Only data and errors.", **flag),
+        # Celery's, which mean nothing here: lines that have them run
+        Shared(["--loader"], hidden=True, expose_value=False, allow_from_autoenv=False),
+        Shared(["--skip-checks"], is_flag=True, hidden=True, expose_value=False, allow_from_autoenv=False),
     ]
 
 

@@ -16,8 +16,6 @@ CELERYS = json.loads(Path(__file__).with_name("celery-options.json").read_text()
 NO_NODES = "`opsq status` is of programs, queues and hosts; `opsq inspect ping` asks nodes"
 #: What is not taken, and why.
 NOT_TAKEN = {
-    "celery --loader": "modules are found by -A and --include; `opsq worker` takes it",
-    "celery --skip-checks": "there are none; `opsq worker` takes it",
     "celery status --timeout -t": NO_NODES,
     "celery status --destination -d": NO_NODES,
     "celery status --json -j": "it is --json alone",

@@ -35,11 +35,11 @@ def _clean(lab: Lab) -> Iterator[None]:
     lab.redis.flushall()
 
 
-def opsq(lab: Lab, *words: str, code: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def opsq(lab: Lab, *words: str, code: int = 0, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [*labs.OPSQ, *words],
         cwd=lab.folder,
-        env=lab.spawn.environment(lab.environment),
+        env={**lab.spawn.environment(lab.environment), **environment},
         input=stdin,
         capture_output=True,
         text=True,
@@ -119,6 +119,26 @@ def test_purging_asks_or_leaves_all_as_it_is(lab: Lab) -> None:
     assert "1 message would be purged from 1 queue" in opsq(lab, "-A", "proj", "purge", "--dry-run").stdout
     assert "no queue is left" in opsq(lab, "-A", "proj", "purge", "-f", "-X", "celery", code=2).stderr
     assert lab.depth() == 1
+
+
+# -- what all of them take -------------------------------------------------------------------------------------------
+
+
+def test_options_of_celerys_words_may_stand_in_the_environment(lab: Lab) -> None:
+    opsq(lab, "-A", "proj", "call", "proj.add", CELERY_CALL_ARGS="[2, 3]", CELERY_CALL_QUEUE="mail")
+    assert waiting(lab, "mail")["headers"]["argsrepr"] == "(2, 3)"
+    done = opsq(lab, "-A", "proj", "purge", CELERY_PURGE_FORCE="1", CELERY_PURGE_QUEUES="mail,celery")
+    assert done.stdout == "Purged 1 message from 2 known task queues.\n"
+    lab.worker("-c", "1", "-n", "one@here")
+    named = {"CELERY_INSPECT_JSON": "1", "CELERY_INSPECT_TIMEOUT": "2", "CELERY_INSPECT_DESTINATION": "one@here,x@y"}
+    assert json.loads(opsq(lab, "-A", "proj", "inspect", "ping", **named).stdout) == {"one@here": {"ok": "pong"}}
+
+
+@pytest.mark.parametrize("words", [("list", "bindings"), ("inspect", "--list"), ("beat", "--help")])
+def test_options_of_celery_that_mean_nothing_here_are_taken_before_every_command(
+    lab: Lab, words: tuple[str, ...]
+) -> None:
+    opsq(lab, "-A", "proj", "--skip-checks", "--loader", "app", *words)
 
 
 # -- list, report, graph ---------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def test_words_become_the_arguments_of_the_command(lab: Lab) -> None:
 
 
 def test_a_projects_own_commands_work(lab: Lab) -> None:
-    assert json.loads(opsq(lab, "control", "say", "a", "b", "-j", "-t", "2").stdout) == {"one@here": {"ok": 2}}
+    assert json.loads(opsq(lab, "control", "say", "a", "b", "-j", "-t", "2").stdout) == [{"one@here": {"ok": 2}}]
     assert json.loads(opsq(lab, "inspect", "said", "2", "-j", "-t", "2").stdout)["one@here"]["ok"] == "a b a b"
     assert "What was said here." in opsq(lab, "inspect", "--list").stdout
 

@@ -34,6 +34,10 @@ opsq control --list
 """
 
 
+def _json_flag(kind: str) -> Any:
+    return click.option("-j", "as_json", envvar=f"CELERY_{kind}_JSON", is_flag=True, help="The same as --json.")
+
+
 _OPTIONS = (
     click.argument("name", metavar="[COMMAND]", required=False),
     click.argument("words", metavar="[ARG]...", nargs=-1),
@@ -42,12 +46,11 @@ _OPTIONS = (
         "-t", "--timeout", type=click.FloatRange(0), default=1.0, metavar="S", show_default=True, help="Wait so long."
     ),
     click.option("-d", "--destination", callback=names, metavar="LIST", help="Only these nodes, with commas."),
-    click.option("-j", "as_json", is_flag=True, help="The same as --json."),
 )
 
 
 @command(INSPECT_EXAMPLES)
-@options(_OPTIONS)
+@options((*_OPTIONS, _json_flag("INSPECT")))
 @pass_context
 def inspect(context: Context, /, **given: Any) -> None:
     """Ask workers something: what they run, hold, know.
@@ -58,7 +61,7 @@ def inspect(context: Context, /, **given: Any) -> None:
 
 
 @command(CONTROL_EXAMPLES)
-@options(_OPTIONS)
+@options((*_OPTIONS, _json_flag("CONTROL")))
 @pass_context
 def control(context: Context, /, **given: Any) -> None:
     """Tell workers to do something.
@@ -94,7 +97,8 @@ def _run(
     )
     told = {node: reply for each in replies or () for node, reply in each.items()}
     if context.out.json or as_json:
-        print(json.dumps(told))
+        as_celery = told if kind == "inspect" else [{node: reply} for node, reply in told.items()]
+        print(json.dumps(as_celery))
     elif told:
         for node, reply in told.items():
             context.out.line("\n".join(shown(node, reply)))
