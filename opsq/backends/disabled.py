@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from opsq.backends.celery_words import CelerysWords
 from opsq.exceptions import ImproperlyConfigured
 
 
-class DisabledBackend:
+class DisabledBackend(CelerysWords):
     """What an app has that names a broker and no result backend, as in Celery."""
 
     url = None

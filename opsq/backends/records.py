@@ -8,11 +8,12 @@ from typing import Any
 
 from opsq import states
 from opsq.backends.base import Format, encode_meta, encode_success
+from opsq.backends.celery_words import CelerysWords
 from opsq.backends.chords import Chords
 from opsq.datastore import keys
 
 
-class Records:
+class Records(CelerysWords):
     """The results of one app, whatever keeps them. `key_prefix` stands before Celery's keys.
 
     What groups and chords need is kept in Redis by `chords`.

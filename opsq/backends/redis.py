@@ -35,6 +35,11 @@ class RedisBackend(Records):
         wanted = Format.of(conf)
         return cls(url, wanted, prefix, Chords.of(url, wanted, prefix, conf))
 
+    @property
+    def client(self) -> Any:
+        """The server that keeps the results, for what a program keeps there itself: a `redis.Redis`."""
+        return client(self.url)
+
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def store(self, task_id: str, state: str, result: Any, traceback: str | None = None, request: Any = None) -> None:

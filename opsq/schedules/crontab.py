@@ -37,6 +37,9 @@ class crontab(BaseSchedule):
     ) -> None:
         given = (minute, hour, day_of_week, day_of_month, month_of_year)
         self._given = tuple("*" if field is None else field for field in given)
+        #: Packages that keep crontabs elsewhere read the fields by these names.
+        self._orig_minute, self._orig_hour, self._orig_day_of_week, *rest = self._given
+        self._orig_day_of_month, self._orig_month_of_year = rest
         self._kwargs = kwargs
         self.minute = expanded(self._given[0], 60)
         self.hour = expanded(self._given[1], 24)

@@ -572,6 +572,19 @@ def results():
     return [*found, here.forget(), AsyncResult(result.id).state]
 
 
+def words_of_the_backend():
+    backend, own = app.backend, "an-id-of-its-own"
+    good, bad = add.delay(1, 2), fail.delay()
+    good.get(timeout=PATIENCE_S), bad.get(timeout=PATIENCE_S, propagate=False)
+    found = [backend.get_state(good.id), backend.get_result(good.id), backend.get_task_meta(good.id)["result"]]
+    found += [type(backend.get_result(bad.id)).__name__, backend.get_traceback(bad.id).splitlines()[0]]
+    found += [backend.get_state("nobody-knows-it"), backend.get_task_meta("nobody-knows-it")["status"]]
+    found += [backend.store_result(own, {"at": 1}, "SENT"), app.AsyncResult(own).state, app.AsyncResult(own).info]
+    found += [backend.store_result(own, 5, "SUCCESS"), backend.store_result(own, 6, "SENT")]
+    found += [app.AsyncResult(own).get(timeout=PATIENCE_S), backend.client.ping(), backend.client.exists("nothing")]
+    return found
+
+
 def revocations():
     later, by_control = add.apply_async((1, 2), countdown=60), add.apply_async((1, 2), countdown=60)
     stamped = add.s(1, 2).set(countdown=60)
@@ -761,6 +774,8 @@ def schedules():
             sorted(crontab(minute="*/20").minute),
         ],
         lambda: pickle.loads(pickle.dumps(crontab(1))) == crontab(1),
+        lambda: [crontab("*/5", 3)._orig_minute, crontab(0, 3, "mon", 2, "*/3")._orig_hour],
+        lambda: [getattr(crontab(0, 3, "mon", 2, "*/3"), f"_orig_{name}") for name in ("day_of_week", "day_of_month")],
         lambda: repr(crontab.from_string("*/5 * * * *")),
         lambda: [repr(schedule(10)), schedule(120).human_seconds, schedule(120).seconds, schedule(5) == schedule(5)],
     )

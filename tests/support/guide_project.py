@@ -26,7 +26,16 @@ AS_DATA = (
 RUN = (
     *("calls", "wrong_calls", "expired", "the_request", "retries", "ends_of_other_kinds", "errors"),
     *("results_nobody_wants", "inside_tasks", "chains", "groups", "groups_that_are_saved", "sets_of_results", "chords"),
-    *("chords_in_workflows", "maps", "replacements", "trees", "results", "revocations", "stamps"),
+    *(
+        "chords_in_workflows",
+        "maps",
+        "replacements",
+        "trees",
+        "results",
+        "words_of_the_backend",
+        "revocations",
+        "stamps",
+    ),
 )
 #: Those that are given a file to which their tasks write.
 TOLD = ("handlers", "errbacks")

@@ -103,7 +103,7 @@ def _look(path: Path) -> File:
         if path.stat().st_size > LARGEST:
             return file
         raw = path.read_bytes()
-        if b"celery" not in raw.lower() and b"kombu" not in raw:
+        if b"celery" not in raw.lower() and not any(word in raw for word in (b"kombu", b"billiard")):
             return file
         if path.suffix in (".py", ".pyi"):
             file.encoding = tokenize.detect_encoding(io.BytesIO(raw).readline)[0].removesuffix("-sig")

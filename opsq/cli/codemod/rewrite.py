@@ -20,6 +20,8 @@ _COMMA = re.compile(r"[ \t]*,[ \t]*")
 #: A path in a text: with two dots, a colon, or the name of a class.
 _PATH = re.compile(r"(?:celery|kombu)(?:\.\w+){2,}|(?:celery|kombu)(?:\.\w+)*:\w+|(?:celery|kombu)(?:\.\w+)*\.[A-Z]\w*")
 
+_MULTIPROCESSING = "Python's multiprocessing has it, also in tasks: their processes are no daemons"
+
 
 @dataclass(frozen=True, slots=True)
 class Left:
@@ -41,7 +43,7 @@ class Rewritten:
 
 def rewrite(source: str) -> Rewritten:
     """The text with its imports changed. Raises SyntaxError, ValueError for what is no Python 3."""
-    if not any(package in source for package in names.PACKAGES):
+    if not any(package in source for package in (*names.PACKAGES, "billiard")):
         return Rewritten(source, 0, [])
     with warnings.catch_warnings(action="ignore"):
         tree = ast.parse(source)
@@ -54,7 +56,17 @@ def rewrite(source: str) -> Rewritten:
 
 
 def _ours(module: str | None) -> bool:
-    return (module or "").partition(".")[0] in names.PACKAGES
+    return _first(module) in names.PACKAGES
+
+
+def _first(module: str | None) -> str:
+    return (module or "").partition(".")[0]
+
+
+def _billiard(module: str, alias: ast.alias) -> str:
+    """What to write for a name of the library under Celery's processes."""
+    home = names.home_of("celery.exceptions", alias.name) if module == "billiard.exceptions" else None
+    return f"write: {_statement(home.module, [(alias, ast.unparse(alias))])}" if home else _MULTIPROCESSING
 
 
 class _Change:
@@ -72,8 +84,13 @@ class _Change:
         for node in ast.walk(self.tree):
             if isinstance(node, ast.ImportFrom) and not node.level and _ours(node.module):
                 self._from(node)
+            elif isinstance(node, ast.ImportFrom) and not node.level and _first(node.module) == "billiard":
+                for alias in node.names:
+                    self._leave(node, _billiard(node.module or "", alias))
             elif isinstance(node, ast.Import):
                 for alias in node.names:
+                    if _first(alias.name) == "billiard":
+                        self._leave(node, f"{alias.name}: {_MULTIPROCESSING}")
                     if _ours(alias.name):
                         package = alias.name.partition(".")[0]
                         self._as(alias) if alias.asname else bound[package].append((node, alias))
