@@ -15,8 +15,10 @@ from opsq.worker import slots
 
 #: The first bound, how often longer each next one is, and the last one where few wait (seconds).
 FIRST_S, TIMES, FEW_S = 0.001, 4, 0.05
-#: The last bound in larger crowds: so much for each worker (seconds), but never more than so many.
-EACH_S, MOST_S = 0.013, 4.0
+#: The last bound in larger crowds: so much for each worker (seconds), and more where they are many; never more than so
+#: many. So one of them comes to look every few milliseconds, however many they are: every 7 up to a hundred workers,
+#: every 20 with three hundred.
+EACH_S, MANY, MOST_S = 0.013, 100, 12.0
 #: Who was not woken for so long does not stay away longer than where few wait (seconds).
 CALM_S = 1.0
 
@@ -39,6 +41,7 @@ class Crowd:
             self._bound_s = min(self._bound_s, FEW_S)
         delay_s = random.uniform(0, self._bound_s)
         self._armed_at = now + delay_s
-        most_s = min(max(FEW_S, self._page[slots.CROWD] * EACH_S), MOST_S)
+        workers = self._page[slots.CROWD]
+        most_s = min(max(FEW_S, workers * EACH_S * max(1.0, workers / MANY)), MOST_S)
         self._bound_s = min(max(self._bound_s * TIMES, FIRST_S), most_s)
         return delay_s

@@ -274,7 +274,10 @@ class Leases(threading.Thread):
         looks = self._looks_for_due()
         moves = [mover.commands(self._tracks) if looks else [] for mover in self._movers]
         sent = time.monotonic()
-        answers = self.ask_all([*commands, *moves[0], *moves[1], *self._exchanges()])
+        life = self._pulse.rides(sent + post.lease_s / 3)
+        answers = self.ask_all([*commands, *moves[0], *moves[1], *self._exchanges(), *life])
+        if life:
+            self._pulse.rode(answers.pop())
         for answer in answers[: len(commands)]:
             if isinstance(answer, Exception):
                 raise answer

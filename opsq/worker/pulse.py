@@ -68,13 +68,27 @@ class Pulse:
         self._unheard_until = 0.0 if heard or called else now + UNHEARD_S
         self.on_beat()
         if not (self.muted or self._news.tasks in (ALWAYS, NEVER)):
-            self._page[slots.EVENTS] = bool(heard and self._publish(line, TASKS, self._nothing))
+            self._page[slots.EVENTS] = bool(heard and self._publish(line, self._news.channel(TASKS), self._nothing))
+
+    def rides(self, until: float) -> list[tuple[Any, ...]]:
+        """The sign of life that is due before then (monotonic seconds) if none was heard lately, to go along with other
+        commands, so that it costs no way of its own; its answer is for `rode`."""
+        if 0.0 < self._unheard_until <= until and self._online and self._news.interval_s:
+            return [("PUBLISH", *self._life("worker-heartbeat"))]
+        return []
+
+    def rode(self, answer: Any) -> None:
+        """What was answered to it. If somebody heard it, the next one comes at once, and often from then on."""
+        heard = self._heard(answer)
+        self._unheard_until = 0.0 if heard else time.monotonic() + UNHEARD_S
+        if heard:
+            self._next_at = time.monotonic()
 
     def tell_lost(self, line: Line) -> None:
         """Tell of the tasks that were lost."""
         message = self._herald.take()
         if message is not None:
-            self._publish(line, TASKS, message)
+            self._publish(line, self._news.channel(TASKS), message)
 
     def bye(self, line: Line) -> None:
         """The last sign of life."""
@@ -106,20 +120,28 @@ class Pulse:
         self.muted, self._page[slots.EVENTS] = False, self._news.tasks == ALWAYS
         self.call()
 
-    def _say(self, line: Line, kind: str) -> int:
+    def _life(self, kind: str) -> tuple[str, bytes]:
+        """A sign of life, with its channel."""
         clock = int(self._page[slots.CLOCK]) + 1
         self._page[slots.CLOCK] = clock
         running, done = self._count()
         routing_key, message = self._sender.about_worker(kind, clock, self._news.interval_s, running, done)
-        return self._publish(line, routing_key, message)
+        return self._news.channel(routing_key), message
 
-    def _publish(self, line: Line, routing_key: str, message: bytes) -> int:
+    def _say(self, line: Line, kind: str) -> int:
+        return self._publish(line, *self._life(kind))
+
+    def _publish(self, line: Line, channel: str, message: bytes) -> int:
         """How many have heard it; 0 when this user may not publish events."""
         try:
-            answer: Any = line.ask("PUBLISH", self._news.channel(routing_key), message)
+            return self._heard(line.ask("PUBLISH", channel, message))
         except ResponseError as error:
+            return self._heard(error)
+
+    def _heard(self, answer: Any) -> int:
+        if isinstance(answer, ResponseError):
             if not self._refused:
-                logger.warning("events cannot be sent: %s", error)
+                logger.warning("events cannot be sent: %s", answer)
             self._refused = True
             return 0
         return int(answer)

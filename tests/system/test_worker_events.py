@@ -210,6 +210,16 @@ def test_signs_of_life_are_rare_until_somebody_hears_one(lab: Lab, worker: Any, 
     beats.wait(lambda: len(beats.events) > 10, "it is heard, and tells often")
 
 
+def test_a_sign_of_life_that_nobody_hears_goes_along_with_a_renewal(lab: Lab, worker: Any) -> None:
+    worker("--heartbeat-interval", "0.5", "--lease", "7")
+    with redis.Redis.from_url(lab.server.url(), socket_timeout=10).monitor() as monitor:
+        listening = iter(monitor.listen())
+        before: dict[str, Any] = next(listening)
+        while not (found := next(listening))["command"].startswith("PUBLISH /0.celeryev/worker.heartbeat"):
+            before = found
+    assert found["time"] - before["time"] < 0.3, "a renewal comes every 2.3 s"
+
+
 def test_nothing_of_tasks_is_published_while_nobody_listens_to_tasks(lab: Lab, worker: Any, ear: Any) -> None:
     """Celery's workers listen to each other's worker events; that is no reason to tell of tasks."""
     beats = ear("/0.celeryev/worker.*")
