@@ -17,6 +17,7 @@ import hiredis
 
 from opsq.datastore.connection import errors, link, parse_url
 from opsq.datastore.trouble import (
+    NoRedis,
     RedisConnectionError,
     RedisTimeoutError,
     Replica,
@@ -52,7 +53,7 @@ class Line:
         self._link.connect()
         self._sock = self._link.sock
         _wait_in_kernel(self._sock)
-        self._reader = hiredis.Reader(replyError=of_answer)
+        self._reader = hiredis.Reader(protocolError=NoRedis, replyError=of_answer)
 
     def close(self) -> None:
         """Let go of the connection."""

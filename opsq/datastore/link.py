@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import hiredis
 
-from opsq.datastore.trouble import RedisConnectionError, RedisTimeoutError, of_answer
+from opsq.datastore.trouble import NoRedis, RedisConnectionError, RedisTimeoutError, of_answer
 from opsq.datastore.url import RedisURL
 
 #: A dead peer is noticed after 15 s, whoever forgot the connection (DESIGN section 4).
@@ -92,7 +92,7 @@ class PlainLink:
         if not self._greeting:
             return
         self.sock.sendall(b"".join([hiredis.pack_command(words) for words in self._greeting]))
-        reader = hiredis.Reader(replyError=of_answer)
+        reader = hiredis.Reader(protocolError=NoRedis, replyError=of_answer)
         for _ in self._greeting:
             while (answer := reader.gets()) is False:
                 data = self.sock.recv(65_536)

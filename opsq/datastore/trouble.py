@@ -38,6 +38,13 @@ class Replica(RedisConnectionError):
         super().__init__(text)
 
 
+class NoRedis(RedisConnectionError):
+    """What answers does not speak Redis' protocol."""
+
+    def __init__(self, _text: str = "") -> None:
+        super().__init__("what answers there is no Redis")
+
+
 class NoneOfThem(RedisConnectionError):
     """No server was found; says why of each that was tried."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -38,6 +39,25 @@ def test_a_server_that_only_goes_silent_is_given_up_in_time(server: RedisServer)
     finally:
         server.process.send_signal(signal.SIGCONT)
     line.close()
+
+
+@pytest.mark.parametrize("database", [0, 1])
+def test_a_server_that_is_no_redis_is_told_as_such(database: int) -> None:
+    """Be it the first command that it answers, or the choice of the database before that."""
+
+    def answer() -> None:
+        with listener.accept()[0] as client:
+            client.recv(1000)
+            client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        line = Line(f"redis://127.0.0.1:{listener.getsockname()[1]}/{database}")
+        with pytest.raises(RedisConnectionError, match="what answers there is no Redis"):
+            line.ask("PING")
+        line.close()
+        thread.join()
 
 
 def test_who_reads_sees_that_another_thread_has_hung_up(server: RedisServer) -> None:

@@ -38,6 +38,7 @@ CELERY_RESULT_EXPIRES = None
 
 #: What is added to the settings, and what `manage.py check` says of it.
 MISTAKES = [
+    ('CELERY_RESULT_BACKEND = "mongodb://x"', "opsq.E001", "as result backend"),
     ("CELERY_TASK_ALWAYS_EAGER = True\nCELERY_ALWAYS_EAGER = False", "opsq.E001", "names of one setting"),
     ("CELERY_BROKER_URL = 'redis//x'", "opsq.E001", "cannot use 'redis//x' as broker"),
     ("CELERY_WORKER_CONCURENCY = 3", "opsq.W004", "Did you mean CELERY_WORKER_CONCURRENCY?"),

@@ -70,6 +70,7 @@ def settings_that_cannot_be_used(**_told: Any) -> list[CheckMessage]:
     try:
         standing.check(app.conf)
         app.find_broker()
+        _made = app.backend
     except ImproperlyConfigured as error:
         return [Error(str(error), hint=error.hint or None, id="opsq.E001")]
     except OpsqError:  # there may be a broker where it runs
