@@ -32,13 +32,18 @@ _HOMES: dict[str, str] = {
 
 
 def to_data(error: BaseException) -> dict[str, Any]:
-    """What is stored of an exception: its class, module and arguments (by `repr` where JSON cannot hold them)."""
-    kind = type(error)
+    """What is stored of an exception: its class, module and arguments (by `repr` where JSON cannot hold them).
+
+    The reason of an error of ours is no argument, and belongs to what it says.
+    """
+    kind, args = type(error), error.args
+    if isinstance(error, exceptions.OpsqError) and error.why:
+        args = (str(error), *args[1:])
     name, module = kind.__qualname__, kind.__module__
     if module == exceptions.__name__:
         name = "CeleryError" if kind is exceptions.OpsqError else name
         module = _HOMES.get(name, module)
-    return {"exc_type": name, "exc_message": _writable(error.args), "exc_module": module}
+    return {"exc_type": name, "exc_message": _writable(args), "exc_module": module}
 
 
 def _writable(args: tuple[Any, ...]) -> list[Any]:

@@ -10,7 +10,15 @@ import pytest
 from support import captures
 
 from opsq import exceptions
-from opsq.exceptions import DecodeError, NotRegistered, Reject, SecurityError, SoftTimeLimitExceeded, TimeLimitExceeded
+from opsq.exceptions import (
+    DecodeError,
+    EncodeError,
+    NotRegistered,
+    Reject,
+    SecurityError,
+    SoftTimeLimitExceeded,
+    TimeLimitExceeded,
+)
 from opsq.protocol import failure, jsontypes
 
 
@@ -116,3 +124,12 @@ def test_what_is_no_exception_is_refused(module: str, name: str) -> None:
 def test_what_is_no_stored_exception_is_refused(data: object) -> None:
     with pytest.raises(DecodeError):
         failure.from_data(data)  # type: ignore[arg-type]
+
+
+def test_a_reason_is_stored_with_what_could_not_be_done() -> None:
+    error = EncodeError("cannot write the value as JSON", why="set is no type that JSON can hold", hint="a list")
+    data = stored(error)
+    assert data["exc_message"] == ["cannot write the value as JSON: set is no type that JSON can hold"]
+    again = failure.from_data(data)
+    assert type(again) is EncodeError
+    assert str(again) == str(error)
