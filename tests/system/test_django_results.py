@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,30 @@ def tell(number):
 answer = [tell(0), tell(0), tell(1), tell(0), tell(2)[0] == [result.parent.id]]
 app.control.purge()
 """) == [[[], 2], [[], 1], [[], 1], [[], 1], True]
+
+
+def test_a_chord_whose_part_was_purged_fails_when_its_results_would_expire(sqlite: ResultsProject) -> None:
+    chords = sqlite.ask("""
+from opsq import chord
+def sent(*queues):
+    result = chord([add.s(1, 1).set(queue=queue) for queue in queues])(total.s())
+    return f"opsq:chord:{result.parent.id}", result.parent.id, result.id
+answer = sent("celery", "nobody"), sent("nobody", "nobody")
+""")
+    assert sqlite.client.delete("nobody")
+    first = chords[0][0]
+    sent_at = sqlite.client.hget(first, "at")
+    sqlite.worker()
+    sqlite.wait_for(lambda: sqlite.client.hget(first, "at") != sent_at, 30, "one part is counted")
+    for key, group_id, _ in chords:
+        sqlite.client.hset(key, "at", str(int((time.time() - 3600) * 1000)))
+        sqlite.client.zadd("opsq:chords", {group_id: 0})
+    for count, (_, _, body_id) in zip((1, 0), chords, strict=True):
+        row = sqlite.wait_for(lambda body_id=body_id: sqlite.found(body_id), 30, "the body has failed")
+        assert row["status"] == "FAILURE"
+        assert f"only {count} of 2 parts have ended before the chord expired" in row["result"]
+    assert sqlite.do('answer = model("ChordCounter").objects.count()') == 0
+    sqlite.wait_for(lambda: not sqlite.client.exists("opsq:chords"), 30, "nobody looks after them any more")
 
 
 def test_who_waits_is_told_when_a_result_is_there(sqlite: ResultsProject) -> None:

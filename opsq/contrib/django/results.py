@@ -5,7 +5,7 @@ A worker writes what a turn settles in one statement, before the message is ackn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -52,7 +52,7 @@ class DatabaseBackend(Polled):
     def store_records(self, records: Iterable[tuple[str, int, bytes]]) -> None:
         """Store what was made by `record`, in one transaction. Raises BrokerError, NotKeptError."""
         rows, headers = [], []
-        for key, _ttl_s, data in records:
+        for key, _ttl_s, data in self._counters.keep(records):
             if key.startswith(Header.PREFIX):
                 headers.append(Header.read(data))
             else:
@@ -153,9 +153,6 @@ class DatabaseBackend(Polled):
     def begin_chord(self, header: Any) -> None:
         """Write down which parts a chord has; before any of them is sent."""
         self._counters.start(Header.of_group(header))
-
-    def set_chord_size(self, group_id: str, size: int, body: Mapping[str, Any]) -> None:
-        """The header says it already."""
 
     def add_to_chord(self, group_id: str, result: Any) -> None:
         """A chord has one part more."""

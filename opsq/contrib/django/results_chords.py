@@ -2,12 +2,13 @@
 
 The counter says how many parts have not ended. Celery counts down without looking, so a part that runs twice counts
 twice; when it comes to 0 here, the rows of all parts say whether they have ended, and the count is put right. A chord
-that is complete is then handed to Redis, where its body is sent once, and by somebody else if its sender dies.
+that is complete is then handed to Redis, where its body is sent once, and by somebody else if its sender dies. Redis
+also knows when one was heard of last: its body fails when its results expire, if parts never come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from django.db.models import F, IntegerField
 from django.db.models.functions import Greatest
 
 from opsq import states
-from opsq.backends.chords import Chords, Facts
+from opsq.backends.chords import LOOK_AGAIN_S, Chords, Facts
 from opsq.broker import gathering
 from opsq.contrib.django import results_tables as tables
 from opsq.contrib.django.results_models import ChordCounter, TaskResult
@@ -27,7 +28,7 @@ from opsq.exceptions import ChordError
 from opsq.protocol import jsontypes
 
 #: Places in the arguments that count a part (`Chords.part`).
-_KEY, _PART, _MEMBER, _GROUP = 0, 1, 3, 11
+_KEY, _PART, _MEMBER, _WATCHED, _OURS, _GROUP, _FACTS = 0, 1, 3, 9, 10, 11, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,11 @@ class DatabaseChords(Chords):
             return
         self.begin([header])
 
+    def set_size(self, group_id: str, size: int, body: Mapping[str, Any]) -> None:
+        """The header says it already; what Redis knows of it ends it when its parts never come, if results expire."""
+        if self.ttl_s:
+            super().set_size(group_id, size, body)
+
     def begin(self, headers: Sequence[Header]) -> None:
         """Write down headers; those that are there stay: the same chord may be sent twice."""
         with tables.writing(ChordCounter) as alias:
@@ -108,14 +114,15 @@ class DatabaseChords(Chords):
         with tables.worker_writing(ChordCounter) as alias:
             self._store_ended(alias, parts)
             with transaction.atomic(using=alias):
-                complete = [
-                    group_id
+                last = {
+                    group_id: self._is_last(alias, group_id, len({part[_PART] for part in by_group[group_id]}))
                     for group_id in sorted(by_group)
-                    if self._is_last(alias, group_id, len({part[_PART] for part in by_group[group_id]}))
-                ]
+                }
         found: list[str] = []
-        for group_id in complete:
-            found += self._hand_over(by_group[group_id][-1])
+        for group_id, complete in last.items():
+            if complete:
+                found += self._hand_over(by_group[group_id][-1])
+        self._heard_of([by_group[group_id][-1] for group_id, complete in last.items() if complete is False])
         return found
 
     def _store_ended(self, alias: str, parts: Sequence[Sequence[Any]]) -> None:
@@ -128,12 +135,13 @@ class DatabaseChords(Chords):
         tables.upsert(alias, rows)
 
     @staticmethod
-    def _is_last(alias: str, group_id: str, count: int) -> bool:
-        """Count parts of one chord that have ended; whether all have. Writes first: who reads then reads alone."""
+    def _is_last(alias: str, group_id: str, count: int) -> bool | None:
+        """Count parts of one chord that have ended; whether all have, None where nobody knows it. Writes first: who
+        reads then reads alone."""
         kept = ChordCounter.objects.using(alias).filter(group_id=group_id)
         left = Greatest(F("count") - count, 0, output_field=IntegerField())
         if not kept.update(count=left):
-            return False  # nobody knows it, or a Celery worker has sent its body
+            return None  # nobody knows it, or a Celery worker has sent its body
         row = kept.get()
         if row.count:
             return False
@@ -150,6 +158,25 @@ class DatabaseChords(Chords):
             if not found and client(self.url).get(f"{part[_KEY]}.c") == b"done":
                 self._remove(part[_GROUP])
         return found
+
+    def _heard_of(self, parts: Sequence[Sequence[Any]]) -> None:
+        """Chords wait for other parts: from now on as long as results are kept."""
+        if not parts or not self.ttl_s:
+            return
+        with errors(self.url):
+            seconds, micros = client(self.url).time()
+            now_ms = seconds * 1000 + micros // 1000
+            pipe = client(self.url).pipeline(transaction=True)
+            for part in parts:
+                size, ours = f"{part[_KEY]}.s", part[_OURS]
+                pipe.set(size, 1, nx=True)  # to whoever looks it is not complete
+                pipe.hset(ours, "at", str(now_ms))
+                if part[_FACTS]:
+                    pipe.hset(ours, "facts", part[_FACTS])
+                pipe.zadd(part[_WATCHED], {part[_GROUP]: now_ms + LOOK_AGAIN_S * 1000})
+                for key in (size, ours):
+                    pipe.expire(key, self.ttl_s)
+            pipe.execute()
 
     # -- the body ------------------------------------------------------------------------------------------------------
 
@@ -175,6 +202,13 @@ class DatabaseChords(Chords):
                 cause = value if isinstance(value, BaseException) else None
                 raise ChordError(f"Dependency {task_id} raised {value!r}") from cause
         return [(task_id, found[task_id]["result"]) for task_id in ids if task_id in found]
+
+    def counted(self, group_id: str) -> tuple[int, str]:
+        """How many parts have ended, and of how many."""
+        row = self._row(group_id)
+        ids = set() if row is None else set(_leaves(jsontypes.loads(row.sub_tasks)))
+        with tables.worker_writing(TaskResult) as alias:
+            return len(tables.ended_of(alias, ids)), str(len(ids))
 
     def done(self, group_id: str) -> bool:
         """Its body was sent: forget it. False when it is not ours any more."""
