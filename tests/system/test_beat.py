@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -141,6 +142,19 @@ def test_a_worker_with_a_beat_of_its_own(shop: Shop, words: list[str]) -> None:
     processes = psutil.Process(worker.pid).children(recursive=True)
     assert worker.stop() == 0
     assert psutil.wait_procs(processes, 10)[1] == []
+
+
+def test_a_beat_beside_a_worker_that_is_told_to_end_again_and_again_ends_without_an_error(shop: Shop) -> None:
+    worker = shop.start("-A", "shop", "worker", "-B", "-l", "info", "-c", "1", ready="Sending due task")
+    told: Any = shop.client.get(keys.schedule("shop", "lease"))
+    keeper = psutil.Process(json.loads(told)["pid"]).parent()
+    assert keeper is not None
+    until = time.monotonic() + 30
+    while keeper.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
+        keeper.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+    assert worker.stop() == 0
+    assert "ended by an error" not in worker.output()
 
 
 def test_the_beat_beside_a_worker_dies_with_it_and_is_started_again_when_it_is_killed(shop: Shop) -> None:

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import click
@@ -219,7 +219,8 @@ def _keep(app: Any, scheduler: str) -> None:
         nonlocal stopping
         stopping = True
         if current:
-            os.kill(current, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has just ended, and this process has not taken note of it yet
+                os.kill(current, signal.SIGTERM)
 
     on_signals(ENDING, stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
