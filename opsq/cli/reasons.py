@@ -24,8 +24,8 @@ _NAMED = 5
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All that is stored of a task. `result`: its record as scripts get it, None where nothing is stored; `history`:
-    what the monitor has kept; `searched`: the queues; `workers`: those that live; `revoked`: whether its id is;
-    `now`: by the server (Unix seconds).
+    what the monitor has kept; `searched`: the queues; `workers`: those that live; `limits`: how those stand that it
+    waits for, by whose they are ("task proj.mail"); `revoked`: whether its id is; `now`: by the server (Unix seconds).
     """
 
     id: str
@@ -36,10 +36,19 @@ class Facts:
     searched: Sequence[str]
     queues: Mapping[str, QueueState]
     workers: Sequence[Mapping[str, Any]]
+    limits: Mapping[str, str]
     revoked: bool
     celery_waits: bool
     keeps_results: bool
     now: float
+
+    def serving(self, queue: str) -> list[Mapping[str, Any]]:
+        """The workers that live and are there for a queue, also while none of their children takes from it."""
+        return [worker for worker in self.workers if queue in (worker["queues"] or ())]
+
+    def is_served(self, queue: str) -> bool:
+        """Whether anybody of opsq's is there for it."""
+        return bool(self.queues[queue].consumers or self.serving(queue))
 
     @property
     def name(self) -> str:
@@ -78,15 +87,15 @@ def _in_flight(facts: Facts, place: Place) -> Reason:
     if place.lease_ms / 1000 < facts.now:
         since = _clock(place.lease_ms / 1000)
         told = f"{facts.name} is held by {node}, whose lease ran out at {since}"
-        if facts.queues[place.queue].consumers:
+        if facts.is_served(place.queue):
             return Reason("held by the lost", f"{told}; a worker of {place.queue!r} takes over within seconds{again}")
         return Reason(
             "held by the lost",
             f"{told}, and no worker of {place.queue!r} is left to take over{again}",
             _worker(place.queue),
         )
-    if child is not None and (child.get("most") or 1) > 1:
-        many = f"(pid {child['pid']}), which runs {counted(child.get('running') or 0, 'task')} at once"
+    if child is not None and (child.get("most") or 1) > 1 and child.get("running"):
+        many = f"(pid {child['pid']}), which runs {counted(child['running'], 'task')} at once"
         return Reason("running", f"{facts.name} is in the hands of {node} {many}{again}", "opsq tasks")
     if child is None or child.get("number") != place.number:
         told = f"{facts.name} is in the hands of {node}, which has not said that it runs"
@@ -103,13 +112,17 @@ def _waiting(facts: Facts, place: Place) -> Reason:
     again = _not_to_run(facts, place) + _again(facts, place)
     if queue.paused:
         return Reason("paused", f"{told}: the queue is paused{again}", f"opsq queues resume {place.queue}")
+    serving = facts.serving(place.queue)
+    if not queue.consumers and serving:
+        nodes = ", ".join(harmless(worker["id"].rpartition(":")[0]) for worker in serving[:_NAMED])
+        quiet = f"{nodes} is there for the queue, but no child takes from it just now"
+        return Reason("waiting", f"{told}: {quiet}{again}", "opsq workers")
     if not queue.consumers and facts.celery_waits:
         return Reason(
             "waiting", f"{told}: Celery's workers may take it, none of opsq's consumes it{again}", _worker(place.queue)
         )
     if not queue.consumers:
         return Reason("no consumer", f"{told}: no worker consumes the queue{again}", _worker(place.queue))
-    serving = [worker for worker in facts.workers if place.queue in (worker["queues"] or ())]
     if (
         serving
         and place.task
@@ -128,7 +141,9 @@ def _waiting(facts: Facts, place: Place) -> Reason:
 def _limited(facts: Facts, place: Place) -> Reason:
     ahead = "next" if not place.ahead else f"behind {counted(place.ahead, 'other')}"
     told = f"{facts.name} waits for the limits of the {harmless(place.reason or 'task')}, {ahead}"
-    if not facts.queues[place.queue].consumers:
+    if stand := facts.limits.get(place.reason or ""):
+        told += f": {harmless(stand)}"
+    if not facts.is_served(place.queue):
         return Reason("limited", f"{told}; no worker consumes {place.queue!r}", _worker(place.queue))
     return Reason("limited", f"{told}{_not_to_run(facts, place)}{_again(facts, place)}", "opsq limits")
 
@@ -136,14 +151,16 @@ def _limited(facts: Facts, place: Place) -> Reason:
 def _delayed(facts: Facts, place: Place) -> Reason:
     assert place.due_ms is not None
     due = place.due_ms / 1000
-    told = f"is due at {_clock(due)} (in {humanize_duration(max(due - facts.now, 0))})"
+    when = f"is due at {_clock(due)} (in {humanize_duration(max(due - facts.now, 0))})"
+    told, error = f"{facts.name} {when}", ""
     if place.retries:
-        told = f"failed and is tried again, {told}" + (f"; {_error(facts)}" if _error(facts) else "")
-    if not facts.queues[place.queue].consumers:
-        told = f"{facts.name} {told}, and no worker of opsq consumes {place.queue!r} to move it there"
+        told = f"{facts.name} failed and is tried again: it {when}"
+        error = f"; {_error(facts)}" if _error(facts) else ""
+    if not facts.is_served(place.queue):
+        told = f"{told}, and no worker of opsq consumes {place.queue!r} to move it there{error}"
         return Reason("delayed", told, _worker(place.queue))
-    more = _not_to_run(facts, place) + _again(facts, place)
-    return Reason("delayed", f"{facts.name} {told} in {place.queue!r}{more}", "opsq queues")
+    more = error + _not_to_run(facts, place) + _again(facts, place)
+    return Reason("delayed", f"{told} in {place.queue!r}{more}", "opsq queues")
 
 
 def _with_celery(facts: Facts, place: Place) -> Reason:

@@ -258,7 +258,7 @@ def test_a_task_that_waits_for_its_limits_or_was_revoked(lab: Lab, why: Why) -> 
     lab.wait_for(lambda: not lab.depth() and not lab.in_flight(), "the others wait for their limits")
     told = why(ids[2])
     assert (told["state"], told["next"]) == ("limited", "opsq limits")
-    assert "waits for the limits of the task proj.rare, behind 1 other" in told["sentence"]
+    assert "waits for the limits of the task proj.rare, behind 1 other: 1/h" in told["sentence"]
     expiring = lab.send("rare", 3, expires=3600)
     lab.wait_for(lambda: why(expiring)["state"] == "limited", "it waits too", PATIENCE_S)
     assert "; it expires at " in why(expiring)["sentence"]

@@ -43,6 +43,14 @@ def limits(context: Context, limit: int) -> None:
     context.out.table("limits", COLUMNS, rows, total=len(found), empty="nothing is limited here")
 
 
+def in_words(state: store.LimitState) -> str:
+    """How one limit stands, for a sentence: `5/s, 2 of 2 run, circuit open 3s`."""
+    texts = _texts(state.to_data())
+    places, circuit = texts["places"], state.circuit not in (None, "closed") and texts["circuit_text"]
+    parts = [texts["rate_text"], places and f"{places} run", circuit and f"circuit {circuit}"]
+    return ", ".join(part for part in parts if part)
+
+
 def _texts(row: dict[str, Any]) -> dict[str, Any]:
     """What people read."""
     keys = [key for key in (row["rate_key"], row["concurrency_key"]) if key]

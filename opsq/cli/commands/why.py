@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from opsq import states
-from opsq.broker import losses, queues, revoked, whereabouts, workers
+from opsq.broker import limited, losses, queues, revoked, whereabouts, workers
 from opsq.cli import history, reasons
+from opsq.cli.commands.limits import in_words
 from opsq.cli.commands.results import describe
 from opsq.cli.context import Context, pass_context
 from opsq.cli.params import command
@@ -71,11 +72,16 @@ def _facts(context: Context, names: list[str], task_id: str, found: whereabouts.
         searched=names,
         queues={state.name: state for state in queues.states(broker, needed)},
         workers=workers.live(broker) if found.places else [],
+        limits=_limits(context, names) if any(place.kind == "limited" for place in found.places) else {},
         revoked=revoked.is_revoked(broker.client, broker.key_prefix, task_id),
         celery_waits=bool(found.places) and workers.celery_waits(broker),
         keeps_results=backend.keeps_results,
         now=found.now_ms / 1000,
     )
+
+
+def _limits(context: Context, names: list[str]) -> dict[str, str]:
+    return {f"{state.kind} {state.name}": in_words(state) for state in limited.states(context.broker, names)}
 
 
 def _shown(place: whereabouts.Place) -> dict[str, Any]:
