@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from opsq.app import unique
+from opsq.app import security, unique
 from opsq.app.routes import Destination, Routes
 from opsq.protocol.envelope import NO_EMBED
 from opsq.protocol.form import Form
@@ -76,6 +76,7 @@ class Preparation:
     def __init__(self, app: App) -> None:
         conf = app.conf
         conf.load()
+        security.use_shared_key(conf)
         self._app = app
         self._version, self._process = conf.version, os.getpid()
         self._routes = Routes(conf)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,11 +46,24 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.fixture
 def signer(lab: Lab) -> Iterator[App]:
     """A program that has the key."""
-    shared_key.use(KEY)
     app = App("signer", broker=lab.url, backend=lab.url, security_shared_key=KEY, set_as_current=False)
     app.conf.task_default_queue = "safe"
     yield app
     shared_key.use(())
+
+
+@pytest.mark.parametrize("sent", ["add.apply_async((1, 2), queue='safe')", "add.s(1, 2).apply_async(queue='safe')"])
+def test_a_program_signs_its_first_call(lab: Lab, sent: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"from proj import add; print({sent}.get(timeout=30))"],
+        cwd=lab.folder,
+        env={**lab.spawn.environment(lab.environment), "OPSQ_SECURITY_SHARED_KEY": KEY},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout == "3\n", done
 
 
 def test_what_is_signed_runs_with_all_that_follows(signer: App) -> None:
@@ -115,12 +130,12 @@ def test_plain_bytes_that_need_not_be_accepted_are_a_dead_letter(lab: Lab, messa
     assert "cannot read the message's body" in refused(lab, json.dumps(plain).encode())
 
 
-def test_a_body_that_another_key_has_signed_is_a_dead_letter(lab: Lab, signer: App) -> None:
-    shared_key.use("a key of somebody else's")
+def test_a_body_that_another_key_has_signed_is_a_dead_letter(lab: Lab) -> None:
+    stranger = App("stranger", broker=lab.url, security_shared_key="a key of somebody else's", set_as_current=False)
     try:
-        signer.send_task("proj.nap", ("never",), queue="elsewhere")
+        stranger.send_task("proj.nap", ("never",), queue="elsewhere")
     finally:
-        shared_key.use(KEY)
+        shared_key.use(())
     raw: Any = lab.redis.rpop("elsewhere")
     assert "signed with another key" in refused(lab, raw)
     lab.redis.delete("opsq:dead:{safe}")
