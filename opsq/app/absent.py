@@ -26,7 +26,6 @@ ABSENT = {
     "default_producer": _MESSAGES,
     "either": "app.conf has the setting",
     "events_cls": _PARTS,
-    "loader": "modules are found by -A, include and autodiscover_tasks",
     "loader_cls": _PARTS,
     "log": "connect to the signals setup_logging or after_setup_logger",
     "log_cls": _PARTS,

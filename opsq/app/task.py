@@ -214,6 +214,8 @@ class Task(Workflows, Generic[P, R]):
         """What the task itself says about its calls."""
         version = self.app.conf.version
         if vars(self).get("_options_version") != version:
+            if not self.app.finalized and self.app.conf.task_annotations:
+                self.app.finalize(auto=True)  # they are put on the tasks then
             found = {name: value for name in CALL_OPTIONS if (value := getattr(self, name)) is not None}
             found["ignore_result"] = bool(self.ignore_result)
             vars(self).update(_options=found, _options_version=version)

@@ -16,6 +16,7 @@ from opsq.app.autoretry import add_autoretry
 from opsq.app.blame import broken
 from opsq.app.builtins import add_builtins
 from opsq.app.configured import Configured
+from opsq.app.loader import Loader
 from opsq.app.models import Models, WithModels
 from opsq.app.registry import TaskRegistry
 from opsq.app.task import KEYS, Task
@@ -242,6 +243,11 @@ class WithTasks(Configured):
             raise
         except Exception as error:
             raise broken("cannot import the tasks", error) from error
+
+    @property
+    def loader(self) -> Loader:
+        """What imports the tasks, by Celery's word for it."""
+        return Loader(self.import_tasks)
 
     def _import_related(self, packages: Any, related: str | None) -> None:
         packages = self.default_packages if packages is None else packages

@@ -396,3 +396,9 @@ def test_a_global_key_prefix_is_kept(redis_url: str, redis_client: redis.Redis) 
     app.send_task("x")
     assert redis_client.llen("acme:celery") == 1
     redis_client.flushall()
+
+
+def test_annotations_hold_for_the_first_call_of_a_program_too(app: App, add: Any, take: Any) -> None:
+    app.conf.task_annotations = {"*": {"priority": 6}, "t.add": {"queue": "annotated"}}
+    add.delay(1)
+    assert take("annotated\x06\x166")["properties"]["priority"] == 6

@@ -446,6 +446,6 @@ def test_an_app_imports_what_it_was_told(app: App) -> None:
     app.conf.update(include=["disc_d"], imports="disc_b")
     app.autodiscover_tasks(lambda: ["disc_a"])
     assert "disc_a.tasks" not in sys.modules
-    app.import_tasks()
+    app.loader.import_default_modules()
     assert {"disc_a.tasks", "disc_b", "disc_d"} <= set(sys.modules)
     assert import_by_name("disc_d")[0].LOADED
