@@ -181,6 +181,19 @@ def test_help_begins_with_examples(capfd: pytest.CaptureFixture[str]) -> None:
         assert err == ""
 
 
+def test_every_example_fits_in_80_columns() -> None:
+    def lines_of(command: click.Command, found: dict[str, str], words: str) -> dict[str, str]:
+        found.update(dict.fromkeys(getattr(command, "examples", "").splitlines(), words))
+        if isinstance(command, click.Group):
+            for name in command.list_commands(click.Context(command)):
+                inner = command.get_command(click.Context(command), name)
+                assert inner is not None
+                lines_of(inner, found, f"{words} {name}")
+        return found
+
+    assert not {words: line for line, words in lines_of(cli, {}, "opsq").items() if len(line.strip()) > 78}
+
+
 def test_a_group_lists_its_commands() -> None:
     @group("opsq g")
     def outer() -> None: ...

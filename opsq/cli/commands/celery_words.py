@@ -13,8 +13,9 @@ from opsq.exceptions import UsageError
 
 CALL_EXAMPLES = """
 opsq -A proj call proj.tasks.add -a '[2, 3]'
-opsq -A proj call proj.tasks.mail -k '{"to": "anna"}' --queue mail --countdown 60
-opsq -A proj call proj.tasks.close --eta 2027-01-01T00:00:00+00:00 --expires 3600
+opsq -A proj call proj.tasks.mail -k '{"to": "anna"}' --queue mail
+opsq -A proj call proj.tasks.close --eta 2027-01-01T00:00:00+00:00
+opsq -A proj call proj.tasks.close --countdown 60 --expires 3600
 """
 PURGE_EXAMPLES = """
 opsq -A proj purge
