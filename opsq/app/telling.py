@@ -13,6 +13,7 @@ from opsq.app.routes import Destination
 from opsq.broker.outgoing import Outgoing
 from opsq.events.dispatcher import Sender
 from opsq.events.event import Channels, Wrapper
+from opsq.protocol.routing import Queue
 from opsq.protocol.writing import shown
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ def tell_before(
     headers = _headers(name, task_id, body, call)
     properties = {"correlation_id": task_id, "priority": call["priority"], **call["properties"]}
     where = {"exchange": place.exchange, "routing_key": place.routing_key}
+    queues = [Queue(place.queue, place.exchange, place.routing_key)] if place.queue else []
     signals.before_task_publish.send(
-        name, body=body, headers=headers, properties=properties, declare=[], retry_policy=policy, **where
+        name, body=body, headers=headers, properties=properties, declare=queues, retry_policy=policy, **where
     )
     call["headers"], call["properties"] = headers, properties
 

@@ -828,8 +828,9 @@ def queues_and_exchanges():
 def signals_of_a_call():
     heard = []
 
-    def before(sender=None, headers=None, body=None, **more):
+    def before(sender=None, headers=None, body=None, declare=None, **more):
         heard.append(["before", sender, sorted(headers), headers["argsrepr"], plain(body[:2]), sorted(more)])
+        heard.append([queue.name for queue in declare])
 
     def after(sender=None, headers=None, body=None, **more):
         heard.append(["after", sender, sorted(headers), plain(body[:2]), sorted(more)])
@@ -845,6 +846,7 @@ def signals_of_a_call():
     try:
         add.delay(1, 2)
         app.send_task("p.xsum", ([1],))
+        app.send_task("p.xsum", ([1],), queue="celery", priority=3)
         add.apply((1, 2))
         fail.apply()
     finally:
