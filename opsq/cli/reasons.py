@@ -145,6 +145,8 @@ def _limited(facts: Facts, place: Place) -> Reason:
         told += f": {harmless(stand)}"
     if not facts.is_served(place.queue):
         return Reason("limited", f"{told}; no worker consumes {place.queue!r}", _worker(place.queue))
+    if facts.queues[place.queue].paused:
+        return Reason("limited", f"{told}; {place.queue!r} is paused", f"opsq queues resume {place.queue}")
     return Reason("limited", f"{told}{_not_to_run(facts, place)}{_again(facts, place)}", "opsq limits")
 
 
@@ -160,6 +162,9 @@ def _delayed(facts: Facts, place: Place) -> Reason:
         told = f"{told}, and no worker of opsq consumes {place.queue!r} to move it there{error}"
         return Reason("delayed", told, _worker(place.queue))
     more = error + _not_to_run(facts, place) + _again(facts, place)
+    if facts.queues[place.queue].paused:
+        told = f"{told} in {place.queue!r}, which is paused{more}"
+        return Reason("delayed", told, f"opsq queues resume {place.queue}")
     return Reason("delayed", f"{told} in {place.queue!r}{more}", "opsq queues")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from opsq.broker.depths import QueueState
 from opsq.broker.whereabouts import Place
 from opsq.cli.reasons import Facts, Reason, explain
@@ -66,3 +68,12 @@ def test_how_its_limits_stand_is_said_with_what_waits_for_them() -> None:
     place = Place("limited", "celery", "proj.add", reason="task proj.add", ahead=2)
     told = reason(place, workers=[WORKER], limits={"task proj.add": "5/s, circuit open 3s"})
     assert told.sentence == "proj.add waits for the limits of the task proj.add, behind 2 others: 5/s, circuit open 3s"
+
+
+@pytest.mark.parametrize("kind", ["delayed", "limited"])
+def test_that_its_queue_is_paused_is_said_of_what_does_not_wait_in_it_yet(kind: Any) -> None:
+    place = Place(kind, "celery", "proj.add", due_ms=int(NOW * 1000) + 5000)
+    paused = {"celery": QueueState("celery", {}, 0, 0, 0, None, 1, True)}
+    told = reason(place, queues=paused)
+    assert "paused" in told.sentence
+    assert told.next == "opsq queues resume celery"
