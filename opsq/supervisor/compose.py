@@ -155,7 +155,7 @@ def compose(place: Place) -> Plan:
 def _told(program: Program) -> dict[str, str]:
     """A worker stops by itself just before it would be killed: what it holds is settled."""
     celerys = celery_commands.written(program)
-    ours = "worker" in (program.name, program.group) and "opsq" in program.command
+    ours = "worker" in program.command and any(Path(word).name == "opsq" for word in program.command)
     is_worker = celerys.name == "worker" if celerys is not None else ours
     return {notify.STOPWAITSECS: f"{program.stopwaitsecs:g}"} if is_worker else {}
 

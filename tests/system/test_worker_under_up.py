@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -66,20 +67,27 @@ def children(shop: Supervised) -> list[psutil.Process]:
     return psutil.Process(shop.process("worker").pid).children(recursive=True)
 
 
+@pytest.mark.parametrize("name", ["worker", "jobs"])
 def test_a_task_that_takes_longer_than_the_stop_is_given_back_and_not_killed(
-    shop: Supervised, wait_for: Callable[..., Any]
+    shop: Supervised, wait_for: Callable[..., Any], name: str
 ) -> None:
-    flags(shop, "concurrency = 1", "[programs.worker]\nstopwaitsecs = 4")
+    """Also in a worker that is a program of the project's own."""
+    if name == "worker":
+        flags(shop, "concurrency = 1", "[programs.worker]\nstopwaitsecs = 4")
+    else:
+        own = f"command = ['{sys.executable}', '-m', 'opsq', '-A', 'proj', 'worker', '-c', '1', '-l', 'info']"
+        redis = "depends_on = { redis = 'ready' }\nready = 'notify'"
+        shop.toml(f"app = 'proj'\nservices = ['redis']\n[programs.jobs]\n{own}\n{redis}\nstopwaitsecs = 4")
     shop.opsq("up")
     shop.opsq("run", "task", "proj.long", "[60]")
     wait_for(lambda: marks(shop) == ["begin"], what="it runs")
     began = time.monotonic()
-    shop.opsq("stop", "worker")
+    shop.opsq("stop", name)
     assert time.monotonic() - began > 2.5
     [queue] = json.loads(shop.opsq("queues", "--json").stdout)["queues"]
     assert (queue["waiting"], queue["in_flight"], queue["dead"]) == (1, 0, 0)
-    assert not (shop.program("worker")["reason"] or "").startswith("killed")
-    assert b"Cold shutdown" in shop.log("worker")
+    assert not (shop.program(name)["reason"] or "").startswith("killed")
+    assert b"Cold shutdown" in shop.log(name)
 
 
 def test_reload_brings_new_code_and_flags_and_interrupts_nothing(
