@@ -19,8 +19,8 @@ PATIENCE_MS = 30_000
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the project under `opsq up`."""
+def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
+    """The project under `opsq up`."""
     folder = tmp_path_factory.mktemp("django-example")
     spawner = Spawner(folder)
     with redis_server.running() as server:
@@ -31,11 +31,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             example.manage("migrate", "-v", "0")
             example.manage("createsuperuser", "--noinput", **SUPERUSER)
             supervised.opsq("up", "worker", "beat")
-            yield example.serve()
+            yield example
             supervised.opsq("down")
         finally:
             supervised.end()
             spawner.end_all()
+
+
+@pytest.fixture(scope="module")
+def site(example: Example) -> str:
+    """The address of its pages."""
+    return example.serve()
 
 
 def _never(*_words: Any) -> None:
@@ -108,6 +114,25 @@ def test_a_schedule_that_is_made_in_the_admin_runs_every_five_seconds(
 
         wait_for(lambda: runs() >= 2, timeout=PATIENCE_MS / 1000, what="it runs")
         expect(row.locator(".field-next_run")).to_have_text(re.compile(r"\d\d:\d\d:\d\d"))
+
+
+def test_an_order_that_is_packed_before_its_view_has_ended_keeps_its_task(example: Example) -> None:
+    kept = example.do("""
+import time
+from shop.models import Order
+from shop.tasks import pack
+order = Order.objects.create(item="soon", count=2)
+result = pack.delay(order.pk)
+until = time.monotonic() + 30
+while result.state != "PACKING" and not result.ready() and time.monotonic() < until:
+    time.sleep(0.02)
+order.task_id = result.id
+order.save(update_fields=["task_id"])
+result.get(timeout=30)
+order.refresh_from_db()
+answer = order.task_id == result.id and order.packed_at is not None
+""")
+    assert kept
 
 
 def log_in(page: Page, site: str) -> None:

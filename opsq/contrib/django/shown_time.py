@@ -1,4 +1,4 @@
-"""Points in time as the admin shows them: in the project's zone, to the second, on one line."""
+"""Points in time as the admin shows them: in the project's zone, to the second."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html_join
 
 
 def text(moment: datetime) -> str:
@@ -16,5 +16,8 @@ def text(moment: datetime) -> str:
 
 
 def html(moment: datetime | None) -> Any:
-    """The same for a table; "-" for none."""
-    return "-" if moment is None else format_html('<span style="white-space: nowrap">{}</span>', text(moment))
+    """The same for a table, which breaks it between date and time alone; "-" for none."""
+    if moment is None:
+        return "-"
+    words = ((word,) for word in text(moment).split())
+    return format_html_join(" ", '<span style="white-space: nowrap">{}</span>', words)

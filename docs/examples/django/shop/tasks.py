@@ -14,7 +14,7 @@ def pack(self, order_id):
         self.update_state(state="PACKING", meta={"packed": number, "of": order.count})
         time.sleep(0.7)
     order.packed_at = timezone.now()
-    order.save()
+    order.save(update_fields=["packed_at"])
     return f"{order.count} of {order.item} are packed"
 
 
