@@ -59,7 +59,10 @@ def _headers(request: Context, message: Envelope, call: Mapping[str, Any], due: 
     expires = call.get("expires", message.headers.expires)
     if isinstance(expires, int | float):
         expires = datetime.fromtimestamp(_state.broker_time(), UTC) + timedelta(seconds=expires)
+    # A message of protocol 1 has these in its body only; without them the headers, and the tries in them, do not count.
+    known = {name: getattr(message.headers, name) for name in ("task", "id", "root_id", "group", "group_index")}
     changed = {
+        **{name: value for name, value in known.items() if value is not None},
         "retries": call.get("retries", request.retries + 1),
         "eta": due.isoformat(),
         "parent_id": message.headers.id,

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from opsq.exceptions import DecodeError
+from opsq.exceptions import ContentDisallowed, DecodeError, ImproperlyConfigured
 from opsq.protocol import codec, compression, jsontypes
 
 #: Counts how often a started message was given back (ours; Celery passes it by as a user's header).
@@ -154,6 +154,10 @@ class _Embed(msgspec.Struct, gc=False):
 
 _NOTHING_FOLLOWS = _Embed()
 
+#: What a message of protocol 1 may be written in: whose task it is stands in its body, which is read before anybody
+#: knows what the app accepts. Pickle would run code.
+_READ_OF_PROTOCOL_1 = codec.accepted(("json", "msgpack", "yaml"))
+
 _decode = msgspec.json.Decoder(Envelope).decode
 _decode_body = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], _Embed]).decode
 _decode_reprs = msgspec.json.Decoder(_Reprs).decode
@@ -163,10 +167,10 @@ def parse(raw: bytes) -> Envelope:
     """Read a message. Raises DecodeError that says what is wrong, with the task id, if one is known, as `task_id`."""
     try:
         envelope = _decode(raw)
-        if envelope.properties.body_encoding != "base64":
-            envelope = _parse_slowly(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        envelope = _parse_slowly(raw)
+        return _parse_slowly(raw)
+    if envelope.properties.body_encoding != "base64":
+        return _parse_slowly(raw)
     envelope.raw = raw
     return envelope
 
@@ -185,6 +189,7 @@ def _parse_slowly(raw: bytes) -> Envelope:
         if not isinstance(headers, dict) or "task" not in headers:
             message = _from_protocol_1(message)
         envelope = msgspec.convert({**message, "body": b""}, Envelope, strict=False)
+        envelope.raw = raw
         if not isinstance(message.get("body"), str):
             raise DecodeError("cannot read the message", why="its body is missing or no text")
         envelope.body = _body_bytes(message["body"], envelope.properties.body_encoding)
@@ -208,27 +213,33 @@ def _in_plain_words(error: msgspec.ValidationError) -> str:
 
 
 def _from_protocol_1(message: dict[str, Any]) -> dict[str, Any]:
-    """A protocol 1 message with the headers that protocol 2 would have."""
+    """A protocol 1 message with the headers that protocol 2 would have; what was written on it since counts."""
     unknown = DecodeError("cannot read the message", why="it has no header 'task', and its body names no task")
-    properties = message.get("properties")
-    if not isinstance(message.get("body"), str) or not isinstance(properties, dict):
+    properties, headers = message.get("properties"), message.get("headers") or {}
+    if not (isinstance(message.get("body"), str) and isinstance(properties, dict) and isinstance(headers, dict)):
         raise unknown
     try:
         data = _body_bytes(message["body"], properties.get("body_encoding"))
-        body = jsontypes.loads(data)
-    except DecodeError:
+        if headers.get("compression"):
+            data = compression.decompress(data, str(headers["compression"]))
+        kind, encoding = message.get("content-type"), message.get("content-encoding") or "utf-8"
+        body = codec.decode(data, str(kind), str(encoding), _READ_OF_PROTOCOL_1)
+    except ContentDisallowed:
+        why = f"it has no header 'task', and its body is read as json, msgpack or yaml only, not as {kind}"
+        raise DecodeError("cannot read the message", why=why) from None
+    except (DecodeError, ImproperlyConfigured):
         raise unknown from None
     if not isinstance(body, dict) or not isinstance(body.get("task"), str) or not isinstance(body.get("id"), str):
         raise unknown
-    headers = {
+    named = {
         name: body[name]
         for name in ("task", "id", "retries", "eta", "expires", "timelimit")
         if body.get(name) is not None
     }
-    headers.update(
+    named.update(
         group=body.get("taskset") or body.get("group"), group_index=body.get("group_index"), root_id=body["id"]
     )
-    return {**message, "headers": headers}
+    return {**message, "headers": {**named, **headers}}
 
 
 def _unusual_arguments(triple: Any) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:

@@ -179,6 +179,13 @@ def test_callbacks_and_errbacks(world: World, way: str, tmp_path: Path) -> None:
     assert sorted(errors.read_text().splitlines()) == sorted(f"{task_id} ValueError" for task_id in told)
 
 
+@pytest.mark.parametrize("queue", ["a", "b"])
+def test_calls_of_protocol_1_by_celerys_client(world: World, queue: str) -> None:
+    """Celery's worker shows what is to come of them."""
+    expected = [[["é"], {"k": 1}]] * 6 + [2, 3, [1, 2, 3], 4, "ValueError"]
+    assert world.clients["celery"].flow("by_protocol_1", queue) == expected
+
+
 @both_ways
 def test_each_side_reads_what_the_other_has_sent_and_saved(world: World, way: str) -> None:
     [other] = world.clients.keys() - {way}

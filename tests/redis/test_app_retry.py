@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import redis
+from support.broken_messages import protocol_1
 
 from opsq import App, Task, states
 from opsq.execution.outcome import Outcome
@@ -61,6 +63,21 @@ def test_a_retry_follows_later(app: App, work: Work, options: dict[str, Any], lo
     headers = envelope.parse(outcome.follows[0].raw).headers
     assert (headers.id, headers.retries, headers.parent_id) == (sent.id, 1, sent.id)
     assert again.max_retries == 3
+
+
+@pytest.mark.parametrize(("again", "args"), [({}, [7, 2]), ({"args": (8, 3)}, [8, 3])], ids=["the same", "others"])
+def test_the_next_try_of_protocol_1_is_one_that_every_worker_counts(
+    app: App, work: Work, redis_client: redis.Redis, again: dict[str, Any], args: list[int]
+) -> None:
+    @app.task(bind=True, name="proj.add")
+    def add(self: Task[..., Any], _x: int, _y: int) -> None:
+        raise self.retry(countdown=60, **again)
+
+    redis_client.lpush("celery", protocol_1("old-1", args=[7, 2]))
+    outcome = work()
+    headers = json.loads(outcome.follows[0].raw)["headers"]
+    assert (headers["task"], headers["id"], headers["retries"]) == ("proj.add", "old-1", 1)
+    assert envelope.parse(outcome.follows[0].raw).arguments(frozenset({"application/json"}))[0] == args
 
 
 def test_a_retry_may_change_arguments_and_options(app: App, work: Work) -> None:

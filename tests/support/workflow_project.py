@@ -264,6 +264,23 @@ def read_group(group_id):
     return GroupResult.restore(group_id, app=app).get(timeout=PATIENCE_S)
 
 
+def by_protocol_1(queue):
+    """As programs with `task_protocol = 1` send; of Celery's clients only."""
+    today, app.amqp.create_task_message = app.amqp.create_task_message, app.amqp.as_task_v1
+    app.conf.task_protocol = 1
+    try:
+        kinds = [(serializer, name) for serializer in ("json", "msgpack", "yaml") for name in (None, "zlib")]
+        sent = [give.apply_async(("é",), {"k": 1}, queue=queue, serializer=s, compression=c) for s, c in kinds]
+        sent += [flaky.apply_async((2,), queue=queue), add.apply_async((1, 2), queue=queue, countdown=0.3)]
+        sent += [group(add.s(n, 1).set(queue=queue) for n in range(3)).apply_async()]
+        sent += [chain(add.s(1, 1).set(queue=queue), add.s(2).set(queue=queue)).apply_async()]
+        failed = flaky.apply_async((9,), queue=queue)
+        values = [result.get(timeout=30) for result in sent]
+        return [*values, type(failed.get(timeout=30, propagate=False)).__name__]
+    finally:
+        app.amqp.create_task_message, app.conf.task_protocol = today, 2
+
+
 def from_json(text):
     import json
     return signature(json.loads(text), app=app).delay().get(timeout=PATIENCE_S)

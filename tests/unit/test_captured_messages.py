@@ -73,6 +73,23 @@ def test_a_message_of_protocol_1_is_read_as_one_of_protocol_2() -> None:
     assert (args, kwargs, embed["callbacks"]) == (body["args"], body["kwargs"], body["callbacks"])
 
 
+def test_what_is_written_on_a_message_of_protocol_1_is_read_again() -> None:
+    first = parsed("task-protocol-v1")
+    noted = {"retries": 2, "eta": "2030-01-01T00:00:00", envelope.DELIVERIES: 3}
+    again = envelope.parse(writing.changed(first.raw, noted))
+    assert (again.headers.retries, again.headers.eta, again.headers.deliveries) == (2, "2030-01-01T00:00:00", 3)
+    assert (again.headers.task, again.headers.id) == (first.headers.task, first.headers.id)
+    assert (again.headers.group, again.headers.root_id) == (first.headers.group, first.headers.root_id)
+    assert again.arguments(JSON) == first.arguments(JSON)
+
+
+def test_a_pickle_of_protocol_1_is_not_read() -> None:
+    message = json.loads(MESSAGES["task-pickle"][1])
+    message["headers"] = {}
+    with pytest.raises(DecodeError, match="not as application/x-python-serialize"):
+        envelope.parse(json.dumps(message).encode())
+
+
 def test_pickle_is_refused_unless_accepted() -> None:
     with pytest.raises(ContentDisallowed):
         parsed("task-pickle").arguments(JSON)
