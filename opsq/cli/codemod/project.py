@@ -6,6 +6,7 @@ import difflib
 import io
 import os
 import shutil
+import sys
 import tempfile
 import tokenize
 from collections.abc import Iterator
@@ -125,7 +126,9 @@ def _read_python(file: File) -> None:
     except (SyntaxError, ValueError, RecursionError) as error:
         if "celery" in file.old:
             where = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
-            file.trouble = f"it is no Python 3: {where}{error.msg if isinstance(error, SyntaxError) else error}"
+            version = ".".join(map(str, sys.version_info[:2]))
+            said = error.msg if isinstance(error, SyntaxError) else error
+            file.trouble = f"Python {version}, which runs this, cannot read it: {where}{said}"
         return
     file.imports, file.left = found.changes, found.left
     file.new = mark + found.text if found.changes else None

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from opsq.cli.codemod import django_apps, names
+from opsq.cli.codemod import django_apps, loggers, names
 from opsq.cli.codemod.places import Edit, Places, applied
 
 _FROM = re.compile(r"from(?:\s|\\\r?\n)+")
@@ -42,7 +42,7 @@ class Rewritten:
 
 
 def rewrite(source: str) -> Rewritten:
-    """The text with its imports changed. Raises SyntaxError, ValueError for what is no Python 3."""
+    """The text with its imports changed. Raises SyntaxError, ValueError for what this Python cannot read."""
     if not any(package in source for package in (*names.PACKAGES, "billiard")):
         return Rewritten(source, 0, [])
     with warnings.catch_warnings(action="ignore"):
@@ -231,7 +231,7 @@ class _Change:
 
     def _strings(self) -> None:
         """Paths that are written as texts, for `patch`, `import_module` and settings: told, not touched."""
-        logged = {id(each) for node in ast.walk(self.tree) if _is_logger(node) for each in ast.walk(node)}
+        logged = loggers.named(self.tree)
         for node in ast.walk(self.tree):
             if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in logged:
                 continue
@@ -242,13 +242,6 @@ class _Change:
         chain = path.replace(":", ".").split(".")
         why = _unmovable(chain) if chain[0] == "celery" else _kombu_reason(path.replace(":", "."))
         self._leave(node, f"{path!r} is a text: {why}" if why else f"{path!r} is a text: write {'opsq' + path[6:]!r}")
-
-
-def _is_logger(node: ast.AST) -> bool:
-    """A call of `getLogger`: loggers keep their names."""
-    called = node.func if isinstance(node, ast.Call) else None
-    name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
-    return name in ("getLogger", "get_logger", "get_task_logger")
 
 
 def _alias_text(name: str, alias: ast.alias) -> str:
