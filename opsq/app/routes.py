@@ -13,6 +13,7 @@ from opsq.app.declared import DeclaredQueues
 from opsq.broker.outgoing import Address, Limit
 from opsq.config.settings import Settings
 from opsq.exceptions import ImproperlyConfigured
+from opsq.protocol.routing import Binding
 
 Rule = Callable[..., Any]
 _DESTINATION = ("queue", "exchange", "routing_key", "exchange_type")
@@ -65,7 +66,9 @@ class Routes:
             return Destination(known.name, "", known.name, rest, known.limit)
         if bound is not None and (known is not None or kind == "fanout"):
             exchange, key = exchange or bound.exchange, key or bound.routing_key
-        address = Address(str(exchange), str(key or ""), kind, self.declared.limits)
+        exchange, key = str(exchange), str(key or "")
+        named = known.name if known is not None and Binding(exchange, key) in known.bindings else ""
+        address = Address(exchange, key, kind, self.declared.limits, named)
         return Destination("", address.exchange, address.routing_key, rest, address=address)
 
     def _look_up(self, name: str, args: Any, kwargs: Any, options: Mapping[str, Any], task: Any) -> dict[str, Any]:

@@ -102,7 +102,8 @@ def spread(broker: Asking, messages: Sequence[Outgoing]) -> tuple[list[Outgoing]
 def _copies(broker: Asking, message: Outgoing, address: Address, table: Sequence[Bound]) -> list[Outgoing]:
     if address.type == "fanout" or (address.type is None and any(each.queue.startswith(BROADCAST) for each in table)):
         return _on_channels(broker, message, address, table)
-    queues = sorted({each.queue for each in table if each.queue and each.takes(address.routing_key)})
+    bound = {each.queue for each in table if each.takes(address.routing_key)}
+    queues = sorted({*bound, address.queue} - {""})
     if not queues:
         raise _unbound(address)
     if len(queues) > 1 and message.claim is not None:

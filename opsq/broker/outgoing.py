@@ -47,13 +47,15 @@ class Limit(NamedTuple):
 class Address(NamedTuple):
     """An exchange and a routing key: the exchange's bindings, which are in Redis, say where a message goes.
 
-    `type`: of the exchange, None = as its bindings look; `limits`: of the queues that the sender knows to be limited.
+    `type`: of the exchange, None = as its bindings look; `limits`: of the queues that the sender knows to be limited;
+    `queue`: one that the sender itself binds so, whether or not that stands in Redis yet.
     """
 
     exchange: str
     routing_key: str
     type: str | None = None
     limits: Mapping[str, Limit] = {}
+    queue: str = ""
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):

@@ -91,6 +91,17 @@ def test_a_route_to_a_queue_on_a_topic_goes_through_the_topic(redis_url: str, re
     assert waiting(redis_client, "feed", "audit", "plain") == {"feed": [0, 1], "audit": [0, 1, 3], "plain": [2]}
 
 
+def test_a_queue_that_is_named_with_its_exchange_and_key_is_bound_so(redis_url: str, redis_client: redis.Redis) -> None:
+    app = app_of(redis_url)
+    app.conf.task_routes = {"t.feed": {"queue": "feeds", "exchange": "feeds", "routing_key": "feeds"}}
+    for number in (1, 2):
+        app.send_task("t.feed", (number,))
+        redis_client.delete(f"{BINDING}feeds")
+    assert waiting(redis_client, "feeds") == {"feeds": [1, 2]}
+    with pytest.raises(QueueNotFound):
+        app.send_task("t.a", (3,), queue="feeds", exchange="feeds", routing_key="other")
+
+
 def test_what_no_queue_is_bound_to_is_an_error_that_says_so(redis_url: str, redis_client: redis.Redis) -> None:
     app = app_of(redis_url, Queue("billing", Exchange("orders"), "new"))
     for exchange, key in (("orders", "typo"), ("none", "new")):
