@@ -61,6 +61,25 @@ class Waiter:
         if self.wake.locked():
             self.wake.release()
 
+    def news(self, until: float | None, interval_s: float) -> Generator[tuple[bytes, bytes] | float, None, None]:
+        """What to hand on (`(b"", b"")` when an interval has passed), or the moment until which to wait for more.
+
+        Ends at `until` (monotonic); raises the error that it was told.
+        """
+        tick = time.monotonic() + interval_s
+        while True:
+            while self.inbox:
+                yield self.inbox.popleft()
+            if self.error is not None:
+                raise self.error
+            now = time.monotonic()
+            if until is not None and now >= until:
+                return
+            if now >= tick:
+                tick = now + interval_s
+                yield b"", b""
+            yield tick if until is None else min(tick, until)
+
 
 class Subscriber:
     """The connection of this process on which one server announces what is stored."""
@@ -102,23 +121,13 @@ class Subscriber:
         try:
             with self._lock:
                 self._enter(waiter)
-            tick = time.monotonic() + interval_s
-            while True:
-                while waiter.inbox:
-                    yield waiter.inbox.popleft()
-                if waiter.error is not None:
-                    raise waiter.error
-                now = time.monotonic()
-                if until is not None and now >= until:
-                    return
-                if now >= tick:
-                    tick = now + interval_s
-                    yield b"", b""
-                end = tick if until is None else min(tick, until)
-                if self._leader is waiter:
-                    self._lead(waiter, end)
+            for news in waiter.news(until, interval_s):
+                if isinstance(news, tuple):
+                    yield news
+                elif self._leader is waiter:
+                    self._lead(waiter, news)
                 else:
-                    waiter.wake.acquire(timeout=max(end - now, 0))
+                    waiter.wake.acquire(timeout=max(news - time.monotonic(), 0))
         finally:
             with self._lock:
                 self._leave(waiter)

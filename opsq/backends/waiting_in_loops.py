@@ -54,20 +54,12 @@ class LoopSubscriber(Subscriber):
         waiter = _InLoop(keys)
         try:
             await aside(self._enter_from_loop, waiter)
-            tick = time.monotonic() + interval_s
-            while True:
-                while waiter.inbox:
-                    yield waiter.inbox.popleft()
-                if waiter.error is not None:
-                    raise waiter.error
-                now = time.monotonic()
-                if until is not None and now >= until:
-                    return
-                if now >= tick:
-                    tick = now + interval_s
-                    yield b"", b""
+            for news in waiter.news(until, interval_s):
+                if isinstance(news, tuple):
+                    yield news
+                    continue
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(waiter.event.wait(), (tick if until is None else min(tick, until)) - now)
+                    await asyncio.wait_for(waiter.event.wait(), max(news - time.monotonic(), 0))
                 waiter.event.clear()
         finally:
             submit(self._leave_from_loop, waiter)
