@@ -28,12 +28,20 @@ DEFERENCE_S = 0.03
 POLL_S = (0.05, 1.0)
 
 
-def deference_s(consumer: Consumer) -> float:
-    """How long a consumer lets others go first that has met messages which only they can run (seconds)."""
-    if time.monotonic() < consumer.defers_until_s:
-        return DEFERENCE_S
-    consumer.defers_until_s = 0.0
-    return 0.0
+def stay_away(consumer: Consumer, crowd: Crowd, sleep: Callable[[float], object]) -> bool:
+    """A waiter is woken: let others go first, if it has met messages that only they can run, and then the crowd.
+
+    True when it was away for the crowd: somebody else may have taken what there was.
+    """
+    if consumer.defers_until_s:
+        if time.monotonic() < consumer.defers_until_s:
+            sleep(DEFERENCE_S)
+        else:
+            consumer.defers_until_s = 0.0
+    delay_s = crowd.delay_s()
+    if delay_s:
+        sleep(delay_s)
+    return delay_s > 0
 
 
 class Woken(BaseException):
@@ -135,12 +143,8 @@ class Waiting:
         if not consumer.noticed:
             self._crowd.fed()
             return False
-        if consumer.defers_until_s:
-            self._doze(deference_s(consumer))
-        delay_s = self._crowd.delay_s()
-        if delay_s:
-            self._doze(delay_s)
-        return delay_s > 0 and time.monotonic() - self._turned_at < self._lease_s
+        was_away = stay_away(consumer, self._crowd, self._doze)
+        return was_away and time.monotonic() - self._turned_at < self._lease_s
 
     def _doze(self, seconds: float) -> None:
         self._may_wake = True

@@ -21,7 +21,7 @@ from opsq.worker.alarm import Alarm
 from opsq.worker.attempt import Attempts
 from opsq.worker.batch import SPAN_S, Batch
 from opsq.worker.crowd import Crowd
-from opsq.worker.idle import POLL_S, deference_s
+from opsq.worker.idle import POLL_S, stay_away
 from opsq.worker.lines import Lines
 from opsq.worker.memory import MeasuredRuns
 from opsq.worker.runs import Runs
@@ -185,11 +185,7 @@ class ManyLine(Upkeep):
                 consumer.read_notices()
         if listens and consumer.noticed:
             consumer.listening = False
-            if consumer.defers_until_s:
-                self.alarm.wait(deference_s(consumer))
-            delay_s = self._crowd.delay_s()
-            if delay_s:
-                self.alarm.wait(delay_s)
+            if stay_away(consumer, self._crowd, self.alarm.wait):
                 consumer.arm()
 
     # -- a batch ----------------------------------------------------------------------------------------------------
