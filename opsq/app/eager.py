@@ -65,7 +65,7 @@ def apply(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Ma
         call = value.call
         again = {**options, "retries": request.retries + 1, "task_id": request.id}
         return apply(task, call.get("args") or args, call.get("kwargs") or kwargs, again)
-    if app.conf.task_store_eager_result and not request.ignore_result:
+    if task.store_eager_result and not request.ignore_result:
         app.backend.store(request.id, outcome.state, value, outcome.traceback, request=request)
     return EagerResult(request.id, value, outcome.state, traceback=outcome.traceback, name=task.name)
 

@@ -160,3 +160,11 @@ def test_results_of_eager_tasks_are_stored_if_wished(redis_url: str) -> None:
         app = make(redis_url, task_always_eager=True, task_store_eager_result=wish)
         task_id = app.task(lambda: 3, name="three").delay().id
         assert app.AsyncResult(task_id).state == ("SUCCESS" if wish else "PENDING")
+
+
+def test_a_task_may_say_by_itself_that_its_eager_results_are_stored(redis_url: str) -> None:
+    app = make(redis_url, task_always_eager=True)
+    wishing = app.task(lambda: 3, name="wishing", store_eager_result=True)
+    silent = app.task(lambda: 3, name="silent")
+    assert app.AsyncResult(wishing.delay().id).state == "SUCCESS"
+    assert app.AsyncResult(silent.delay().id).state == "PENDING"
