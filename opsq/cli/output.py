@@ -222,6 +222,16 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def size(count: float) -> str:
+    """Bytes for people."""
+    if count < 1:
+        return "-"
+    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= one:
+            return f"{count / one:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
 def local_time(unix_s: float) -> str:
     """A point in time for people."""
     return datetime.fromtimestamp(unix_s).strftime("%Y-%m-%d %H:%M:%S")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opsq.broker import profile, queues
 from opsq.cli.context import Context
-from opsq.cli.output import Column
+from opsq.cli.output import Column, size
 from opsq.cli.params import limited
 from opsq.datastore import keys
 
@@ -38,13 +38,3 @@ def show(context: Context, limit: int) -> None:
     context.out.table(
         "profile", COLUMNS, rows, total=len(found), empty=f"no task has run in the last {keys.PROFILE_DAYS} days"
     )
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    if count < 1:
-        return "-"
-    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= one:
-            return f"{count / one:.1f} {unit}"
-    return f"{count:.0f} B"

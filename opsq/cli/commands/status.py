@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.output import Column
+from opsq.cli.output import Column, size
 from opsq.cli.params import command
 from opsq.cli.watch import watched
 from opsq.exceptions import BrokerError, OpsqError, RefusedError, SupervisorError
@@ -103,7 +103,7 @@ def _show(context: Context, names: Sequence[str]) -> bool:
         supervisor = {"supervisor": told["supervisor"], "app": told["app"]}
         context.out.document({**supervisor, "programs": programs, "queues": queues, "hosts": hosts})
     else:
-        rows = [{**program, "memory": _size(program["memory_bytes"])} for program in programs]
+        rows = [{**program, "memory": _memory(program["memory_bytes"])} for program in programs]
         context.out.table("programs", PROGRAM_COLUMNS, rows, empty="no programs")
         if rows and queues:
             context.out.line("")
@@ -171,7 +171,5 @@ def _chosen(programs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list
     return [each for each in programs if any(means(name, each["name"], each["group"]) for name in names)]
 
 
-def _size(size: int | None) -> str | None:
-    if size is None:
-        return None
-    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
+def _memory(count: int | None) -> str | None:
+    return None if count is None else size(count)

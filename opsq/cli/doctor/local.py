@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from opsq.cli.doctor.finding import Finding, Look
+from opsq.cli.output import size
 from opsq.config import toml_file
 from opsq.runtime import pidfile
 
@@ -36,7 +37,7 @@ def state_directory(look: Look) -> Iterator[Finding]:
     free = shutil.disk_usage(place).free
     if free < ROOM:
         yield Finding(
-            f"{free / 2**20:.0f} MB are free on the disk of {root}",
+            f"{size(free)} are free on the disk of {root}",
             "when it is full, logs are lost and the private Redis refuses tasks",
             f"make room; du -sh {root}/* shows what is large",
         )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from opsq.cli.doctor.finding import Finding, Look
+from opsq.cli.output import size
 from opsq.datastore.connection import errors
 from opsq.datastore.line import Line
 from opsq.datastore.trouble import ResponseError
@@ -74,7 +75,7 @@ def memory(look: Look) -> Iterator[Finding]:
         most, bound = int(look.info.get("total_system_memory", 0)), "the machine's memory"
     if most and used > FULL * most:
         yield Finding(
-            f"the broker uses {_megabytes(used)} of {_megabytes(most)} ({bound})",
+            f"the broker uses {size(used)} of {size(most)} ({bound})",
             "when it is full nothing can be sent any more",
             "opsq queues shows what is large; raise maxmemory, or lower result_expires",
         )
@@ -129,7 +130,3 @@ def notices(look: Look) -> Iterator[Finding]:
             )
         finally:
             line.close()
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 2**20:,.0f} MB"
