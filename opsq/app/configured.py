@@ -15,6 +15,7 @@ from opsq.app.blame import broken
 from opsq.app.declared import DeclaredQueues
 from opsq.app.own_settings import AppSettings
 from opsq.backends import polled
+from opsq.backends.base import Backend
 from opsq.backends.disabled import DisabledBackend
 from opsq.backends.redis import RedisBackend
 from opsq.broker.broker import Broker
@@ -164,7 +165,10 @@ class Configured:
 
     @cached_property
     def backend(self) -> Any:
-        """Where results are kept."""
+        """Where results are kept: a `Backend`, with what its kind has besides (which one, a setting says)."""
+        return self._place_of_results()
+
+    def _place_of_results(self) -> Backend:
         security.use_shared_key(self.conf)
         url = self.find_results().url
         if url is None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from opsq.backends.base import Backend
 from opsq.broker.broker import Outgoing
 from opsq.broker.gathering import Gathered, gather
 from opsq.canvas.signatures import maybe_signature
@@ -24,6 +25,11 @@ class CanvasFollowing:
 
     def __init__(self, app: App) -> None:
         self.app = app
+
+    @property
+    def _backend(self) -> Backend:
+        backend: Backend = self.app.backend
+        return backend
 
     def unfold(self, signature: Mapping[str, Any], args: Sequence[Any], **options: Any) -> Sequence[FollowUp | Record]:
         """What a call comes to: messages, and what their workflow needs among the results."""
@@ -53,28 +59,27 @@ class CanvasFollowing:
 
     def send(self, follows: Sequence[FollowUp | Record | ChordPart]) -> None:
         """Send and store at once what follows, where there is no turn that does it."""
-        app = self.app
+        app, backend = self.app, self._backend
         records = [(each.key, each.ttl_s, each.data) for each in follows if isinstance(each, Record)]
         if records:
-            app.backend.store_records(records)
+            backend.store_records(records)
         for each in follows:
             if isinstance(each, FollowUp):
                 to_send = Outgoing(each.queue, each.raw, each.priority, each.due_ms, channel=each.channel)
                 app.broker.publish_many([to_send])
-        parts = [app.backend.chords.part(each, claim=False) for each in follows if isinstance(each, ChordPart)]
+        parts = [each for each in follows if isinstance(each, ChordPart)]
         if parts:
-            app.backend.chords.count(parts)
+            backend.count_parts(parts)
 
     def member(self, task_id: str, state: str, value: Any) -> bytes:
         """A part of a chord as it is kept. Raises EncodeError."""
-        data: bytes = self.app.backend.chord_member(task_id, state, value)
-        return data
+        return self._backend.chord_member(task_id, state, value)
 
     def failed(
         self, task_id: str, group_id: str | None, state: str, error: BaseException, text: str | None
     ) -> Record | None:
         """The record of a task that will never run; None when none are kept."""
-        backend = self.app.backend
+        backend = self._backend
         if not backend.keeps_results:
             return None
         request = Context(id=task_id, group=group_id, parent_id=None)

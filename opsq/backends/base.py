@@ -26,14 +26,19 @@ _quoted = msgspec.json.encode
 class Backend(Protocol):
     """A place where results are kept."""
 
-    #: None for a place that keeps none.
-    url: str | None
     keeps_results: bool
     #: Whether what has expired goes by itself; else somebody has to call `cleanup` now and then.
     expires_itself: bool
 
+    @property
+    def url(self) -> str | None:
+        """Where it is; None for a place that keeps none."""
+
     def record(self, request: Any, state: str, value: Any, traceback: str | None) -> bytes:
         """The bytes to store for a run. Raises EncodeError."""
+
+    def writes(self, request: Any, state: str, value: Any, traceback: str | None = None) -> tuple[str, bytes, int]:
+        """Key, bytes and seconds to live of a run's result, for whoever writes it together with other things."""
 
     def store(self, task_id: str, state: str, result: Any, traceback: str | None = None, request: Any = None) -> None:
         """Store a state and tell those who wait; a stored success stays."""
@@ -96,6 +101,9 @@ class Backend(Protocol):
 
     def chord_member(self, task_id: str, state: str, value: Any) -> bytes:
         """A part of a chord as it is kept until the others are there. Raises EncodeError."""
+
+    def count_parts(self, parts: Iterable[Any]) -> None:
+        """Count parts of chords that have ended where there is no turn that does it."""
 
     def exists(self, task_id: str) -> bool:
         """Whether anything is stored for a task."""

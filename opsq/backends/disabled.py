@@ -12,7 +12,7 @@ from opsq.exceptions import ImproperlyConfigured
 class DisabledBackend(CelerysWords):
     """What an app has that names a broker and no result backend, as in Celery."""
 
-    url = None
+    url: str | None = None
     keeps_results = False
     expires_itself = True
 
@@ -22,6 +22,10 @@ class DisabledBackend(CelerysWords):
     def record(self, request: Any, state: str, value: Any, traceback: str | None) -> bytes:  # noqa: ARG002
         """Nothing is to be stored."""
         return b""
+
+    def writes(self, request: Any, state: str, value: Any, traceback: str | None = None) -> NoReturn:  # noqa: ARG002
+        """Say which line to add."""
+        raise self._none(request.id)
 
     def store(self, task_id: str, state: str, result: Any, traceback: str | None = None, request: Any = None) -> None:
         """Nothing is stored."""
@@ -81,6 +85,10 @@ class DisabledBackend(CelerysWords):
     def chord_member(self, task_id: str, state: str, value: Any) -> bytes:  # noqa: ARG002
         """Nothing is counted."""
         return b""
+
+    def count_parts(self, parts: Iterable[Any]) -> NoReturn:  # noqa: ARG002
+        """Say which line to add."""
+        raise self._no_chords()
 
     def exists(self, task_id: str) -> NoReturn:
         """Say which line to add."""

@@ -11,10 +11,10 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeGuard
 
 from opsq import states
-from opsq.backends.base import Format
+from opsq.backends.base import Backend, Format
 from opsq.backends.chords import Chords
 from opsq.backends.records import Records
 from opsq.backends.waiting import Subscriber
@@ -96,15 +96,18 @@ def _at_intervals(left: dict[str, None], until: float | None, interval_s: float)
         yield list(left)
 
 
-def of_a_program(name: str, app: Any) -> Polled:
+def _is_place(kind: Any) -> TypeGuard[Callable[[Any], Backend]]:
+    return isinstance(kind, type) and issubclass(kind, Polled)
+
+
+def of_a_program(name: str, app: Any) -> Backend:
     """The one that `module:Class` names. Raises ImproperlyConfigured."""
     module, _, kind = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), kind)
     except (ImportError, AttributeError) as error:
         raise ImproperlyConfigured(f"cannot use {name!r} as result backend", why=str(error)) from error
-    if not (isinstance(found, type) and issubclass(found, Polled)):
+    if not _is_place(found):
         why = "it is no subclass of opsq.backends.keyvalue.KeyValueBackend"
         raise ImproperlyConfigured(f"cannot use {name!r} as result backend", why=why)
-    made: Polled = found(app)  # type: ignore[call-arg]
-    return made
+    return found(app)

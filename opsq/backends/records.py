@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from opsq import states
-from opsq.backends.base import Format, encode_meta, encode_success
+from opsq.backends.base import Backend, Format, encode_meta, encode_success
 from opsq.backends.celery_words import CelerysWords
 from opsq.backends.chords import Chords
 from opsq.datastore import keys
@@ -49,7 +48,7 @@ class Records(CelerysWords):
         return self.key(request.id), self.record(request, state, value, traceback), ttl_s
 
     def wait(
-        self,
+        self: Backend,
         ids: Sequence[str],
         timeout_s: float | None = None,
         on_message: Callable[[dict[str, Any]], None] | None = None,
@@ -58,17 +57,6 @@ class Records(CelerysWords):
     ) -> dict[str, dict[str, Any]]:
         """Wait until all have ended; id -> what is known. Raises TimeoutError."""
         return dict(self.wait_each(ids, timeout_s, on_message, on_interval, interval_s))
-
-    @abstractmethod
-    def wait_each(
-        self,
-        ids: Sequence[str],
-        timeout_s: float | None = None,
-        on_message: Callable[[dict[str, Any]], None] | None = None,
-        on_interval: Callable[[], None] | None = None,
-        interval_s: float = 0.5,
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Id of each that has ended, as it ends, and what is known of it. Raises TimeoutError."""
 
     def cleanup(self) -> None:
         """What has expired is gone by itself."""
@@ -103,3 +91,7 @@ class Records(CelerysWords):
     def chord_member(self, task_id: str, state: str, value: Any) -> bytes:
         """A part of a chord as it is kept until the others are there. Raises EncodeError."""
         return self.chords.member(task_id, state, value)
+
+    def count_parts(self, parts: Iterable[Any]) -> None:
+        """Count parts of chords that have ended where there is no turn that does it."""
+        self.chords.count([self.chords.part(each, claim=False) for each in parts])
