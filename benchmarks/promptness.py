@@ -99,7 +99,7 @@ def behind(server: Server, marks: Path, rounds: int, waiting: int) -> list[float
         _warm_up(server)
         names = [f"behind-{number}-{each}" for each in range(waiting)]
         calls = [("mark", f"long-{number}", 0.5), *[("mark", name, 0.0) for name in names]]
-        server.client.lpush(LIST, *[call(*call) for call in calls])
+        server.client.lpush(LIST, *[call(*each) for each in calls])
         began = written(marks, [f"long-{number}", *names])
         delays += [began[name] - began[f"long-{number}"] for name in names]
     return delays
