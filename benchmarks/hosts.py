@@ -110,16 +110,15 @@ def _measure(
     runs = [once(environment, simulator) for _ in range(repeat)]
     used = server.cpu_s() - used
 
-    def shown(part: str) -> float | None:
-        return round(median([run[part] for run in runs]) * 1e3, 1) if simulator or part in ("wall", "cpu") else None
-
+    parts = {
+        "until_first_order_ms": "order",
+        "first_order_to_last_answer_ms": "answers",
+        "last_answer_to_exit_ms": "rest",
+    }
+    shown = {"wall_ms": "wall", **(parts if simulator else {}), "caller_cpu_ms": "cpu"}
     report.add(
         hosts=name,
-        wall_ms=shown("wall"),
-        until_first_order_ms=shown("order"),
-        first_order_to_last_answer_ms=shown("answers"),
-        last_answer_to_exit_ms=shown("rest"),
-        caller_cpu_ms=shown("cpu"),
+        **{name: round(median([run[part] for run in runs]) * 1e3, 1) for name, part in shown.items()},
         redis_cpu_ms=round(used / repeat * 1e3, 1),
     )
 
