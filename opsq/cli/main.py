@@ -103,8 +103,9 @@ LINUX_ONLY = frozenset(
     )
 )
 
-#: Words of supervisorctl and what to type here.
+#: Words of supervisorctl, and one of ours without its noun: what to type here.
 OTHER_WORDS = {
+    "handover": "opsq queues handover --to-celery QUEUE",
     "reread": "opsq reload --dry-run",
     "update": "opsq reload",
     "avail": "opsq status",

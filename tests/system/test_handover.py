@@ -243,3 +243,9 @@ def test_an_unknown_queue_is_told_with_the_nearest(lab: Lab) -> None:
     lab.send("add", 1, queue="mail")
     code, text, _ = hand_over(lab, queue="mial")
     assert (code, "there is no queue 'mial'" in text, "did you mean mail?" in text) == (2, True, True), text
+
+
+def test_the_word_without_its_noun_is_answered_with_both(lab: Lab) -> None:
+    running = lab.spawn([*OPSQ, "handover", "--to-celery", "mail"], name="handover")
+    assert running.wait() == 2
+    assert "handover is `opsq queues handover --to-celery QUEUE` here" in running.output()
