@@ -41,9 +41,9 @@ def test_a_server_that_only_goes_silent_is_given_up_in_time(server: RedisServer)
     line.close()
 
 
-@pytest.mark.parametrize("database", [0, 1])
-def test_a_server_that_is_no_redis_is_told_as_such(database: int) -> None:
-    """Be it the first command that it answers, or the choice of the database before that."""
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_server_that_is_no_redis_is_told_as_such(protocol: int) -> None:
+    """Be it the answer to a command, or to the greeting before it, which the third protocol has."""
 
     def answer() -> None:
         with listener.accept()[0] as client:
@@ -53,7 +53,7 @@ def test_a_server_that_is_no_redis_is_told_as_such(database: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=answer)
         thread.start()
-        line = Line(f"redis://127.0.0.1:{listener.getsockname()[1]}/{database}")
+        line = Line(f"redis://127.0.0.1:{listener.getsockname()[1]}/0", protocol=protocol)
         with pytest.raises(RedisConnectionError, match="what answers there is no Redis"):
             line.ask("PING")
         line.close()
