@@ -164,6 +164,8 @@ class Reject(TaskPredicate):
     def __str__(self) -> str:
         return f"reject requeue={self.requeue}: {self.reason}"
 
+    __repr__ = __str__  # as in Celery: handlers and errbacks write it down
+
 
 class TaskError(OpsqError):
     """The root of what can be wrong with a task."""

@@ -220,6 +220,7 @@ class Runner:
         if reject.requeue:
             return Outcome(states.REJECTED, reject, requeue=True)
         outcome = self.failure(plan, request, reject, None)
+        workflow.call_errbacks(self.tasks, request, reject, None)
         outcome.dead = f"rejected: {reject.reason}"
         return outcome
 

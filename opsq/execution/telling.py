@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from traceback import format_exception_only
 from typing import Any
 
 from opsq import signals, states
@@ -38,7 +39,7 @@ def _tell(plan: Plan, request: Context, outcome: Outcome, args: Any, kwargs: Any
     task, state, value = plan.task, outcome.state, outcome.value
     info = None
     if state != states.SUCCESS and isinstance(value, BaseException):
-        info = ExceptionInfo(value, outcome.traceback or "")
+        info = ExceptionInfo(value, outcome.traceback or "".join(format_exception_only(value)))
     if not plan.quiet:
         _tell_handlers(plan, request, outcome, args, kwargs, info)
     if state == states.SUCCESS and signals.task_success.receivers:

@@ -291,7 +291,7 @@ def the_request():
     options = {"headers": {"mine": 1}, "shadow": "s", "time_limit": 50, "soft_time_limit": 40}
     return [
         of(request_of.s(1, 2), task_id="c0ffee-request"),
-        of(again.s(1), mark="x", stamped_headers=["mark"], **options),
+        of(again.s(1), tint="red", stamped_headers=["tint"], **options),
     ]
 
 
@@ -348,6 +348,8 @@ def errbacks(path):
         result = sig.delay()
         noted = [re.sub("[-a-z0-9]{36}", "", line) for line in lines(path, 1)]
         found.append([told(lambda result=result: result.get(timeout=PATIENCE_S)), noted])
+    rejected = rejects.s().on_error(errback.s(path)).delay()
+    found.append([told(lambda: rejected.get(timeout=PATIENCE_S))[0], lines(path, 1)])
     part = group([fail.s(), add.s(1, 1)])
     part.link_error(errback.s(path))
     result = part.delay()

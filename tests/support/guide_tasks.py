@@ -90,7 +90,7 @@ def request_of(self, x, y):
 def again(self, x):
     same = self.signature_from_request(args=(x + 1,), retries=3, queue="elsewhere")
     options = {name: value for name, value in same.options.items() if value is not None}
-    told = ("group_index", "headers", "mark", "queue", "retries", "shadow", "soft_time_limit", "stamped_headers")
+    told = ("group_index", "headers", "tint", "queue", "retries", "shadow", "soft_time_limit", "stamped_headers")
     return [same.args, same.id == self.request.id, [[name, options.get(name)] for name in (*told, "time_limit")]]
 
 

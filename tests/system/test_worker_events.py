@@ -54,7 +54,8 @@ def silent():
 
 class Told(Task):
     def on_failure(self, exc, task_id, args, kwargs, einfo):
-        mark("on_failure", f"{task_id} {exc!r} {args} {self.request.id}")
+        last = einfo.traceback.splitlines()[-1]
+        mark("on_failure", f"{task_id} {exc!r} {args} {self.request.id} {last}")
 
     def after_return(self, status, retval, task_id, args, kwargs, einfo):
         mark("after_return", f"{task_id} {status}")
@@ -292,7 +293,7 @@ def test_of_a_task_that_is_killed_or_lost_its_handlers_are_told(lab: Lab, worker
     lab.wait_mark("after_return", f"{task_id} FAILURE")
     (told,) = (mark for mark in lab.written("on_failure") if task_id in mark.text)
     assert name in told.text
-    assert told.text.endswith(f"['{text}'] {task_id}")
+    assert f"['{text}'] {task_id} opsq.exceptions.{name}: " in told.text  # the last line of its `einfo.traceback`
     assert told.pid not in (pid, running.pid)
     assert listening.wait_end(task_id, "failed") == ["received", "started", "failed"]
     assert running.stop() == 0
