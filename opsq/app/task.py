@@ -85,6 +85,7 @@ class Task(Workflows, Generic[P, R]):
     trail = True
     send_events = True
     expires: Any = None
+    #: Its results are cut after so many characters where they are shown: in the worker's lines and in events.
     resultrepr_maxsize = 1024
     #: The class of its requests, itself or as `module:Class`: told of what becomes of each.
     Request: ClassVar[Any] = Request
@@ -123,6 +124,7 @@ class Task(Workflows, Generic[P, R]):
     acks_on_failure: Any = FromSettings("task_acks_on_failure", follows="acks_on_failure_or_timeout")
     acks_on_timeout: Any = FromSettings("task_acks_on_timeout", follows="acks_on_failure_or_timeout")
     reject_on_worker_lost: Any = FromSettings("task_reject_on_worker_lost")
+    #: Celery's name alone: with `acks_late` what a lost child ran is delivered again, no retry is counted.
     retry_on_worker_lost: Any = FromSettings("task_retry_on_worker_lost")
     ignore_result: Any = FromSettings("task_ignore_result")
     store_eager_result: Any = FromSettings("task_store_eager_result")

@@ -127,7 +127,7 @@ class Attempts:
         if lines.info or outcome.state != states.SUCCESS or (lines.prints is not None and lines.prints.pending):
             if outcome.state != states.SUCCESS:
                 self.failed = held.number
-            lines.ended(message, outcome)
+            lines.ended(message, plan, outcome)
 
     def unforeseen(self, held: Held, error: Exception) -> None:
         """A fault of our own: the next one to take this message must not fall over it too."""

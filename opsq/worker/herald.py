@@ -16,7 +16,7 @@ from opsq.execution.outcome import Outcome
 from opsq.execution.plan import Plan
 from opsq.protocol.envelope import Envelope
 from opsq.worker import slots
-from opsq.worker.lines import short_repr
+from opsq.worker.lines import short_repr, short_result
 from opsq.worker.slots import Slots
 
 #: When events of tasks are sent.
@@ -72,7 +72,7 @@ class Herald:
             return
         task_id, state, value, events = message.headers.id, outcome.state, outcome.value, self.events
         if state == states.SUCCESS:
-            events.succeeded(task_id, short_repr(value), outcome.runtime_s)
+            events.succeeded(task_id, short_result(value, plan), outcome.runtime_s)
         elif state == states.FAILURE:
             events.failed(task_id, short_repr(value), outcome.traceback)
             if isinstance(value, Reject):

@@ -10,11 +10,15 @@ import logging
 from opsq import states
 from opsq.exceptions import Reject
 from opsq.execution.outcome import Outcome
+from opsq.execution.plan import Plan
 from opsq.protocol.envelope import Envelope
 from opsq.runtime.logs import Buffered, StreamToLog
 
 received_logger = logging.getLogger("celery.worker.strategy")
 trace_logger = logging.getLogger("celery.app.trace")
+
+#: Longer texts of values are cut (characters).
+LONGEST = 1024
 
 
 class Lines:
@@ -29,7 +33,7 @@ class Lines:
         """A task has been taken and is about to run."""
         received_logger.info("Task %s[%s] received", message.name, message.headers.id)
 
-    def ended(self, message: Envelope, outcome: Outcome) -> None:
+    def ended(self, message: Envelope, plan: Plan | None, outcome: Outcome) -> None:
         """A task has ended: how, after how long, with what."""
         if self.prints is not None and self.prints.pending:
             self.prints.flush()
@@ -38,7 +42,7 @@ class Lines:
             return
         name, task_id = message.name, message.headers.id
         if state == states.SUCCESS:
-            text = short_repr(outcome.value)
+            text = short_result(outcome.value, plan)
             trace_logger.info("Task %s[%s] succeeded in %ss: %s", name, task_id, outcome.runtime_s, text)
         elif state == states.FAILURE:
             self._failed(name, task_id, outcome)
@@ -81,10 +85,15 @@ def _whose(name: str, task_id: str) -> dict[str, str]:
     return {"task_name": name, "task_id": task_id}
 
 
-def short_repr(value: object) -> str:
+def short_result(value: object, plan: Plan | None) -> str:
+    """What a task returned as Celery shows it, cut where the task says."""
+    return short_repr(value, LONGEST if plan is None else plan.task.resultrepr_maxsize)
+
+
+def short_repr(value: object, longest: int | None = LONGEST) -> str:
     """The value as Celery shows it, cut."""
     try:
         text = repr(value)
     except Exception as error:  # a task's value may have any code in its __repr__
         return f"<{type(value).__name__}: its repr failed: {type(error).__name__}>"
-    return text if len(text) <= 1024 else text[:1021] + "..."
+    return text if longest is None or len(text) <= longest else text[: max(longest - 3, 0)] + "..."

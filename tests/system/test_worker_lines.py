@@ -85,6 +85,11 @@ def long_value():
     return "x" * 5000
 
 
+@app.task(resultrepr_maxsize=12)
+def briefly_shown():
+    return "x" * 100
+
+
 @app.task
 def fail(text):
     raise ValueError(text)
@@ -238,6 +243,11 @@ def test_a_long_value_is_cut(lab: Lab, worker: Running) -> None:
     line = wait_line(lab, worker, rf".*{task_id}.*succeeded.*")
     assert line.endswith("...")
     assert len(line) < 1300
+
+
+def test_a_task_may_say_how_much_of_its_value_is_shown(lab: Lab, worker: Running) -> None:
+    task_id = lab.send("briefly_shown")
+    wait_line(lab, worker, INFO + rf"Task proj\.briefly_shown\[{task_id}\] succeeded in [\d.e-]+s: 'xxxxxxxx\.\.\.")
 
 
 def test_a_name_for_show_is_shown(lab: Lab, worker: Running) -> None:
