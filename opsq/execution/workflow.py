@@ -205,7 +205,12 @@ def call_errbacks(tasks: Mapping[str, Any], request: Context, error: BaseExcepti
 
 
 def fail_body(following: Following, body: Signature, error: BaseException, tasks: Mapping[str, Any]) -> list[Follow]:
-    """A chord has failed: so has its body, and all that would have followed it; its errbacks are told of it."""
+    """A chord has failed: so has its body, and all that would have followed it; its errbacks are told of it.
+
+    Those of a body that is a group are told what went wrong in the part, as in Celery.
+    """
+    if body.get("subtask_type") == "group" and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     found: list[Follow] = []
     fail_signature(following, found, body, states.FAILURE, error, None)
     for target in (body, *(body["kwargs"]["tasks"] if body.get("subtask_type") == "group" else ())):

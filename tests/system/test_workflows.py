@@ -285,6 +285,14 @@ def test_who_waits_for_a_chord_gets_the_error_of_the_part_that_failed(lab: Lab) 
             asyncio.run(failing().aget(timeout=20))
 
 
+def test_a_body_that_is_a_group_fails_with_the_error_of_the_part(lab: Lab) -> None:
+    result = chord([sig(lab, "add", 1, 1), sig(lab, "fail")], group(sig(lab, "total"), sig(lab, "echo"))).delay()
+    for part in result:
+        assert lab.result(part.id, "FAILURE")["result"]["exc_type"] == "ValueError"
+    with pytest.raises(ValueError, match="no"):
+        result.get(timeout=20)
+
+
 def test_an_error_ends_a_chain_and_chords_around_it(lab: Lab) -> None:
     result = chain(sig(lab, "fail"), sig(lab, "add", 1), sig(lab, "add", 1)).delay()
     assert lab.result(result.id, "FAILURE")["result"]["exc_type"] == "ValueError"
