@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ SOON_S = 1.0
 PATIENCE_S = 5.0
 #: So many bodies that nobody sends are sent by one process: a hundred processes would be in each other's way.
 TOGETHER = 5
+#: While so many orders of the last seconds were taken up by no process there are no others: on a machine that is busy
+#: they would only make it busier, and keep the parent from everything else.
+OPEN_ORDERS, OPEN_S = 8, 10
 SUFFIX = ".chord"
 
 
@@ -182,7 +186,7 @@ class Watch(threading.Thread):
             if self._ended:
                 return
             try:
-                found = self._chords.look()
+                found = [] if _open_orders(self._folder) >= OPEN_ORDERS else self._chords.look()
                 random.shuffle(found)  # a body that ends its sender must not stand before the same others each time
                 for first in range(0, len(found), TOGETHER):
                     self._tell(_write(self._folder, found[first : first + TOGETHER], self._chords.token))
@@ -193,6 +197,15 @@ class Watch(threading.Thread):
 def _write(folder: Path, found: Sequence[tuple[str, str]], token: str) -> Path:
     """Write down whose bodies are to be sent: chords, each with the reason."""
     return write_new(folder, SUFFIX, msgspec.msgpack.encode((found, token)))
+
+
+def _open_orders(folder: Path) -> int:
+    """How many that were written down a moment ago are still there."""
+    found = 0
+    for path in folder.glob(f"*{SUFFIX}"):
+        with suppress(FileNotFoundError):  # it has just been taken
+            found += abs(time.time() - path.stat().st_mtime) < OPEN_S
+    return found
 
 
 def dispatch_file(path: Path, app: Any, settler: Settler) -> None:
