@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-import pytest
-import redis
+from support.django_fixture import migrated
 from support.django_results import ResultsProject
-from support.processes import Spawner
 
 CLIENT = """
 import html, re
@@ -38,13 +32,7 @@ def act(action, *rows, by=browser):
 """
 
 
-@pytest.fixture
-def project(
-    tmp_path: Path, spawn: Spawner, redis_url: str, redis_client: redis.Redis, wait_for: Callable[..., Any]
-) -> ResultsProject:
-    made = ResultsProject(tmp_path / "project", spawn, redis_url, redis_client, wait_for).write()
-    made.manage("migrate", "-v", "0")
-    return made
+project = migrated(ResultsProject)
 
 
 def test_results_are_found_and_shown_with_what_they_belong_to(project: ResultsProject) -> None:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import pytest
-import redis
 from support.django_beat import DjangoProject
-from support.processes import Spawner
+from support.django_fixture import migrated
 
 CLIENT = """
 from django.test import Client
@@ -32,13 +27,7 @@ def add(**more):
 """
 
 
-@pytest.fixture
-def project(
-    tmp_path: Path, spawn: Spawner, redis_url: str, redis_client: redis.Redis, wait_for: Callable[..., Any]
-) -> DjangoProject:
-    made = DjangoProject(tmp_path / "project", spawn, redis_url, redis_client, wait_for).write()
-    made.manage("migrate", "-v", "0")
-    return made
+project = migrated(DjangoProject)
 
 
 def test_an_entry_is_made_sent_at_once_disabled_and_enabled_in_the_admin(project: DjangoProject) -> None:
