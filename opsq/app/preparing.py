@@ -164,15 +164,15 @@ class Preparation:
         due: Any = options.get("eta")
         if options.get("countdown"):
             due = self._after(options["countdown"], "countdown")
-        moment = datetime.fromisoformat(due) if isinstance(due, str) else due
+        moment = _moment(due, "eta")
         aware = moment if moment.tzinfo else moment.replace(tzinfo=self._app.timezone)
         return due if isinstance(due, str) else due.isoformat(), int(aware.timestamp() * 1000)
 
     def _expires(self, expires: Any) -> tuple[str, str]:
         """When a call expires, as the message says it, and in how many ms (a text, as kombu writes it)."""
-        moment = self._after(expires, "expires") if isinstance(expires, int | float) else expires
-        text = moment if isinstance(moment, str) else moment.isoformat()
-        aware = datetime.fromisoformat(text)
+        said = self._after(expires, "expires") if isinstance(expires, int | float) else expires
+        aware = _moment(said, "expires")
+        text = said if isinstance(said, str) else said.isoformat()
         aware = aware if aware.tzinfo else aware.replace(tzinfo=self._app.timezone)
         left = (aware - self._app.now()).total_seconds()
         return text, str(int(max(left, 0) * 1000))
@@ -190,6 +190,14 @@ class Preparation:
         if retry is False or (retry is None and self._default_policy is None):
             return None
         return {**self._retry_policy, **(policy or {})}
+
+
+def _moment(said: Any, what: str) -> datetime:
+    if isinstance(said, str):
+        return datetime.fromisoformat(said)
+    if not isinstance(said, datetime):
+        raise TypeError(f"{what} is a datetime or its ISO text, not a {type(said).__name__}: {said!r}")
+    return said
 
 
 def lineage_of(options: Mapping[str, Any]) -> Lineage:

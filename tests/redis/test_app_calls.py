@@ -214,6 +214,12 @@ def test_an_eta_may_be_a_time_or_a_text(add: Any, take: Any) -> None:
     assert take()["headers"]["eta"] == take()["headers"]["eta"] == "2030-01-02T00:00:00+00:00"
 
 
+@pytest.mark.parametrize("option", ["eta", "expires"])
+def test_what_is_no_point_in_time_is_refused_by_name(add: Any, option: str) -> None:
+    with pytest.raises(TypeError, match=f"{option} is a datetime or its ISO text, not a timedelta"):
+        add.apply_async(**{option: timedelta(seconds=3)})
+
+
 def test_a_call_for_later_waits_in_redis_if_opsq_consumes_the_queue(add: Any, redis_client: redis.Redis) -> None:
     far = 2**53
     redis_client.zadd("opsq:consumers:{celery}", {"somebody": far})
