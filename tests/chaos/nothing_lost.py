@@ -129,6 +129,7 @@ def _strike(arena: Arena, names: Sequence[str], run: Run) -> Run:
     except Stuck as error:
         run.verdict.broken.append(str(error))
     finally:
+        run.verdict.broken += arena.store.problems()
         arena.close()
     if run.hits * 2 < run.kills:
         run.verdict.broken.append(f"only {run.hits} of {run.kills} kills landed while a task ran")

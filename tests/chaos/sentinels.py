@@ -36,6 +36,16 @@ class Pair:
     def is_up(self) -> bool:
         return bool(self.client().ping())
 
+    def problems(self) -> list[str]:
+        """A master that the Sentinels have chosen unasked may not have had everything."""
+        named = [_names(port) for port in self._watched.sentinels]
+        chosen = self._servers[0].port
+        return (
+            []
+            if set(named) == {chosen}
+            else [f"the Sentinels name {named} as master, not {chosen}: a choice of theirs"]
+        )
+
     def fail_over(self, silent: bool) -> None:
         """The master is killed, or goes silent without closing anything, once its replica has all that it has
         confirmed; the Sentinels choose that one, and in the end the old master follows it.

@@ -23,6 +23,9 @@ from support import redis_server
 from support.redis_server import RedisServer
 
 MASTER = "mymaster"
+#: After this silence a master counts as gone. Sentinels send a PING each second: with no more than that, one late
+#: answer makes them choose again, unasked, and what the replica has not got yet is gone.
+GONE_AFTER_MS = 3_000
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 20) -> Any:
@@ -88,7 +91,7 @@ def _sentinel(stack: ExitStack, folder: Path, number: int, master_port: int) -> 
     path.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\nlogfile {folder}/sentinel-{number}.log\n"
         f"sentinel monitor {MASTER} 127.0.0.1 {master_port} 2\n"
-        f"sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 3000\n"
+        f"sentinel down-after-milliseconds {MASTER} {GONE_AFTER_MS}\nsentinel failover-timeout {MASTER} 3000\n"
     )
     process = subprocess.Popen(
         [redis_server.binary(), str(path), "--sentinel"],
