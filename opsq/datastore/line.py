@@ -7,7 +7,6 @@ a small command. Nothing is ever repeated here.
 from __future__ import annotations
 
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -52,7 +51,6 @@ class Line:
         self.close()
         self._link.connect()
         self._sock = self._link.sock
-        _wait_in_kernel(self._sock)
         self._reader = hiredis.Reader(protocolError=NoRedis, replyError=of_answer)
 
     def close(self) -> None:
@@ -85,8 +83,10 @@ class Line:
         else:
             data = b"".join([each if isinstance(each, bytes) else hiredis.pack_command(each) for each in commands])
         try:
-            self._sock.sendall(data)
-        except (TimeoutError, BlockingIOError) as error:
+            sent = self._sock.send(data)
+            while sent < len(data):  # the time-out is of each piece: a slow way is no silence
+                sent += self._sock.send(memoryview(data)[sent:])
+        except TimeoutError as error:
             raise RedisTimeoutError("the server takes nothing") from error
         except OSError as error:
             raise RedisConnectionError(str(error)) from error
@@ -142,8 +142,8 @@ class Line:
         if self._sock is None:
             raise RedisConnectionError("not connected")
         try:
-            data = self._sock.recv(65_536)
-        except (TimeoutError, BlockingIOError) as error:
+            data = self._sock.recv(65_536)  # Python counts its time-out through signals, the kernel would begin anew
+        except TimeoutError as error:
             raise RedisTimeoutError("no answer in time") from error
         except OSError as error:
             raise RedisConnectionError(str(error)) from error
@@ -163,20 +163,6 @@ def packed(*words: bytes) -> bytes:
     grows, which takes several times as long.
     """
     return b"".join([b"*%d\r\n" % len(words), *[b"$%d\r\n%b\r\n" % (len(word), word) for word in words]])
-
-
-def _wait_in_kernel(sock: Any) -> None:
-    """Have the kernel keep the time-out of a plain socket: Python asks poll before each call otherwise.
-
-    Those of TLS, and of green threads, wait in their own way.
-    """
-    timeout_s = sock.gettimeout()
-    if type(sock).__module__ != "socket" or not timeout_s:
-        return
-    span = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        sock.setsockopt(socket.SOL_SOCKET, option, span)
-    sock.settimeout(None)
 
 
 @contextmanager

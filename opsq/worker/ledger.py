@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from opsq.broker.consumer import Consumer, Leased, Turn
 from opsq.broker.settlement import Settlement
+from opsq.datastore.trouble import RedisConnectionError
 from opsq.exceptions import DecodeError
 from opsq.protocol.envelope import parse
 from opsq.worker import slots
@@ -139,7 +140,12 @@ class Ledger:
                 self.settler.hand_in(settlement, self.consumer.passes[settlement.queue])
 
     def receive(self) -> Turn:
-        """Take the answer to the oldest turn that was sent."""
+        """Take the answer to the oldest turn that was sent.
+
+        Where one went missing, the next one would be taken for it, or be awaited in vain: the line is lost.
+        """
+        if self._broken:
+            raise RedisConnectionError("an answer went missing")
         try:
             turn = self.consumer.receive()
         except BaseException:

@@ -12,7 +12,7 @@ import redis
 from opsq.broker.consumer import Consumer
 from opsq.broker.settlement import Settlement
 from opsq.datastore import keys
-from opsq.datastore.trouble import ResponseError
+from opsq.datastore.trouble import RedisConnectionError, ResponseError
 from opsq.worker.ledger import Ledger
 from opsq.worker.settle import Results, Settler
 from opsq.worker.slots import Facts, Slot, Slots
@@ -92,6 +92,8 @@ def test_the_answer_to_a_turn_that_was_refused_is_not_waited_for_again(
         ledger.receive()
     redis_client.delete("celery\x06\x163")
     begin = time.monotonic()
+    with pytest.raises(RedisConnectionError, match="an answer went missing"):
+        ledger.receive()
     ledger.compare()
     assert time.monotonic() - begin < 1
     assert [held.raw for held in ledger.waiting] == [b"a"]

@@ -41,6 +41,54 @@ def test_a_server_that_only_goes_silent_is_given_up_in_time(server: RedisServer)
     line.close()
 
 
+def test_a_silent_server_is_given_up_however_many_signals_come(server: RedisServer) -> None:
+    came = []
+
+    def come(*_: object) -> None:
+        came.append(1)
+        assert len(came) < 300, "no signal begins the wait anew"
+
+    line = Line(server.url(), reply_s=0.3)
+    assert line.ask("PING") == b"PONG"
+    server.process.send_signal(signal.SIGSTOP)
+    before = signal.signal(signal.SIGALRM, come)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    try:
+        with pytest.raises(RedisTimeoutError, match="no answer in time"):
+            line.ask("PING")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        server.process.send_signal(signal.SIGCONT)
+    assert came
+    line.close()
+
+
+def test_a_large_command_may_take_longer_than_an_answer_as_long_as_it_is_taken() -> None:
+    """A server that takes some of it again and again is not silent."""
+    size = 24_000_000
+
+    def take() -> None:
+        with listener.accept()[0] as client:
+            client.recv(1000)
+            client.sendall(b"%0\r\n")
+            while not over.wait(0.05) and client.recv(1_000_000):
+                pass
+
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=take)
+        thread.start()
+        line = Line(f"redis://127.0.0.1:{listener.getsockname()[1]}/0", reply_s=0.5)
+        line.connect()
+        begin = time.monotonic()
+        line.send(("SET", "x", b"x" * size))
+        assert time.monotonic() - begin > 0.5
+        over.set()
+        line.close()
+        thread.join()
+
+
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_a_server_that_is_no_redis_is_told_as_such(protocol: int) -> None:
     """Be it the answer to a command, or to the greeting before it, which the third protocol has."""
