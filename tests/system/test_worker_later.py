@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import Any
 
 import psutil
@@ -160,10 +159,9 @@ def test_a_far_eta_that_comes_as_a_plain_message_is_shelved_and_nothing_stays_in
         lab.wait_for(lambda: not lab.depth() and not lab.in_flight(), "nothing is in flight")
         return sum(process.memory_info().rss for process in (worker, *worker.children(recursive=True)))
 
-    # The first batches fill the pools of each child's allocator; what stays in memory is there after every one.
-    sizes = [memory_after_shelving(1500) for _ in range(5)]
-    growth = [after - before for before, after in pairwise(sizes)]
-    assert min(growth) < 2e6, f"each time 7.5 MB more are in Redis, and in memory: {growth}"
+    # What a child has in hand at the moment, and what its allocator keeps, comes and goes: some MB each.
+    first, *_, last = [memory_after_shelving(1500) for _ in range(12)]
+    assert last - first < 30e6, "82 MB more are in Redis, and in memory"
     assert {member.partition(b"|")[2] for member in lab.redis.zrange("opsq:delayed:{celery}", 0, -1)} == sent
     assert lab.run("add", 1, 1) == 2
 
