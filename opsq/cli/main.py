@@ -14,7 +14,7 @@ import click
 from opsq._version import __version__
 from opsq.cli import errors
 from opsq.cli.context import Context
-from opsq.cli.params import Group, add_options, global_options
+from opsq.cli.frame import Group, add_options, global_options
 from opsq.exceptions import UsageError
 
 

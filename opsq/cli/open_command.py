@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from opsq.cli.context import Context
-from opsq.cli.params import Command
+from opsq.cli.frame import Command
 from opsq.cli.user_options import options_of
 
 

@@ -16,8 +16,8 @@ import pytest
 from opsq import App, exceptions
 from opsq.cli import errors
 from opsq.cli.context import Context
+from opsq.cli.frame import command, group
 from opsq.cli.main import cli, run
-from opsq.cli.params import command, group
 
 
 def words(*line: str) -> list[str]:
@@ -71,7 +71,7 @@ def test_nothing_behind_two_dashes_is_moved() -> None:
 
 
 def test_a_commands_own_option_wins_over_the_shared_one_of_that_name() -> None:
-    from opsq.cli.params import Shared, add_options
+    from opsq.cli.frame import Shared, add_options
 
     @command("opsq x")
     @click.option("-q", "--quick", is_flag=True)

@@ -8,7 +8,8 @@ import click
 
 from opsq.cli.context import Context, pass_context
 from opsq.cli.foreground import change_process, log_level, pidfile, process_options, refuse_to_detach
-from opsq.cli.params import Command, names
+from opsq.cli.frame import Command
+from opsq.cli.params import names
 
 EXAMPLES = """
 opsq agent -l info

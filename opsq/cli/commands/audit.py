@@ -9,8 +9,9 @@ import click
 from opsq.broker import audit as store
 from opsq.broker.audit import Balance
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import command
 from opsq.cli.output import Column
-from opsq.cli.params import command, limit_option, limited
+from opsq.cli.params import limit_option, limited
 from opsq.datastore import keys
 from opsq.exceptions import OpsqError
 

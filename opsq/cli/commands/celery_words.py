@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import Json, command, confirm_options, confirmed, group, names
+from opsq.cli.frame import command, group
+from opsq.cli.params import Json, confirm_options, confirmed, names
 from opsq.exceptions import UsageError
 
 CALL_EXAMPLES = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import command
+from opsq.cli.frame import command
 from opsq.cli.shells.tree import ASKED
 from opsq.exceptions import UsageError
 

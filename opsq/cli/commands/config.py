@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import command
 from opsq.cli.output import Column
-from opsq.cli.params import command
 from opsq.exceptions import UsageError, did_you_mean
 
 EXAMPLES = """

@@ -11,8 +11,9 @@ import click
 from opsq.broker import deadletters as store
 from opsq.broker.deadletters import DeadLetter
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import group
 from opsq.cli.output import Column, local_time
-from opsq.cli.params import confirm_options, confirmed, group, limit_option, limited
+from opsq.cli.params import confirm_options, confirmed, limit_option, limited
 from opsq.exceptions import OpsqError, UsageError
 
 COLUMNS = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from opsq.cli.context import Context, pass_context
 from opsq.cli.errors import REFUSED, UNREACHABLE
-from opsq.cli.params import command
+from opsq.cli.frame import command
 from opsq.exceptions import BrokerError, OpsqError, RefusedError
 
 EXAMPLES = """

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import command
+from opsq.cli.frame import command
 from opsq.exceptions import UsageError
 
 EXAMPLES = """

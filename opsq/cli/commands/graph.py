@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import group
+from opsq.cli.frame import group
 from opsq.exceptions import UsageError
 
 EXAMPLES = """

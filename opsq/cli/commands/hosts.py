@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import group
 from opsq.cli.output import Column
-from opsq.cli.params import group, limit_option, limited
+from opsq.cli.params import limit_option, limited
 from opsq.exceptions import OpsqError, UsageError
 
 COLUMNS = (

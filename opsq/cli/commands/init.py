@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import command
+from opsq.cli.frame import command
 
 EXAMPLES = """
 opsq init

@@ -12,7 +12,8 @@ import click
 import opsq.worker.control
 import opsq.worker.inspection  # noqa: F401 (both fill the table of commands; an app may add its own)
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import command, names, options
+from opsq.cli.frame import command
+from opsq.cli.params import names, options
 from opsq.exceptions import BrokerError, UsageError
 from opsq.worker.panel import Info, Panel
 

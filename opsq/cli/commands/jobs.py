@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import group
 from opsq.cli.output import Column, local_time
-from opsq.cli.params import group, limit_option
+from opsq.cli.params import limit_option
 from opsq.exceptions import UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import sys
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import command
+from opsq.cli.frame import command
 from opsq.exceptions import BrokerError, UsageError
 
 EXAMPLES = """

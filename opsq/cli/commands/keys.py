@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import group
 from opsq.cli.output import Column
-from opsq.cli.params import confirm_options, confirmed, group, limit_option, limited
+from opsq.cli.params import confirm_options, confirmed, limit_option, limited
 from opsq.exceptions import UsageError
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import Any
 
 from opsq.broker import limited as store
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import command
 from opsq.cli.output import Column
-from opsq.cli.params import command, limit_option, limited
+from opsq.cli.params import limit_option, limited
 from opsq.utils.time import humanize_duration
 
 COLUMNS = (

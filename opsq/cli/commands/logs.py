@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import command
+from opsq.cli.frame import command
 from opsq.exceptions import UsageError
 from opsq.runtime.logfile import Reader
 from opsq.runtime.statedir import StateDir

@@ -10,8 +10,8 @@ import click
 
 from opsq.cli.codemod.project import File, files
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import command
 from opsq.cli.output import Output, harmless
-from opsq.cli.params import command
 from opsq.exceptions import UsageError
 
 EXAMPLES = """

@@ -22,7 +22,7 @@ from opsq.cli.foreground import (
     say_what_has_no_effect,
     set_up_logs,
 )
-from opsq.cli.params import command
+from opsq.cli.frame import command
 from opsq.config.options.monitor import BASIC_AUTH_VARIABLE, MONITOR_OPTIONS
 from opsq.exceptions import ImproperlyConfigured, SupervisorError, UsageError
 from opsq.utils.time import humanize_duration, parse_duration

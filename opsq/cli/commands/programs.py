@@ -9,7 +9,8 @@ import click
 
 from opsq.cli.commands.up import exit_for_failures
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import command, named_signal
+from opsq.cli.frame import command
+from opsq.cli.params import named_signal
 from opsq.exceptions import OpsqError
 from opsq.supervisor import client
 from opsq.supervisor.messages import Reload, Restart, Signal, Start, Status, Stop

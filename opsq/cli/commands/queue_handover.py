@@ -10,7 +10,7 @@ import click
 
 from opsq.broker import queues as store
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import command
+from opsq.cli.frame import command
 from opsq.exceptions import UsageError, did_you_mean
 
 EXAMPLES = """

@@ -13,8 +13,9 @@ from opsq.broker import moving
 from opsq.broker import queues as store
 from opsq.cli.commands.queue_handover import handover
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import group
 from opsq.cli.output import Column, counted
-from opsq.cli.params import confirm_options, confirmed, group, limit_option, limited
+from opsq.cli.params import confirm_options, confirmed, limit_option, limited
 from opsq.exceptions import UsageError, did_you_mean
 
 COLUMNS = (

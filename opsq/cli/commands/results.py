@@ -12,8 +12,9 @@ import click
 from opsq import states
 from opsq.cli import history
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import command
 from opsq.cli.output import Column, local_time, shown
-from opsq.cli.params import Duration, command, limit_option
+from opsq.cli.params import Duration, limit_option
 from opsq.exceptions import OpsqError, UsageError
 from opsq.utils.time import parse_iso
 

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import Command, Duration, Json, group
+from opsq.cli.frame import Command, group
+from opsq.cli.params import Duration, Json
 
 EXAMPLES = """
 opsq run task proj.tasks.add '[2, 3]' --wait

@@ -14,8 +14,9 @@ import click
 from opsq.broker import schedules as store
 from opsq.broker.schedules import EntryFacts
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import group
 from opsq.cli.output import Column
-from opsq.cli.params import Duration, Json, group, limit_option, limited
+from opsq.cli.params import Duration, Json, limit_option, limited
 from opsq.exceptions import BrokerError, TaskError, TimeoutError, UsageError, did_you_mean
 
 COLUMNS = (

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import command
+from opsq.cli.frame import command
 from opsq.exceptions import UsageError
 
 EXAMPLES = """

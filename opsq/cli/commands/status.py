@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import command
 from opsq.cli.output import Column, size
-from opsq.cli.params import command
 from opsq.cli.watch import watched
 from opsq.exceptions import BrokerError, OpsqError, RefusedError, SupervisorError
 from opsq.supervisor import client

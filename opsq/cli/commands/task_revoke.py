@@ -8,8 +8,9 @@ import click
 
 from opsq.broker.pending import pending
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import command
 from opsq.cli.output import counted
-from opsq.cli.params import command, confirm_options, confirmed, named_signal
+from opsq.cli.params import confirm_options, confirmed, named_signal
 from opsq.datastore import keys
 from opsq.exceptions import UsageError
 

@@ -11,8 +11,9 @@ from opsq.app.routes import Routes
 from opsq.cli import history, task_profile, task_progress
 from opsq.cli.commands.task_revoke import revoke
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import group
 from opsq.cli.output import Column
-from opsq.cli.params import group, limit_option, limited
+from opsq.cli.params import limit_option, limited
 
 COLUMNS = (
     Column("name", "TASK", cut="start"),

@@ -12,7 +12,7 @@ import click
 
 from opsq.cli.commands.monitor import url_under_supervision
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import command
+from opsq.cli.frame import command
 from opsq.exceptions import SupervisorError, UsageError
 from opsq.supervisor import client
 from opsq.supervisor.messages import Down

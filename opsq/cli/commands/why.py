@@ -13,7 +13,7 @@ from opsq.cli import history, reasons
 from opsq.cli.commands.limits import in_words
 from opsq.cli.commands.results import describe
 from opsq.cli.context import Context, pass_context
-from opsq.cli.params import command
+from opsq.cli.frame import command
 from opsq.cli.reasons import Facts
 
 EXAMPLES = """

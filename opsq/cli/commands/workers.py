@@ -8,8 +8,9 @@ from typing import Any
 
 from opsq.broker import workers as store
 from opsq.cli.context import Context, pass_context
+from opsq.cli.frame import command
 from opsq.cli.output import Column
-from opsq.cli.params import command, limit_option, limited
+from opsq.cli.params import limit_option, limited
 
 COLUMNS = (
     Column("node", "NODE", cut="start"),

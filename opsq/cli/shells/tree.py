@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import click
 
-from opsq.cli.params import Shared
+from opsq.cli.frame import Shared
 
 #: Words that are asked for when Tab is pressed (`words.py`); everything else stands in the script.
 ASKED = ("programs", "targets", "queues", "tasks", "hosts")
