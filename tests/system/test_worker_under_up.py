@@ -46,8 +46,9 @@ def shop(shop: Supervised) -> Supervised:
 
 
 def write(shop: Supervised, version: int, more: str = "") -> None:
+    """Each version has its length: by that and the second Python knows whether what it has compiled is today's."""
     path = shop.folder / "proj.py"
-    path.write_text(CODE.format(version=version, mark=str(shop.folder / "marks")) + more)
+    path.write_text(CODE.format(version=version, mark=str(shop.folder / "marks")) + "\n" * version + more)
 
 
 def marks(shop: Supervised) -> list[str]:
@@ -98,7 +99,7 @@ def test_reload_brings_new_code_and_flags_and_interrupts_nothing(
     pid = shop.process("worker").pid
     assert answer(shop, "proj.version") == 1
     assert b"seen only" not in shop.log("worker")
-    task = shop.opsq("run", "task", "proj.long", "[60]").stdout.strip()
+    task = shop.opsq("run", "task", "proj.long", "[600]").stdout.strip()
     wait_for(lambda: marks(shop) == ["begin"], what="it runs")
     write(shop, 2)
     flags(shop, "concurrency = 3\nloglevel = 'debug'")
