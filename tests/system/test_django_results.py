@@ -232,6 +232,36 @@ def test_who_waits_is_told_when_a_result_is_there(sqlite: ResultsProject) -> Non
         assert (sqlite.found("known") or {})["status"] == "SUCCESS"
 
 
+def test_a_group_is_saved_and_a_change_told_while_somebody_else_writes_to_sqlite(sqlite: ResultsProject) -> None:
+    answer = sqlite.ask("""
+import sqlite3, threading
+from django.db import connection
+from opsq import group
+from opsq.contrib.django.models import PeriodicTasks
+from opsq.result import GroupResult
+
+def beside_a_writer(act):
+    other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.3, other.rollback)
+    timer.start()
+    act()
+    timer.join()
+    other.close()
+
+connection.cursor().execute("PRAGMA busy_timeout = 60000")
+PeriodicTasks.update_changed()
+before = PeriodicTasks.last_change()
+first, second = (group(add.s(n) for n in range(count)).apply_async() for count in (2, 3))
+beside_a_writer(first.save)
+second.id = first.id
+beside_a_writer(second.save)
+beside_a_writer(PeriodicTasks.update_changed)
+answer = [len(GroupResult.restore(first.id).results), PeriodicTasks.last_change() > before]
+""")
+    assert answer == [3, True]
+
+
 def test_old_results_are_removed_by_the_beats_own_entry(sqlite: ResultsProject) -> None:
     assert "celery.backend_cleanup" in sqlite.ask(
         "from opsq.beat.definitions import of_app\nanswer = list(of_app(app).entries)"

@@ -137,7 +137,7 @@ class DatabaseBackend(Polled):
             "result": self.rows.content(result.as_tuple()),
         }
         with tables.writing(GroupResult) as alias:
-            GroupResult.objects.using(alias).update_or_create(group_id=group_id, defaults=columns)
+            tables.write_over(alias, [GroupResult(group_id=group_id, **columns)], "group_id", (*columns, "date_done"))
 
     def restore_group(self, group_id: str) -> Any:
         """Which results a group has, as a tuple; None when that was not stored."""

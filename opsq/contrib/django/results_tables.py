@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,17 +79,19 @@ def upsert(alias: str, rows: Iterable[TaskResult]) -> None:
     started = [row for row in ordered if row.status == states.STARTED]
     others = [row for row in ordered if row.status != states.STARTED] if started else ordered
     columns = (*WRITTEN, "date_done")
-    _write(alias, others, columns)
-    _write(alias, started, (*columns, "date_started"))
+    write_over(alias, others, "task_id", columns)
+    write_over(alias, started, "task_id", (*columns, "date_started"))
 
 
-def _write(alias: str, rows: list[TaskResult], columns: tuple[str, ...]) -> None:
+def write_over(alias: str, rows: Sequence[models.Model], key: str, columns: Iterable[str]) -> None:
+    """Write rows of one model, and these columns over what is there under the same key, in one statement: who reads
+    first has to give up in SQLite when somebody else writes, who only writes waits."""
     if not rows:
         return
     how: dict[str, Any] = {"update_conflicts": True, "update_fields": columns}
     if connections[alias].features.supports_update_conflicts_with_target:
-        how["unique_fields"] = ("task_id",)
-    TaskResult.objects.using(alias).bulk_create(rows, **how)
+        how["unique_fields"] = (key,)
+    type(rows[0])._default_manager.using(alias).bulk_create(rows, **how)
 
 
 def of_ids(alias: str, ids: Iterable[str]) -> Iterator[TaskResult]:

@@ -178,7 +178,9 @@ class PeriodicTasks(models.Model):
     @classmethod
     def update_changed(cls, **_told: Any) -> None:
         """Have the beat read the entries again: after `update()` or SQL, which tell nobody."""
-        cls.objects.update_or_create(ident=1, defaults={"last_update": timezone.now()})
+        now = timezone.now()
+        if not cls.objects.filter(ident=1).update(last_update=now):  # in SQLite, who reads first cannot wait to write
+            cls.objects.update_or_create(ident=1, defaults={"last_update": now})
 
     @classmethod
     def changed(cls, _instance: Any, **_told: Any) -> None:
