@@ -96,7 +96,9 @@ class Group(_Help, click.Group):
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not name.startswith("-"):
-            hint = did_you_mean(name, self.list_commands(ctx), f"{ctx.command_path} --help")
+            is_task_id = len(name) == 36 and name.count("-") == 4
+            elsewhere = f"opsq why {name}" if is_task_id else f"{ctx.command_path} --help"
+            hint = did_you_mean(name, self.list_commands(ctx), elsewhere)
             raise UsageError(f"no such command: {name}", hint=hint)
         if command is None:
             raise click.NoSuchOption(name.partition("=")[0], ctx=ctx)

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,10 @@ def test_without_an_app_the_workers_say_what_they_know(project: Project, opsq: R
     found = opsq("run", "task", "proj.ad", "[2, 3]")
     assert "no worker that is alive has it" in mistake(found, 2)
     assert "proj.add" in found.stderr
+    rows = {row["name"]: row for row in data(opsq("tasks", "--json"))["tasks"]}
+    assert {"opsq.ping", "proj.add"} <= set(rows)
+    assert rows["proj.add"]["queue"] is None
+    assert "proj.add" in opsq("tasks").stdout
 
 
 def test_opsqs_own_task_answers_without_an_app(project: Project, spawn: Spawner, opsq: Run, wait_for: Any) -> None:
@@ -156,6 +161,23 @@ def test_no_consumer_is_said_at_once_and_the_call_stays(opsq: Run, redis_client:
     assert found.returncode == 0
     assert len(found.stdout.strip()) == 36
     assert redis_client.llen("mail") == 1
+
+
+def test_a_worker_whose_only_child_was_lost_consumes_all_the_same(opsq: Run, redis_client: redis.Redis) -> None:
+    record = {"id": "w@h:1", "node": "w@h", "queues": ["mail"], "children": [], "tasks": None}
+    redis_client.zadd(keys.WORKERS, {"w@h:1": (time.time() + 60) * 1000})
+    redis_client.set(keys.worker("w@h:1"), json.dumps(record), px=60_000)
+    assert opsq("-A", "proj", "run", "task", "proj.add", "[1, 2]", "-Q", "mail").stderr == ""
+    elsewhere = opsq("-A", "proj", "run", "task", "proj.add", "[1, 2]", "-Q", "slow")
+    assert elsewhere.stderr == "no worker consumes the queue 'slow' now\n"
+
+
+def test_an_id_in_the_place_of_a_command_is_told_who_knows_of_it(opsq: Run) -> None:
+    task_id = "5a1e0c7e-6b5c-4d0e-9d55-2f6a4c8c2a11"
+    for noun in ("tasks", "dead"):
+        found = opsq(noun, task_id)
+        assert mistake(found, 2) == f"opsq: no such command: {task_id}"
+        assert f"hint: opsq why {task_id}" in found.stderr
 
 
 def test_an_answer_that_does_not_come_in_time(project: Project, opsq: Run) -> None:

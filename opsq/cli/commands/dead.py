@@ -22,7 +22,7 @@ COLUMNS = (
     Column("queue", "QUEUE", cut="start"),
     Column("reason", "REASON", cut="end"),
     Column("time", "TIME", "time", extra=True),
-    Column("deliveries", "DELIVERIES", "number", extra=True, rare=True),
+    Column("deliveries", "GIVEN BACK", "number", extra=True, rare=True),
     Column("host", "HOST", extra=True),
 )
 

@@ -104,8 +104,13 @@ def _check_results(app: Any, name: str, known: Any) -> None:
 
 
 def _is_consumed(context: Context, queue: str) -> bool:
-    """Whether a worker takes from the queue: one of ours by its lease, one of Celery's by what it does just now."""
+    """Whether a worker takes from the queue: one of ours by its lease, one of Celery's by what it does just now.
+
+    A worker whose only child was lost has no consumer until the next one has started, and takes from it all the same.
+    """
     broker = context.broker
     if queues.states(broker, [queue])[0].consumers:
+        return True
+    if any(queue in (record["queues"] or ()) for record in workers.live(broker)):
         return True
     return workers.celery_waits(broker)

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from opsq.app.discovery import named_app
 from opsq.app.routes import Routes
+from opsq.broker import workers
 from opsq.cli import history, task_profile, task_progress
 from opsq.cli.commands.task_revoke import revoke
 from opsq.cli.context import Context, pass_context
@@ -59,6 +61,8 @@ opsq tasks revoke 5a1e0c7e-6b5c-4d0e-9d55-2f6a4c8c2a11
 def tasks(context: Context, ctx: click.Context, /, limit: int, watch: bool, profile: bool, **given: Any) -> None:
     """The app's tasks with what they say about themselves, and what runs now on the workers.
 
+    Without an app, the tasks that workers know; -A tells more of them.
+
     With a filter: the latest calls that fit, from the history that the monitor keeps.
     """
     if ctx.invoked_subcommand is not None:
@@ -76,8 +80,8 @@ def tasks(context: Context, ctx: click.Context, /, limit: int, watch: bool, prof
     running = task_progress.running(context)
     counts = Counter(row["task"] for row in running)
     routes = Routes(app.conf)
-    names = sorted(name for name in app.tasks if not name.startswith("celery."))  # those are opsq's own parts
-    rows = [_task(routes, app.tasks[name], counts[name]) for name in limited(names, limit)]
+    names = _names(context)
+    rows = [_task(routes, app.tasks.get(name), name, counts[name]) for name in limited(names, limit)]
     if context.out.json:
         context.out.document({"tasks": rows, "running": task_progress.as_data(running)})
         return
@@ -100,7 +104,18 @@ def _history(context: Context, limit: int, given: dict[str, Any]) -> None:
         context.out.say(f"{len(rows)} shown, there are more; --limit 0 shows all")
 
 
-def _task(routes: Routes, task: Any, running: int) -> dict[str, Any]:
+def _names(context: Context) -> list[str]:
+    """The tasks of the app; those that workers know, too, when no app is named."""
+    names = set(context.app.tasks)
+    if named_app(context.app_spec) is None:
+        names.update(known for record in workers.live(context.broker) for known in record["tasks"] or ())
+    return sorted(name for name in names if not name.startswith("celery."))  # those are opsq's own parts
+
+
+def _task(routes: Routes, task: Any, name: str, running: int) -> dict[str, Any]:
+    """`task` is None when only workers know it: its options and where it is sent are then unknown."""
+    if task is None:
+        return {"name": name, "queue": None, "running": running, "options": {}}
     said = {name: getattr(task, name, default) for name, default in OPTIONS.items()}
     return {
         "name": task.name,
