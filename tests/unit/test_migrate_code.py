@@ -206,6 +206,10 @@ def test_a_place_that_is_named_exists() -> None:
         ("requirements.txt", "celery[redis,librabbitmq]==5.3.1  # queue", "opsq[redis]  # queue"),
         ("requirements/base.txt", "celery>=5; python_version>'3'", "opsq; python_version>'3'"),
         ("pyproject.toml", '  "celery[redis]>=5.2",', '"opsq[redis]",'),
+        ("pyproject.toml", 'dependencies = ["celery>=5", "kombu"]', 'dependencies = ["opsq", "kombu"]'),
+        ("pyproject.toml", 'a = ["x", "celery[redis,sqs]~=5.4; c"]', 'a = ["x", "opsq[redis]; c"]'),
+        ("setup.py", "    install_requires=['celery', 'flask'],", "install_requires=['opsq', 'flask'],"),
+        ("setup.py", 'extras_require={"jobs": ["celery"]}', 'extras_require={"jobs": ["opsq"]}'),
         ("pyproject.toml", 'celery = {version="^5", extras=["redis"]}', 'opsq = "*"'),
         (
             "celery.service",
@@ -237,7 +241,10 @@ def test_a_line_elsewhere_is_told_with_the_line_to_write(path: str, line: str, i
     [
         ("requirements.txt", "kombu==5.3", "not needed"),
         ("requirements.txt", "django-celery-beat", "INSTALLED_APPS"),
+        ("pyproject.toml", 'dependencies = ["flask", "kombu>=5"]', "not needed"),
         ("run.sh", "celery multi start w1 -A p", "up` starts workers"),
+        ("w.service", "ExecStart=/srv/bin/celery -A p multi start w1 --pidfile=x", "up` starts workers"),
+        ("Dockerfile", 'CMD ["celery", "-A", "p", "multi", "start", "w1"]', "up` starts workers"),
     ],
 )
 def test_a_line_without_a_place_is_told_why(path: str, line: str, why: str) -> None:
@@ -255,6 +262,7 @@ def test_a_line_without_a_place_is_told_why(path: str, line: str, why: str) -> N
         ("run.sh", "pytest -m celery"),
         ("requirements.txt", "# celery==4"),
         ("requirements.txt", "celery-batches"),
+        ("pyproject.toml", 'keywords = ["celery", "queue"]'),
         ("notes.md", "celery -A p worker"),
     ],
 )

@@ -42,6 +42,14 @@ _SAID = re.compile(
     r"""(?P<rest>\s*(?:\[[^\]]*\])?\s*(?:[=<>!~;@,"'#].*)?)$"""
 )
 _KEY = re.compile(r"""^(?P<head>\s*)(?P<name>[A-Za-z][\w.-]*)\s*=\s*(?P<rest>["'{].*)$""")
+#: Requirements that stand in one line: `dependencies = ["celery>=5", "flask"]`.
+_LISTED = re.compile(r"^(?!\s*keywords\b).*\w[\"']?\s*[=:]\s*\[")
+_ITEM = re.compile(
+    r"""(?P<quote>["'])(?P<name>[A-Za-z][\w.-]*)(?P<rest>\s*(?:\[[^\]]*\])?\s*(?:[=<>!~;@](?:(?!(?P=quote)).)*)?)(?P=quote)"""
+)
+_MULTI = re.compile(
+    r"""\bopsq(?:\s+-\S+(?:\s+[^\s-]\S*)?)*?\s+multi\b|(["'])opsq\1(?:\s*,\s*["'][^"']*["'])*?\s*,\s*["']multi\b"""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +94,10 @@ def _holds_commands(path: PurePath) -> bool:
 
 
 def _package(number: int, line: str, path: PurePath) -> Line | None:
-    form = (_KEY.match(line) if path.name.lower() in ("pyproject.toml", "pipfile") else None) or _SAID.match(line)
+    form = _KEY.match(line) if path.name.lower() in ("pyproject.toml", "pipfile") else None
+    if form is None and path.name.lower() in ("pyproject.toml", "setup.py") and _LISTED.match(line):
+        return _list(number, line)
+    form = form or _SAID.match(line)
     if form is None:
         return None
     name = form["name"].lower().replace("_", "-")
@@ -95,6 +106,21 @@ def _package(number: int, line: str, path: PurePath) -> Line | None:
         instead = f'{form["head"]}opsq = "*"' if keyed else f"{form['head']}opsq{_without_version(form['rest'])}"
         return Line(number, line.strip(), instead.strip())
     return Line(number, line.strip(), None, PACKAGES[name]) if name in PACKAGES else None
+
+
+def _list(number: int, line: str) -> Line | None:
+    """Of a line with several packages: the line to write; when only others are named, why not."""
+
+    def instead(item: re.Match[str]) -> str:
+        is_celery = item["name"].lower() == "celery"
+        return f"{item['quote']}opsq{_without_version(item['rest'])}{item['quote']}" if is_celery else item[0]
+
+    changed = _ITEM.sub(instead, line)
+    if changed != line:
+        return Line(number, line.strip(), changed.strip())
+    named = [item["name"].lower().replace("_", "-") for item in _ITEM.finditer(line)]
+    whys = [f"{name}: {PACKAGES[name]}" for name in named if name in PACKAGES]
+    return Line(number, line.strip(), None, "; ".join(whys)) if whys else None
 
 
 def _without_version(rest: str) -> str:
@@ -115,6 +141,6 @@ def _command(number: int, line: str) -> Line | None:
         return None
     changed = _STATUS.sub(r"\1inspect ping", changed)
     changed = _QUOTED_STATUS.sub(r"\1\3inspect\3, \3ping\3", changed)
-    if re.search(r"\bopsq(\s+|[\"']\s*,\s*[\"'])multi\b", changed):
+    if _MULTI.search(changed):
         return Line(number, line.strip(), None, "`opsq -A APP up` starts workers and keeps them running")
     return Line(number, line.strip(), changed.strip())
