@@ -109,7 +109,7 @@ def test_whichever_of_its_processes_wakes_first_what_a_peer_has_run_is_not_start
     wait_for(frozen_with_some_in_hand, what="it is frozen in the middle of a batch")
     begun_by = [pid for what, _number, pid in project.marks() if what == "begin"].count(child.pid)
     project.worker("-c", "1", "--lease", str(LEASE_S), "-n", "two@h", OPSQ_STATE_DIR=str(project.folder / "two"))
-    wait_for(lambda: all_done(redis_client), 30, "a peer has run all of it")
+    wait_for(lambda: all_done(redis_client), 60, "a peer has run all of it")
     if first == "parent":
         for each in family[:-1]:
             each.resume()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import redis
 from support.proxy import CutAfterForward, HoldUntilCompared, Proxy
@@ -19,6 +23,12 @@ from opsq.protocol import writing
 
 STRIKES = 200
 LONGEST_REST_S = 1.0
+#: Renewals, which would find what answers do not show, are rare (seconds).
+LEASE = ("--lease", "300")
+#: Two looks that are further apart: the machine as a whole stood still (seconds).
+STANDSTILL_S = 0.1
+#: How often it is looked which processes there are (seconds).
+PROCESSES_S = 0.5
 
 
 @pytest.fixture
@@ -38,19 +48,45 @@ def behind(project: Project) -> Iterator[Callable[[type[Proxy]], Proxy]]:
 
 
 class Rest:
-    """How long the messages in flight have rested, at the longest."""
+    """How long the messages in flight have rested, at the longest.
+
+    By a clock that stands still while one of those concerned waits for a processor, or all of them do: how busy the
+    machine is says nothing about how soon something is found.
+    """
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
         self.since: dict[tuple[bytes, bytes], float] = {}
         self.longest_s = 0.0
+        self._server = psutil.Process(client.info("server")["process_id"])
+        self._concerned: list[psutil.Process] = []
+        self._looked_at = 0.0
+        self._waited: dict[str, float] = {}
+        self._clock, self._at, self._waited_s = 0.0, time.monotonic(), self._waited_in_all()
 
     def look(self) -> None:
-        now, there = time.monotonic(), set()
+        now, there = self._now(), set()
         for store in self.client.scan_iter("opsq:inflight:*"):
             there |= {(store, number) for number in self.client.hkeys(store)}
         self.since = {each: self.since.get(each, now) for each in there}
         self.longest_s = max([self.longest_s, *(now - since for since in self.since.values())])
+
+    def _now(self) -> float:
+        at, waited_s = time.monotonic(), self._waited_in_all()
+        self._clock += min(max(at - self._at - (waited_s - self._waited_s), 0), STANDSTILL_S)
+        self._at, self._waited_s = at, waited_s
+        return self._clock
+
+    def _waited_in_all(self) -> float:
+        """How long the threads of the test, its workers and its server were ready to run and did not (seconds)."""
+        if time.monotonic() - self._looked_at > PROCESSES_S:
+            me, self._looked_at = psutil.Process(), time.monotonic()
+            self._concerned = [me, self._server, *me.children(recursive=True)]
+        for each in self._concerned:
+            for path in glob.glob(f"/proc/{each.pid}/task/*/schedstat"):
+                with suppress(OSError):  # it has ended meanwhile
+                    self._waited[path] = int(Path(path).read_text().split()[1]) / 1e9
+        return sum(self._waited.values())
 
 
 def send(client: redis.Redis, number: int) -> None:
@@ -82,14 +118,14 @@ def strike_all(proxy: Proxy, project: Project, client: redis.Redis, wait_for: Ca
 
 def test_lost_answers_are_found(behind, project, redis_client, wait_for) -> None:
     proxy = behind(CutAfterForward)
-    worker = project.worker("-c", "2", "-l", "error", ready=False)
+    worker = project.worker("-c", "2", "-l", "error", *LEASE, ready=False)
     strike_all(proxy, project, redis_client, wait_for)
     assert worker.stop() == 0
 
 
 def test_late_turns_do_no_harm(behind, project, redis_client, wait_for) -> None:
     proxy = behind(HoldUntilCompared)
-    worker = project.worker("-c", "2", "-l", "error", ready=False)
+    worker = project.worker("-c", "2", "-l", "error", *LEASE, ready=False)
     strike_all(proxy, project, redis_client, wait_for)
     assert worker.stop() == 0
 
@@ -99,7 +135,7 @@ def test_late_turns_are_found_where_connections_may_not_be_closed(behind, projec
     redis_client.execute_command("ACL", "SETUSER", "plain", "on", ">pw", "~*", "&*", "+@all", "-client|kill")
     proxy = behind(HoldUntilCompared, "plain:pw@")
     try:
-        worker = project.worker("-c", "1", "-l", "error", ready=False)
+        worker = project.worker("-c", "1", "-l", "error", *LEASE, ready=False)
         strike_all(proxy, project, redis_client, wait_for)
         assert worker.stop() == 0
     finally:
