@@ -16,7 +16,7 @@ def check(settings: Settings) -> None:
         if option.refuses(changed[name]):
             raise ImproperlyConfigured(
                 f"cannot work with {name} = {changed[name]!r}",
-                why=f"set by {settings.source_of(name)}; opsq does not have it",
+                why=f"opsq does not have it ({settings.source_of(name)})",
                 hint=option.why,
             )
 

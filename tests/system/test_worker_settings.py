@@ -233,6 +233,7 @@ REFUSED = {
     "task_protocol": "1",
     "task_retry_on_worker_lost": "yes",
     "worker_agent": "mine:Agent",
+    "worker_bootsteps": "mine:Step",
     "worker_consumer": "mine:Consumer",
     "worker_timer": "mine:Timer",
 }
@@ -245,7 +246,7 @@ def test_a_setting_that_opsq_does_not_have_is_refused_with_what_to_do(lab: Lab, 
     assert running.wait() == 2
     said = running.output()
     assert f"opsq: cannot work with {name} = " in said
-    assert f"set by environment {variable}" in said
+    assert f"(environment {variable})" in said
     assert "hint: " in said
 
 
