@@ -61,6 +61,15 @@ def change_process(given: dict[str, Any]) -> None:
             if not given["gid"]:
                 os.setgid(who.gid or 0)
             os.setuid(who.uid)
+            _check_readable(given["uid"])
+
+
+def _check_readable(user: str) -> None:
+    """Raises UsageError when who we are now cannot load what is still to be imported."""
+    for path in (os.__file__, __file__, click.__file__):
+        if not os.access(path, os.R_OK):
+            hint = "install opsq and its Python where that user can read them, not in another one's home"
+            raise UsageError(f"cannot run as the user {user!r}", why=f"it may not read {path}", hint=hint)
 
 
 def _umask(text: str) -> int:

@@ -122,3 +122,15 @@ def test_another_user_and_group(name: str, start: Starter, open_folder: Path) ->
     assert facts["Umask"] == "0027"
     assert "0" not in facts["Groups"].split()
     assert running.stop() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can choose the user")
+@pytest.mark.parametrize("name", PROCESSES)
+def test_a_user_who_cannot_read_the_program_is_told_so(
+    name: str, start: Starter, open_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "opsq").symlink_to(Path(opsq.__file__).parent)  # pytest's folders are for their user alone
+    running = replace(start, folder=open_folder, environment={"PYTHONPATH": str(tmp_path)})(name, "--uid", "nobody")
+    assert running.wait() == 2
+    assert "opsq: cannot run as the user 'nobody': it may not read " in running.output()
+    assert "Traceback" not in running.output()
