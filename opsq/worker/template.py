@@ -6,6 +6,7 @@ that tells what is in a file (`epilogue`), and end.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -60,6 +61,7 @@ def serve(
                 slots_by_pid[pid] = index
                 say(link, {"born": index, "pid": pid, "ticks": start_ticks(pid) or 0})
             elif "tell" in order:
+                _import_for_tellers()
                 tellers.add(_fork(link, partial(tell_epilogue, order["tell"])))
         _report_ends(link, slots_by_pid, tellers)
 
@@ -92,6 +94,11 @@ def _fork(link: socket.socket, become: Callable[[], None]) -> int:
         finally:
             child.leave(status)
     return pid
+
+
+def _import_for_tellers() -> None:
+    """Once, before the first of them: else each does it, and a hundred of them keep a machine busy with that."""
+    importlib.import_module("opsq.datastore.redis_py")
 
 
 def _report_ends(link: socket.socket, slots_by_pid: dict[int, int], tellers: set[int]) -> None:

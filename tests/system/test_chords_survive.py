@@ -16,6 +16,7 @@ from opsq.exceptions import ChordError
 
 #: Workers that look often, and that are killed at the worst moments: the first try of each body is struck by `PLAN`.
 TASKS = """
+import sys
 from multiprocessing import process
 
 import opsq.worker.chords as chords
@@ -56,6 +57,15 @@ def struck(self, name, why="complete"):
 
 
 chords.Conductor.dispatch = struck
+dispatch_file = chords.dispatch_file
+
+
+def noted(*arguments):
+    mark("sender", "ready" if "opsq.datastore.redis_py" in sys.modules else "to import first")
+    dispatch_file(*arguments)
+
+
+chords.dispatch_file = noted
 store = settle.Settler._store
 
 
@@ -119,6 +129,7 @@ def test_a_hundred_senders_of_bodies_are_killed_between_count_and_dispatch(lab: 
     lab.wait_for(lambda: len({mark.text for mark in lab.written("body")}) == len(names), "all bodies run", 150)
     lab.wait_for(lambda: settled(lab), "no chord is left", 60)
     assert len(lab.written("killed")) >= 100
+    assert {mark.text for mark in lab.written("sender")} == {"ready"}, "none makes the machine busy before it sends"
     assert sorted(mark.text for mark in lab.written("body")) == sorted(f"{name} [1, 2]" for name in names)
 
 
