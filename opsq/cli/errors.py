@@ -116,11 +116,25 @@ def _of_click(error: click.ClickException, code: int) -> Told:
     for wordy, plain in _PLAINER:
         what = what.replace(wordy, plain)
     hint = f"{_path(error)} --help"
+    if isinstance(error, click.BadParameter) and (variable := _variable(error)):
+        hint = f"the value is of the variable {variable}"
     if isinstance(error, click.NoSuchOption):
         what = f"no such option: {error.option_name}"
         if error.possibilities:
             hint = f"did you mean {' or '.join(sorted(error.possibilities)[:3])}?"
     return Told(_one_line(what), None, hint, code)
+
+
+def _variable(error: click.BadParameter) -> str | None:
+    """The variable of the environment that the value was in, if it was."""
+    ctx = error.ctx
+    if ctx is None:
+        return None
+    for param in ctx.command.params:
+        from_variable = ctx.get_parameter_source(param.name or "") is click.core.ParameterSource.ENVIRONMENT
+        if from_variable and (param is error.param or error.param_hint in param.opts):
+            return str(param.envvar or f"{ctx.auto_envvar_prefix}_{param.name}".upper())
+    return None
 
 
 def _path(error: click.ClickException) -> str:

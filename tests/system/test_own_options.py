@@ -77,6 +77,17 @@ def test_options_of_a_worker_may_stand_in_the_environment(project: Project, spaw
     assert "aa, bb" in text
 
 
+@pytest.mark.parametrize("option", ["concurrency", "max-tasks-per-child"])
+def test_a_wrong_value_in_the_environment_is_told_with_the_name_of_its_variable(
+    project: Project, spawn: Spawner, option: str
+) -> None:
+    variable = f"CELERY_WORKER_{option}".upper().replace("-", "_")
+    wrong = run(spawn, project, "-A", "proj", "worker", **{variable: "abc"})
+    assert wrong.wait() == 2
+    assert option in wrong.output()
+    assert f"hint: the value is of the variable {variable}" in wrong.output()
+
+
 def test_a_format_of_lines_in_the_environment_is_the_setting(project: Project, spawn: Spawner) -> None:
     named = {"CELERY_WORKER_LOG_FORMAT": "<%(message)s>"}
     assert " ready.>" in ready(run(spawn, project, "-A", "proj", "worker", "-c", "1", "-l", "info", **named))
