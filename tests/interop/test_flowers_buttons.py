@@ -137,8 +137,9 @@ def test_autoscale(world: World) -> None:
 def test_rate_limit(world: World) -> None:
     press = "task/rate-limit/proj.quick"
     assert world.flower.press(press, workername=NODE, ratelimit="1/h") == "new rate limit set successfully"
-    first, second = world.client.send("quick"), world.client.send("quick")
-    assert world.client.get(first) == 1
+    # One after the other: a child of before a pool was made smaller may still take one of two.
+    assert world.client.get(world.client.send("quick")) == 1
+    second = world.client.send("quick")
     assert world.client.get(world.client.send("add", 1, 1)) == 2
     assert world.client.state(second) == "PENDING"
     world.flower.press(press, workername=NODE, ratelimit="1000/s")
