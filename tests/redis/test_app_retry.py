@@ -69,7 +69,7 @@ def test_a_retry_follows_later(app: App, work: Work, options: dict[str, Any], lo
 def test_the_next_try_of_protocol_1_is_one_that_every_worker_counts(
     app: App, work: Work, redis_client: redis.Redis, again: dict[str, Any], args: list[int]
 ) -> None:
-    @app.task(bind=True, name="proj.add")
+    @app.task(bind=True, name="proj.add", shared=False)
     def add(self: Task[..., Any], _x: int, _y: int) -> None:
         raise self.retry(countdown=60, **again)
 

@@ -30,10 +30,10 @@ TAKEN = keys.taken("celery", NAME)
 def judge(redis_url: str) -> Judge:
     app = App("proj", broker=redis_url, backend=redis_url, set_as_current=False)
 
-    @app.task(name="proj.nap")
+    @app.task(name="proj.nap", shared=False)
     def nap() -> None: ...
 
-    @app.task(name="proj.late", acks_late=True)
+    @app.task(name="proj.late", acks_late=True, shared=False)
     def late() -> None: ...
 
     runner = Runner(app.tasks, frozenset({"application/json"}), "peer@h", app.backend.record)

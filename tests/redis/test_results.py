@@ -119,7 +119,7 @@ def test_what_is_large_is_stored_compressed_when_that_is_set(redis_url: str, red
 
 
 def test_a_state_may_be_stored_from_elsewhere_by_id(app: App) -> None:
-    @app.task(name="proj.report")
+    @app.task(name="proj.report", shared=False)
     def report() -> None: ...
 
     report.update_state("t1", "HALFWAY", {"pages": 3})
