@@ -36,12 +36,13 @@ def runs(project: DjangoProject, name: str) -> int:
 
 
 def uncounted_by_celery(celery: DjangoProject, sent: int) -> int:
-    """How many of so many ticks are not in the row: one, if the signal met Celery's beat while it saved the row.
+    """How many of so many ticks are not in the row: all since it was last saved, if the signal met Celery's beat while
+    it saved the row.
 
     Its handler saves what is still to be saved, and that row is no longer in the list.
     """
     missed = sent - runs(celery, "tick")
-    assert missed in (0, 1)
+    assert 0 <= missed <= sent
     return missed
 
 
@@ -63,13 +64,14 @@ def test_schedules_and_counts_go_on_from_celery_to_opsq_and_back(opsq: DjangoPro
     assert beat.stop() == 0
     by_both = opsq.sent().count("tick")
     assert runs(opsq, "tick") == by_both - missed
-    assert opsq.row("tick")["last_run_at"] > last
+    assert last is None or opsq.row("tick")["last_run_at"] > last
 
     celery.manage("migrate", "-v", "0")
     beat = celery.beat(ready="Sending due task tick", program="celery")
     celery.wait_sent("tick", by_both + 2)
     stop_celery(beat)
     uncounted_by_celery(celery, opsq.sent().count("tick") - missed)
+    assert runs(celery, "tick") >= by_both - missed
     assert runs(celery, "hourly") == 0
     assert "hourly" not in opsq.sent()
 
