@@ -1,7 +1,8 @@
-"""Two small proxies between a worker and Redis that break connections at the worst moments.
+"""Small proxies between a worker and Redis that break connections at the worst moments.
 
 `CutAfterForward` forwards a turn and cuts the connection before its answer comes back: the answer is lost.
 `HoldUntilCompared` cuts first and forwards the turn only when the client has reconnected and compared: a late turn.
+`ChildKiller` kills the child that has asked; what is due, and whether it still reaches the server, its kinds say.
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ import socket
 import threading
 from contextlib import suppress
 
+import psutil
+
 from opsq.broker.consumer import TURN
+from support.processes import Running
+from support.worker_project import children_of
 
 TURN_SHA = TURN.sha.encode()
 
@@ -118,6 +123,30 @@ class HoldUntilCompared(Proxy):
         for server, late in held:
             with suppress(OSError):
                 server.sendall(late)
+
+
+class ChildKiller(Proxy):
+    """Kills the child of `worker` that has asked."""
+
+    worker: Running | None = None
+    #: Whether what it had asked for reaches the server all the same.
+    comes = False
+
+    def strike(self, client: socket.socket, server: socket.socket, data: bytes) -> None:
+        """Kill the child that has asked; whoever settles for it is let through."""
+        assert self.worker is not None
+        comes, port = self.comes, client.getpeername()[1]
+        for child in children_of(self.worker):
+            with suppress(psutil.Error):
+                if any(each.laddr and each.laddr.port == port for each in child.net_connections("tcp")):
+                    if comes:
+                        server.sendall(data)
+                    child.kill()
+                    return
+        with self._lock:
+            self.strikes -= 1
+        server.sendall(data)
+        self._up(client, server)
 
 
 def _close(each: socket.socket) -> None:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import redis
 from support.django_results import ResultsProject
 from support.postgres import PostgresServer
-from support.processes import Running, Spawner
-from support.proxy import TURN_SHA, Proxy
+from support.processes import Spawner
+from support.proxy import TURN_SHA, ChildKiller
 from support.redis_server import RedisServer
-from support.worker_project import children_of
 
 #: How often: some in every run, OPSQ_TEST_KILLS in a long one.
 KILLS = int(os.environ.get("OPSQ_TEST_KILLS", "20"))
@@ -27,30 +23,14 @@ KILLS = int(os.environ.get("OPSQ_TEST_KILLS", "20"))
 SETTLES = b"celery-task-meta-"
 
 
-class Killer(Proxy):
+class Killer(ChildKiller):
     """Kills the child whose turn would settle what has its results already; the turn gets nowhere."""
-
-    worker: Running | None = None
 
     def _due(self, data: bytes) -> bool:
         with self._lock:
             wanted = TURN_SHA in data and SETTLES in data and self.worker is not None and self.strikes < self.limit
             self.strikes += wanted
             return wanted
-
-    def strike(self, client: socket.socket, server: socket.socket, data: bytes) -> None:
-        """Kill the child that has asked; whoever settles for it is let through."""
-        assert self.worker is not None
-        port = client.getpeername()[1]
-        for child in children_of(self.worker):
-            with suppress(psutil.Error):
-                if any(each.laddr and each.laddr.port == port for each in child.net_connections("tcp")):
-                    child.kill()
-                    return
-        with self._lock:
-            self.strikes -= 1
-        server.sendall(data)
-        self._up(client, server)
 
 
 @pytest.fixture

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import random
 import re
-import socket
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
-import psutil
 import pytest
 from support import django_world
 from support.django_world import SETTINGS, World
-from support.processes import Running
-from support.proxy import TURN_SHA, Proxy
-from support.worker_project import children_of
+from support.proxy import TURN_SHA, ChildKiller
 
 PROJECT = f"""{SETTINGS}
 INSTALLED_APPS = ["opsq.contrib.django", "shop", "django_tasks"]
@@ -54,16 +49,13 @@ SETTLES = re.compile(rb"celery-task-meta-([0-9a-f-]{36})")
 INSTANTS = [(what, comes) for what in (BEGINS, SETTLES) for comes in (False, True)]
 
 
-class Killer(Proxy):
+class Killer(ChildKiller):
     """Kills the child that runs a call at one instant: before or after its note, or its turn, has come to Redis."""
-
-    worker: Running | None = None
 
     def __init__(self, server_port: int, seed: int) -> None:
         super().__init__(server_port, KILLS)
         self._random = random.Random(seed)
         self._instants: dict[bytes, Any] = {}
-        self._comes = False
         #: The calls whose results were on the way when their child was killed.
         self.settling: set[str] = set()
 
@@ -74,26 +66,10 @@ class Killer(Proxy):
                 for call in what.findall(data):
                     instant = self._instants.setdefault(call, self._random.choice(INSTANTS))
                     if instant is not None and instant[0] is what and self.strikes < self.limit:
-                        self.strikes, self._instants[call], self._comes = self.strikes + 1, None, instant[1]
+                        self.strikes, self._instants[call], self.comes = self.strikes + 1, None, instant[1]
                         self.settling |= {found.decode() for found in what.findall(data) if what is SETTLES}
                         return True
         return False
-
-    def strike(self, client: socket.socket, server: socket.socket, data: bytes) -> None:
-        """Kill the child that has asked; whoever settles for it is let through."""
-        comes, port = self._comes, client.getpeername()[1]
-        assert self.worker is not None
-        for child in children_of(self.worker):
-            with suppress(psutil.Error):
-                if any(each.laddr and each.laddr.port == port for each in child.net_connections("tcp")):
-                    if comes:
-                        server.sendall(data)
-                    child.kill()
-                    return
-        with self._lock:
-            self.strikes -= 1
-        server.sendall(data)
-        self._up(client, server)
 
 
 @pytest.fixture

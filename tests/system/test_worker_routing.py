@@ -67,12 +67,6 @@ def who(lab: Lab, text: str) -> list[str]:
     return sorted(mark.what for mark in lab.written(text=text))
 
 
-def kept(lab: Lab, queue: str) -> int:
-    """Messages that wait in a queue or have been taken from it."""
-    stores = lab.redis.scan_iter(keys.inflight(queue, "*"))
-    return int(lab.redis.llen(queue)) + sum(int(lab.redis.hlen(store)) for store in stores)
-
-
 def members(lab: Lab, exchange: str) -> set[bytes]:
     found: Any = lab.redis.smembers(keys.binding(exchange))
     return set(found)
@@ -159,7 +153,7 @@ def test_a_copy_outlives_its_worker(lab: Lab) -> None:
     lab.send("slowly", "copy", queue="news")
     lab.send("heard", "waits", queue="news")
     lab.wait_mark("slow", "copy")
-    lab.wait_for(lambda: kept(lab, "bcast.news.one@h") == 2, "both copies are in the worker's queue")
+    lab.wait_for(lambda: lab.depth("bcast.news.one@h") + lab.in_flight() == 2, "both copies are in the worker's queue")
     os.killpg(worker.pid, signal.SIGKILL)
     (lab.folder / "quick").touch()
     lab.worker("-c", "1", "-n", "one@h", name="next")
