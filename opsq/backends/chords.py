@@ -18,6 +18,7 @@ from opsq.datastore import keys
 from opsq.datastore.connection import client, errors
 from opsq.datastore.lines import Lines
 from opsq.datastore.scripts import Script
+from opsq.datastore.server_time import in_ms
 from opsq.exceptions import ChordError
 from opsq.protocol import failure, jsontypes, shared_key
 from opsq.utils.ids import new_task_id
@@ -104,8 +105,7 @@ class Chords:
             pipe.hset(ours, "facts", _facts(body, None, None))
             if self.ttl_s:
                 pipe.expire(ours, self.ttl_s)
-            seconds, micros = pipe.execute()[2]
-            now = seconds * 1000 + micros // 1000
+            now = in_ms(pipe.execute()[2])
             pipe.hset(ours, "at", str(now))
             pipe.zadd(self.key_prefix + keys.CHORDS, {group_id: now + LOOK_AGAIN_S * 1000})
             pipe.execute()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from opsq.datastore import keys
 from opsq.datastore.line import Ask, questions
 from opsq.datastore.priorities import PRIORITIES, Priorities
+from opsq.datastore.server_time import in_ms
 from opsq.exceptions import DecodeError
 from opsq.protocol import envelope
 from opsq.protocol.delivery_tag import published_ms
@@ -113,8 +114,7 @@ def states(broker: Place, names: Sequence[str]) -> list[QueueState]:
 
 
 def _server_ms(ask: Ask) -> int:
-    [(seconds, micros)] = ask([("TIME",)])
-    return int(seconds) * 1000 + int(micros) // 1000
+    return in_ms(ask([("TIME",)])[0])
 
 
 def _about(broker: Place, name: str, now_ms: int) -> list[tuple[Any, ...]]:

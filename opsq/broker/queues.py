@@ -11,6 +11,7 @@ from opsq.broker.depths import QueueState, known, published_of, states
 from opsq.broker.lanes import lanes
 from opsq.datastore import keys
 from opsq.datastore.connection import errors
+from opsq.datastore.server_time import in_ms
 from opsq.exceptions import DecodeError
 from opsq.protocol import envelope
 from opsq.protocol.routing import read_bindings
@@ -45,8 +46,7 @@ class Waiting:
 def server_ms(broker: Broker) -> int:
     """The server's clock (Unix ms), which ends leases."""
     answer: Any = broker.client.time()
-    seconds, micros = answer
-    return int(seconds) * 1000 + int(micros) // 1000
+    return in_ms(answer)
 
 
 def peek(broker: Broker, queue: str, limit: int = 0) -> list[Waiting]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from opsq.broker.broker import Broker
@@ -38,6 +38,11 @@ def live(broker: Broker) -> list[dict[str, Any]]:
         records = [_record(data) for data in found if data is not None]
         _name_tasks(broker, records)
     return sorted(records, key=lambda record: (str(record["node"]), str(record["id"])))
+
+
+def serving(records: Iterable[Mapping[str, Any]], queue: str) -> list[Mapping[str, Any]]:
+    """The workers that are there for a queue, also while none of their children takes from it."""
+    return [record for record in records if queue in (record["queues"] or ())]
 
 
 def busy(record: Mapping[str, Any]) -> int:

@@ -44,7 +44,7 @@ class Facts:
 
     def serving(self, queue: str) -> list[Mapping[str, Any]]:
         """The workers that live and are there for a queue, also while none of their children takes from it."""
-        return [worker for worker in self.workers if queue in (worker["queues"] or ())]
+        return workers.serving(self.workers, queue)
 
     def is_served(self, queue: str) -> bool:
         """Whether anybody of opsq's is there for it."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from opsq.broker.depths import published_of
+from opsq.datastore.server_time import in_ms
 from opsq.exceptions import ImproperlyConfigured
 
 logger = logging.getLogger("opsq.worker")
@@ -82,7 +83,7 @@ class Heads:
         def job() -> None:
             lists = self._asker.lists()
             clock, *heads = self._asker.ask_all([("TIME",), *(("LINDEX", name, -1) for name in lists)])
-            now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
+            now_ms = in_ms(clock)
             found = {name: head for name, head in zip(lists, heads, strict=True) if isinstance(head, bytes)}
             waits: dict[str, float] = {}
             for name, wait_s in self._waits(found, now_ms):

@@ -92,7 +92,7 @@ class _Change:
                     if _first(alias.name) == "billiard":
                         self._leave(node, f"{alias.name}: {_MULTIPROCESSING}")
                     if _ours(alias.name):
-                        package = alias.name.partition(".")[0]
+                        package = _first(alias.name)
                         self._as(alias) if alias.asname else bound[package].append((node, alias))
         for package, imports in bound.items():
             if imports:

@@ -111,6 +111,4 @@ def _is_consumed(context: Context, queue: str) -> bool:
     broker = context.broker
     if queues.states(broker, [queue])[0].consumers:
         return True
-    if any(queue in (record["queues"] or ()) for record in workers.live(broker)):
-        return True
-    return workers.celery_waits(broker)
+    return bool(workers.serving(workers.live(broker), queue)) or workers.celery_waits(broker)

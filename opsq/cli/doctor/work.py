@@ -57,7 +57,7 @@ def paused(look: Look) -> Iterator[Finding]:
 def unknown_tasks(look: Look) -> Iterator[Finding]:
     """Tasks that wait and that no live worker of the queue has registered."""
     for state in look.queues:
-        serving = [each for each in look.workers if state.name in (each["queues"] or ())]
+        serving = workers.serving(look.workers, state.name)
         lists = [set(each["tasks"]) for each in serving if each["tasks"] is not None]
         if not lists or len(lists) < len(serving):
             continue

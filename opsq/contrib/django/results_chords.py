@@ -24,6 +24,7 @@ from opsq.contrib.django import results_tables as tables
 from opsq.contrib.django.results_models import ChordCounter, TaskResult
 from opsq.contrib.django.results_rows import Rows, made
 from opsq.datastore.connection import client, errors
+from opsq.datastore.server_time import in_ms
 from opsq.exceptions import ChordError
 from opsq.protocol import jsontypes
 
@@ -164,8 +165,7 @@ class DatabaseChords(Chords):
         if not parts or not self.ttl_s:
             return
         with errors(self.url):
-            seconds, micros = client(self.url).time()
-            now_ms = seconds * 1000 + micros // 1000
+            now_ms = in_ms(client(self.url).time())
             pipe = client(self.url).pipeline(transaction=True)
             for part in parts:
                 size, ours = f"{part[_KEY]}.s", part[_OURS]
