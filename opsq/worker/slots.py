@@ -89,11 +89,16 @@ class Slots:
 
     @classmethod
     def create(cls, path: Path, facts: Facts) -> Slots:
-        """Make and lock the file of a worker that starts."""
+        """Make and lock the file of a worker that starts.
+
+        It is locked before it has its size: nobody claims what is smaller, and takes it away as of somebody who has gone.
+        """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # of its own: every child closes it (`let_go`)
+        flock.take(lock)
         os.ftruncate(descriptor, SIZE)
         slots = cls(path, descriptor)
-        slots._hold()
+        slots._lock = lock
         slots._map[_BOOT] = boot_id().encode().ljust(64, b"\0")
         slots.write_facts(facts)
         slots.words[_MAGIC] = MAGIC
@@ -149,11 +154,6 @@ class Slots:
             raise ValueError(f"the names of {len(facts.queues)} queues are too long for the file of a worker")
         self._map[room] = text.ljust(room.stop - room.start, b"\0")
         self.words[FACTS_AT] = place
-
-    def _hold(self) -> None:
-        """Lock the file through a descriptor of its own, which every child closes (`let_go`)."""
-        self._lock = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        flock.take(self._lock)
 
     def let_go(self) -> None:
         """Close the lock's descriptor; a child does so after the fork."""
