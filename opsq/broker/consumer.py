@@ -249,9 +249,11 @@ class Consumer:
         return self._line.readable(timeout_s)
 
     def arm(self) -> bool:
-        """Ask for a notice without a turn; false when a list is not empty, so that a turn is worth its while."""
+        """Ask for a notice without a turn; false when there is something, so that a turn is worth its while: a list is
+        not empty, or this consumer holds messages.
+        """
         self.noticed = False
-        self._line.send(("CLIENT", "CACHING", "YES"), ("EXISTS", *self.lists))
+        self._line.send(("CLIENT", "CACHING", "YES"), ("EXISTS", *self.lists, *self.stores))
         self._line.receive()
         self.listening = not self._line.receive()
         return self.listening

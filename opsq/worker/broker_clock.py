@@ -9,6 +9,9 @@ from opsq._state import CLOCK_TOLERANCE_S, set_broker_epoch
 from opsq.worker import slots
 from opsq.worker.slots import Slots
 
+#: What was reckoned may be so far from the broker's clock (seconds).
+OFF_S = 0.05
+
 logger = logging.getLogger("opsq.worker")
 
 
@@ -17,10 +20,25 @@ class BrokerClock:
 
     def __init__(self, table: Slots) -> None:
         self._table, self._is_wrong = table, False
+        self._ahead_s = 0.0
 
-    def told(self, sent: float, server_s: float) -> None:
-        """The broker's clock was at `server_s` (Unix) at some moment since `sent` (monotonic): tell the children."""
-        low, high = server_s - time.monotonic() - CLOCK_TOLERANCE_S, server_s - sent + CLOCK_TOLERANCE_S
+    def reckoned_ms(self, at: float) -> int:
+        """The broker's clock (Unix ms) at a moment of the monotonic one; not behind it, if the broker's goes evenly."""
+        return int((at + self._ahead_s) * 1000)
+
+    def told(self, sent: float, server_s: float) -> bool:
+        """The broker's clock was at `server_s` (Unix) at some moment since `sent` (monotonic): tell the children.
+
+        False when `reckoned_ms` was off: the broker's clock has leapt.
+        """
+        least, most = server_s - time.monotonic(), server_s - sent
+        was_right = least - OFF_S <= self._ahead_s <= most + OFF_S
+        if not least <= self._ahead_s <= most:
+            self._ahead_s = most
+        self._tell(least - CLOCK_TOLERANCE_S, most + CLOCK_TOLERANCE_S)
+        return was_right
+
+    def _tell(self, low: float, high: float) -> None:
         words, own = self._table.words, time.time() - time.monotonic()
         epoch = words[slots.BROKER_EPOCH_MS] / 1000
         if not low <= epoch <= high:

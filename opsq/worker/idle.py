@@ -58,7 +58,6 @@ class Waiting:
         self.held = False
         self._may_wake = False
         self._poll_s = POLL_S[0]
-        self._turned_at = 0.0
 
     def install(self, handler: Callable[[int, FrameType | None], None]) -> None:
         """In the child: open the lock's file anew (a lock belongs to an open file); `handler` gets SIGUSR1."""
@@ -85,7 +84,6 @@ class Waiting:
                 self._take_lock()
             while True:
                 if not (self.held and consumer.listening) and not (look and consumer.arm()):
-                    self._turned_at = time.monotonic()
                     turn = consumer.turn((), want, armed=consumer.tracks)
                     if turn.leased or turn.unregistered or wanted(turn):
                         self._crowd.fed()
@@ -125,9 +123,9 @@ class Waiting:
             flock.let_go(self._descriptor)
 
     def _sleep(self, consumer: Consumer) -> bool:
-        """Until the next turn is due: a notice, a lease without one, or the next look at a server without notices.
+        """Until there may be something: a notice, a lease without one, or the next turn at a server without notices.
 
-        True when a look at the lists will do: somebody else may have taken what there was.
+        True when a look will do before a turn: nothing was told, or somebody else may have taken what there was.
         """
         if not consumer.tracks:
             self._doze(self._poll_s)
@@ -142,9 +140,8 @@ class Waiting:
                 consumer.read_notices()
         if not consumer.noticed:
             self._crowd.fed()
-            return False
-        was_away = stay_away(consumer, self._crowd, self._doze)
-        return was_away and time.monotonic() - self._turned_at < self._lease_s
+            return True  # a notice may have got lost with its connection
+        return stay_away(consumer, self._crowd, self._doze)
 
     def _doze(self, seconds: float) -> None:
         self._may_wake = True

@@ -14,14 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
-from opsq.broker.broker import LUA
 from opsq.broker.exchanges import announcement
 from opsq.broker.limits import RELEASE
 from opsq.datastore import keys
 from opsq.datastore.line import Line
-from opsq.datastore.scripts import Script
 from opsq.datastore.trouble import TROUBLE, NoScriptError, RedisError, ResponseError
 from opsq.protocol.routing import Binding
 from opsq.runtime.backoff import delay_s
@@ -35,13 +34,14 @@ from opsq.worker.limit_options import Ruling
 from opsq.worker.limited import Limited
 from opsq.worker.post import Post
 from opsq.worker.pulse import Pulse
+from opsq.worker.renewal import Renewal, Standing
 from opsq.worker.rescue import Rescue
 from opsq.worker.slots import Slots
 
 logger = logging.getLogger("opsq.worker")
 
-RENEW = Script(LUA / "renew.lua")
-
+#: Where many consume the same queues each asks less often what is due: at least once in so many leases.
+MOST_LEASES = 20
 #: The least time between two looks at the delayed sets (seconds).
 LATER_PAUSE_S = 0.01
 REPLY_S = 5.0
@@ -79,6 +79,7 @@ class Leases(threading.Thread):
         self._bell = Bell()
         self._clock = BrokerClock(table)
         self._ending = False
+        self._sharers = 1
         self._wanted, self._bindings = post.queues, dict(post.bindings)
         self._line = Line(post.url, reply_s=REPLY_S)
         self._line.on_push = self._on_push
@@ -172,7 +173,7 @@ class Leases(threading.Thread):
             self._tracks = False
         self._listen_to_commands()
         self._broadcasts.listen(self._line, self.post, anew=True)
-        for script in (RENEW, PROMOTE, RELEASE):
+        for script in (PROMOTE, RELEASE):
             self._line.ask("SCRIPT", "LOAD", script.text)
         self._announce_queues()
         sent, (seconds, micros) = time.monotonic(), self._line.ask("TIME")
@@ -258,54 +259,51 @@ class Leases(threading.Thread):
     def _renew(self) -> None:
         """One pipeline: the leases of all consumers on their queues, the worker's own, and what is due."""
         self._look_at_queues()
-        post, prefix = self.post, self.post.key_prefix
-        lease_ms = int(post.lease_s * 1000)
+        post = self.post
         staying = {index: queues for index, queues in sorted(self.registered.items()) if not self._leaves(index)}
         consumers = [[index for index, queues in staying.items() if name in queues] for name in post.queues]
-        commands: list[tuple[Any, ...]] = []
-        for name, indexes in zip(post.queues, consumers, strict=True):
-            names = [f"{post.worker_id}:{index}" for index in indexes]
-            stores = [prefix + keys.inflight(name, consumer) for consumer in names]
-            commands.append(_renewal([prefix + keys.consumers(name), *stores], [lease_ms, *names]))
-        commands.append(_renewal([prefix + keys.WORKERS], [lease_ms, post.worker_id]))
+        sent = time.monotonic()
+        renewal = Renewal(post, consumers, self._clock.reckoned_ms(sent))
         info = json.dumps(self._describe())
-        commands.append(("SET", prefix + keys.worker(post.worker_id), info, "PX", 3 * lease_ms))
-        commands.append(self.limited.rates_question())
+        record = ("SET", post.key_prefix + keys.worker(post.worker_id), info, "PX", int(3000 * post.lease_s))
         looks = self._looks_for_due()
         moves = [mover.commands(self._tracks) if looks else [] for mover in self._movers]
-        sent = time.monotonic()
         life = self._pulse.rides(sent + post.lease_s / 3)
-        answers = self.ask_all([*commands, *moves[0], *moves[1], *self._exchanges(), *life])
+        parts = [renewal.commands, [record, self.limited.rates_question()], *moves, self._exchanges(), life]
+        leases, others, later, limited, _bound, heard = self._ask_parts(parts)
         if life:
-            self._pulse.rode(answers.pop())
-        for answer in answers[: len(commands)]:
+            self._pulse.rode(heard[0])
+        standing, (_kept, rates) = renewal.read(leases), others
+        for answer in others:
             if isinstance(answer, Exception):
                 raise answer
         self._extend(sent)
-        self._clock.told(sent, answers[len(post.queues)][2] / 1000)
-        workers, waiters = answers[len(post.queues)][3], [answer[3] for answer in answers[: len(post.queues)]]
-        self.table.words[slots.CROWD] = min(workers, max(waiters, default=0))
         self._next_renewal = sent + post.lease_s / 3
+        if not self._clock.told(sent, standing.time_s):
+            self._next_renewal = 0.0  # the leases end too early, or too late
+        self.table.words[slots.CROWD], self._sharers = standing.crowd, standing.fewest
         if looks:
-            later, limited = self._movers
-            first = len(commands) + len(moves[0])
-            later.take(answers[len(commands) : first])
-            limited.take(answers[first : first + len(moves[1])])
+            self._movers[0].take(later)
+            self._movers[1].take(limited)
             self._looked_at = sent
-        if self.limited.differs(answers[len(commands) - 1]):
+        if self.limited.differs(rates):
             self._learn_limits()
-        queues = answers[: len(post.queues)]
-        self._look_for_strays(consumers, [answer[0] for answer in queues])
-        # After an outage longer than a lease every lease has run out although everybody lives.
-        if time.monotonic() - self._connected_at >= post.lease_s:
-            expired, gone = [answer[1] for answer in queues], answers[len(post.queues)][1]
-            self.rescue.reap(self._line, expired, gone, self._next_renewal)
+        self._look_for_strays(consumers, standing.held)
+        self._look_for_the_lost(standing)
+
+    def _look_for_the_lost(self, standing: Standing) -> None:
+        """Take over from who is gone. After an outage longer than a lease every lease has run out although everybody
+        lives.
+        """
+        if time.monotonic() - self._connected_at >= self.post.lease_s:
+            self.rescue.reap(self._line, standing.expired, standing.gone, self._next_renewal)
         self.rescue.restore_celerys(self._line)
 
     def _looks_for_due(self) -> bool:
         """Whether what is due is asked for with this renewal: while nothing is, a notice tells of it, and once a lease
-        it is asked for all the same."""
-        if not self._tracks or time.monotonic() - self._looked_at >= self.post.lease_s:
+        it is asked for all the same, by somebody of those who consume the same queues."""
+        pause_s = self.post.lease_s * min(max(self._sharers, 1), MOST_LEASES)
+        if not self._tracks or time.monotonic() - self._looked_at >= pause_s:
             return True
         return any(mover.noticed or mover.due_in_s is not None for mover in self._movers)
 
@@ -370,9 +368,14 @@ class Leases(threading.Thread):
             if missing is None:
                 return answers
             if attempt == 1:
-                for script in (RENEW, PROMOTE, RELEASE):
+                for script in (PROMOTE, RELEASE):
                     self._line.ask("SCRIPT", "LOAD", script.text)
         raise RedisError("the server forgets scripts as soon as it is told them")
+
+    def _ask_parts(self, parts: Sequence[Sequence[tuple[Any, ...]]]) -> list[list[Any]]:
+        """The same for commands in parts; the answers to each part."""
+        answers = iter(self.ask_all([command for part in parts for command in part]))
+        return [list(islice(answers, len(part))) for part in parts]
 
     def _look_for_strays(self, consumers: Sequence[Sequence[int]], held: Sequence[Sequence[int]]) -> None:
         """An idle child that holds messages has missed an answer."""
@@ -393,7 +396,3 @@ class Leases(threading.Thread):
         gone = ("ZREM", post.key_prefix + keys.WORKERS, post.worker_id)
         record = ("DEL", post.key_prefix + keys.worker(post.worker_id))
         self._line.ask_all([gone, record, *self._broadcasts.farewell(post)])
-
-
-def _renewal(script_keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:
-    return ("EVALSHA", RENEW.sha, len(script_keys), *script_keys, *arguments)

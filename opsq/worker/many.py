@@ -154,8 +154,9 @@ class ManyLine(Upkeep):
         ledger, consumer = self.ledger, self.ledger.consumer
         want = self._wanted()
         if consumer.listening and time.monotonic() - self._armed_at > self._lease_s:
-            consumer.listening = False  # a notice may have got lost with its connection
             self._crowd.fed()
+            self._armed_at = time.monotonic()
+            consumer.arm()  # a notice may have got lost with its connection
         if ledger.idle and not self.attempts.herald.events and (consumer.listening or not want):
             self._sleep(want, next_limit_s)
             return

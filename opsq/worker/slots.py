@@ -91,7 +91,7 @@ class Slots:
     def create(cls, path: Path, facts: Facts) -> Slots:
         """Make and lock the file of a worker that starts.
 
-        It is locked before it has its size: nobody claims what is smaller, and takes it away as of somebody who has gone.
+        It is locked before it has its size: nobody claims what is smaller, to take it away as of somebody who has gone.
         """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # of its own: every child closes it (`let_go`)

@@ -253,6 +253,20 @@ def test_an_empty_turn_arms_a_notice_that_a_plain_push_of_celery_fires(make, red
         consumer.turn([Settlement(0, number)], 0)
 
 
+def test_a_look_arms_the_same_notice_and_says_whether_a_turn_is_worth_its_while(make, redis_client) -> None:
+    consumer = make()
+    assert consumer.arm()
+    push(redis_client, b"a")
+    assert noticed(consumer, 2)
+    assert not consumer.arm(), "a list is not empty"
+    (number,) = numbers(consumer.turn((), 1))
+    assert not consumer.arm(), "it holds a message"
+    consumer.turn([Settlement(0, number)], 0)
+    assert consumer.arm()
+    redis_client.hset(consumer.stores[0], "999000", b"taken by a late turn of its own")
+    assert noticed(consumer, 2), "what it holds unknowingly is told as well"
+
+
 def test_the_notice_is_armed_although_the_server_had_forgotten_the_script(make, redis_client) -> None:
     consumer = make()
     redis_client.script_flush()
