@@ -184,6 +184,7 @@ def test_restart_gives_a_new_process_and_signals_reach_it(shop: Supervised) -> N
     code = "import signal, time; signal.signal(10, lambda *_: print('USR1')); print('up')\nwhile True: time.sleep(1)"
     shop.toml(python_program("web", code, more=f'{QUICK}\ngroup = "site"'))
     shop.opsq("up")
+    shop.wait_for(lambda: shop.log("web") == b"up\n")
     old = shop.process("web")
     shop.opsq("restart", "site")
     shop.replaced("web", old)
@@ -208,6 +209,7 @@ def test_environment_and_folder_are_the_programs_own(shop: Supervised) -> None:
 def test_a_changed_file_is_used_with_the_next_start(shop: Supervised) -> None:
     shop.toml(python_program("web", SLEEPS, more=QUICK))
     shop.opsq("up")
+    shop.wait_for(lambda: shop.log("web") == b"up\n")
     old = shop.process("web")
     shop.toml(python_program("web", SLEEPS.replace("up", "new"), more=QUICK))
     assert "web has changed: opsq restart web" in shop.opsq("up").stderr
