@@ -213,6 +213,23 @@ def test_an_idle_worker_renews_three_times_a_lease_arms_once_and_beats_and_sends
     assert len(published) <= 3 * LEASE_S / 2 + 1
 
 
+def test_of_several_workers_somebody_asks_once_a_lease_what_is_due(
+    project, redis_server, redis_client, wait_for
+) -> None:
+    for name in ("one", "two", "three"):
+        state = str(project.folder / name)
+        project.worker("-c", "1", "--lease", str(LEASE_S), "-n", f"{name}@h", OPSQ_STATE_DIR=state)
+    wait_for(lambda: redis_client.zcard("opsq:consumers:{celery}") == 3)
+    records, looks = 0, 0
+    with redis.Redis.from_url(redis_server.url(), socket_timeout=10).monitor() as monitor:
+        for told in monitor.listen():
+            records += told["command"].startswith("SET opsq:worker:")
+            looks += told["command"].startswith("EVALSHA") and " opsq:delayed:" in told["command"]
+            if records == 3 * 3 * 6:
+                break
+    assert 3 <= looks <= 10, "in six leases"
+
+
 #: What MONITOR shows of the scripts' inside.
 LUA_CALLS = ("TIME", "ZADD", "HLEN", "ZRANGEBYSCORE", "ZRANGE", "HDEL", "EXISTS", "LLEN", "ZCARD")
 
