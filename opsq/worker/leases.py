@@ -1,7 +1,7 @@
 """The worker's thread at the broker: renews its leases, and does all else that its parent wants of Redis.
 
 One pipeline every third of the lease and a sign of life every few seconds are all that an idle worker sends besides its
-waiter's turn. What is due (`later`, `limited`), who is gone (`rescue`) and what is told (`pulse`) have files of their
+waiter's look. What is due (`later`, `limited`), who is gone (`rescue`) and what is told (`pulse`) have files of their
 own. So the parent itself never waits for Redis.
 """
 
