@@ -248,12 +248,13 @@ class Consumer:
         """Whether something can be read within the time (seconds); reads nothing."""
         return self._line.readable(timeout_s)
 
-    def arm(self) -> bool:
+    def arm(self, holds: bool = False) -> bool:
         """Ask for a notice without a turn; false when there is something, so that a turn is worth its while: a list is
-        not empty, or this consumer holds messages.
+        not empty, or this consumer holds messages although it should not. `holds`: it should.
         """
         self.noticed = False
-        self._line.send(("CLIENT", "CACHING", "YES"), ("EXISTS", *self.lists, *self.stores))
+        stores = () if holds else self.stores
+        self._line.send(("CLIENT", "CACHING", "YES"), ("EXISTS", *self.lists, *stores))
         self._line.receive()
         self.listening = not self._line.receive()
         return self.listening

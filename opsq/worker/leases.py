@@ -279,8 +279,9 @@ class Leases(threading.Thread):
                 raise answer
         self._extend(sent)
         self._next_renewal = sent + post.lease_s / 3
-        if not self._clock.told(sent, standing.time_s):
-            self._next_renewal = 0.0  # the leases end too early, or too late
+        was_right = self._clock.told(sent, standing.time_s)
+        if not was_right:  # the leases end too early or too late, and who is gone is not known
+            self._next_renewal = 0.0
         self.table.words[slots.CROWD], self._sharers = standing.crowd, standing.fewest
         if looks:
             self._movers[0].take(later)
@@ -289,7 +290,8 @@ class Leases(threading.Thread):
         if self.limited.differs(rates):
             self._learn_limits()
         self._look_for_strays(consumers, standing.held)
-        self._look_for_the_lost(standing)
+        if was_right:
+            self._look_for_the_lost(standing)
 
     def _look_for_the_lost(self, standing: Standing) -> None:
         """Take over from who is gone. After an outage longer than a lease every lease has run out although everybody

@@ -156,7 +156,7 @@ class ManyLine(Upkeep):
         if consumer.listening and time.monotonic() - self._armed_at > self._lease_s:
             self._crowd.fed()
             self._armed_at = time.monotonic()
-            consumer.arm()  # a notice may have got lost with its connection
+            consumer.arm(holds=len(self.runs) > 0)  # a notice may have got lost with its connection
         if ledger.idle and not self.attempts.herald.events and (consumer.listening or not want):
             self._sleep(want, next_limit_s)
             return
@@ -187,7 +187,7 @@ class ManyLine(Upkeep):
         if listens and consumer.noticed:
             consumer.listening = False
             if stay_away(consumer, self._crowd, self.alarm.wait):
-                consumer.arm()
+                consumer.arm(holds=len(self.runs) > 0)
 
     # -- a batch ----------------------------------------------------------------------------------------------------
 
