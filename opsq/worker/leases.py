@@ -21,6 +21,7 @@ from opsq.broker.exchanges import announcement
 from opsq.broker.limits import RELEASE
 from opsq.datastore import keys
 from opsq.datastore.line import Line
+from opsq.datastore.server_time import in_s
 from opsq.datastore.trouble import TROUBLE, NoScriptError, RedisError, ResponseError
 from opsq.protocol.routing import Binding
 from opsq.runtime.backoff import delay_s
@@ -173,14 +174,17 @@ class Leases(threading.Thread):
             self._tracks = False
         self._listen_to_commands()
         self._broadcasts.listen(self._line, self.post, anew=True)
-        for script in (PROMOTE, RELEASE):
-            self._line.ask("SCRIPT", "LOAD", script.text)
+        self._load_scripts()
         self._announce_queues()
-        sent, (seconds, micros) = time.monotonic(), self._line.ask("TIME")
-        self._clock.told(sent, int(seconds) + int(micros) / 1e6)
+        sent = time.monotonic()
+        self._clock.told(sent, in_s(self._line.ask("TIME")))
         self._learn_limits()
         self._connected, self._connected_at = True, time.monotonic()
         self._next_renewal = self._looked_at = 0.0
+
+    def _load_scripts(self) -> None:
+        for script in (PROMOTE, RELEASE):
+            self._line.ask("SCRIPT", "LOAD", script.text)
 
     def _learn_limits(self) -> None:
         """The limits as they are now, here and in the children."""
@@ -370,8 +374,7 @@ class Leases(threading.Thread):
             if missing is None:
                 return answers
             if attempt == 1:
-                for script in (PROMOTE, RELEASE):
-                    self._line.ask("SCRIPT", "LOAD", script.text)
+                self._load_scripts()
         raise RedisError("the server forgets scripts as soon as it is told them")
 
     def _ask_parts(self, parts: Sequence[Sequence[tuple[Any, ...]]]) -> list[list[Any]]:

@@ -2,7 +2,7 @@
 
 Plain commands, no script: to a server that has slept in between, its first step into Lua costs as much as all of them
 together. So the ends of the leases are reckoned here, by the server's clock as it was told last, and the server's time
-comes with every answer: when the reckoning was behind it, the renewal is repeated.
+comes with every answer: when the reckoning was off, the renewal is repeated.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsq.datastore import keys
+from opsq.datastore.server_time import in_s
 from opsq.worker.post import Post
 
 #: The most who are found gone at a time, in each registry.
@@ -53,7 +54,7 @@ class Renewal:
             if isinstance(answer, Exception):
                 raise answer
         rest = iter(answers)
-        seconds, micros = next(rest)
+        time_s = in_s(next(rest))
         held, expired, waiters = [], [], []
         for size in self._sizes:
             gone, there = _read_lease(rest, size)
@@ -61,8 +62,8 @@ class Renewal:
             waiters.append(there)
             held.append([next(rest) for _ in range(size)])
         gone, workers = _read_lease(rest, 1)
-        crowd, fewest = (min(workers, choose(waiters, default=0)) for choose in (max, min))
-        return Standing(int(seconds) + int(micros) / 1e6, held, expired, gone, crowd, fewest)
+        crowd, fewest = min(workers, max(waiters, default=0)), min([workers, *waiters])
+        return Standing(time_s, held, expired, gone, crowd, fewest)
 
 
 def _lease(registry: str, names: Sequence[str], now_ms: int, end_ms: int) -> list[tuple[Any, ...]]:

@@ -13,6 +13,7 @@ import redis
 from opsq import _state
 from opsq.datastore import keys
 from opsq.datastore.priorities import PRIORITIES
+from opsq.datastore.server_time import in_ms
 from opsq.worker.broker_clock import BrokerClock
 from opsq.worker.post import Post
 from opsq.worker.renewal import Renewal, Standing
@@ -27,8 +28,8 @@ def post(*queues: str, worker_id: str = ME) -> Post:
 
 
 def server_ms(client: redis.Redis) -> int:
-    seconds, micros = client.time()
-    return int(seconds) * 1000 + int(micros) // 1000
+    answer: Any = client.time()
+    return in_ms(answer)
 
 
 def renew(client: redis.Redis, of: Post, consumers: Sequence[Sequence[int]], now_ms: int | None = None) -> Standing:

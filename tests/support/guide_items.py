@@ -308,8 +308,9 @@ def retries():
         result = sig.delay()
         value = told(lambda result=result: result.get(timeout=PATIENCE_S))
         found.append([re.sub(r"\\[.{36}\\]", "", json.dumps(value)), result.state, result.retries])
-    either = retries_silently.delay().get(timeout=PATIENCE_S)  # both of its runs have a result: which is met, is chance
-    return [*found, either in ("Retry", "second")]
+    silent = retries_silently.delay()  # both of its runs have a result: which one is met is chance
+    value = silent.get(timeout=PATIENCE_S)
+    return [*found, value in ("Retry", "second"), silent.state, silent.retries == (value == "second")]
 
 
 def ends_of_other_kinds():
